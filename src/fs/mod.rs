@@ -1,0 +1,70 @@
+//! The only door to the system: append, positioned read, rename, link.
+//!
+//! The question this folder answers: *what may the engine ask of a file system, and what does it get
+//! promised?* A file is written once, from front to back, by the handle that created it, and never
+//! opened for writing again. Nothing is durable until it was synced: a file's bytes by its own `sync`
+//! (or [`Fs::sync_file`]), its name by [`Fs::sync_dir`] of its directory.
+
+use std::path::Path;
+
+use crate::base::bytes::Bytes;
+use crate::base::error::Result;
+use crate::base::sync::Arc;
+
+/// A file system. Three real ones: the disk, crashable memory, and a fault injector over either.
+pub trait Fs: Send + Sync + 'static {
+    /// Creates a new file for appending. `InvalidArgument` if the name exists: names are never
+    /// used twice.
+    fn create(&self, path: &Path) -> Result<Box<dyn WritableFile>>;
+    /// Opens a file for reading.
+    fn open(&self, path: &Path) -> Result<Arc<dyn ReadableFile>>;
+    /// Removes a name. The bytes live on for those who have the file open.
+    fn remove(&self, path: &Path) -> Result<()>;
+    /// Renames, replacing what is there: after a crash either the old or the new file is there.
+    fn rename(&self, from: &Path, to: &Path) -> Result<()>;
+    /// Gives a file a second name: a hard link, or a copy that is synced where there are none.
+    fn link(&self, from: &Path, to: &Path) -> Result<()>;
+    /// Names and lengths of all *files* in a directory, sorted by name. `NotFound` if it is absent.
+    fn list(&self, dir: &Path) -> Result<Vec<Listed>>;
+    /// Creates a directory and those above it; no error if it exists.
+    fn create_dir(&self, dir: &Path) -> Result<()>;
+    /// Makes creations, renames and removals of names in this directory durable.
+    fn sync_dir(&self, dir: &Path) -> Result<()>;
+    /// Makes the bytes of a closed file durable.
+    fn sync_file(&self, path: &Path) -> Result<()>;
+    /// Bytes that can still be written below this directory, as far as the system knows.
+    fn free_space(&self, dir: &Path) -> Result<u64>;
+    /// Takes the directory for this handle alone until the lock is dropped. `Busy` if another handle
+    /// has it, in this process or another. Does not depend on any file inside the directory.
+    fn lock(&self, dir: &Path) -> Result<Box<dyn FileLock>>;
+}
+
+/// A file name and its length in bytes.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Listed {
+    /// Name without directory.
+    pub name: String,
+    /// Length in bytes.
+    pub len: u64,
+}
+
+/// A file being written. Dropping it promises nothing.
+pub trait WritableFile: Send {
+    /// Appends all of `data` to memory that the kernel owns: it survives the process, not the power.
+    /// After an error the end of the file is unknown.
+    fn append(&mut self, data: &[u8]) -> Result<()>;
+    /// Makes everything appended durable. A failed sync is final: the file must not be used again.
+    fn sync(&mut self) -> Result<()>;
+}
+
+/// A file open for positioned reads.
+pub trait ReadableFile: Send + Sync {
+    /// Length in bytes when it was opened.
+    fn len(&self) -> u64;
+    /// Exactly `len` bytes from `offset`; `Corruption` if the file ends before. The caller has
+    /// checked `len` against [`len`](ReadableFile::len), so that no foreign number is allocated.
+    fn read_at(&self, offset: u64, len: usize) -> Result<Bytes>;
+}
+
+/// Holds a directory; dropping it lets go.
+pub trait FileLock: Send + Sync {}
