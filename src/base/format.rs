@@ -67,7 +67,7 @@ pub fn read_preamble(d: &mut Decoder<'_>, kind: FileKind) -> Result<()> {
         return Err(start.error(&format!("not a {kind:?} file (kind {:#04x})", magic[4])));
     }
     let (version, min_reader) = (d.u16()?, d.u16()?);
-    if min_reader > VERSION || version < VERSION_OLDEST {
+    if min_reader > VERSION || !(VERSION_OLDEST..).contains(&version) {
         return Err(Error::unsupported(format!(
             "format {version} needs a reader of {min_reader} or newer; this build reads \
              {VERSION_OLDEST} to {VERSION}"
