@@ -5,6 +5,12 @@
 //! opened for writing again. Nothing is durable until it was synced: a file's bytes by its own `sync`
 //! (or [`Fs::sync_file`]), its name by [`Fs::sync_dir`] of its directory.
 
+pub mod disk;
+#[cfg(any(test, feature = "testing"))]
+pub mod fault;
+pub mod memory;
+mod mmap;
+
 use std::path::Path;
 
 use crate::base::bytes::Bytes;
@@ -26,7 +32,8 @@ pub trait Fs: Send + Sync + 'static {
     fn link(&self, from: &Path, to: &Path) -> Result<()>;
     /// Names and lengths of all *files* in a directory, sorted by name. `NotFound` if it is absent.
     fn list(&self, dir: &Path) -> Result<Vec<Listed>>;
-    /// Creates a directory and those above it; no error if it exists.
+    /// Creates a directory and those above it; no error if it exists. The directories themselves are
+    /// durable when this returns.
     fn create_dir(&self, dir: &Path) -> Result<()>;
     /// Makes creations, renames and removals of names in this directory durable.
     fn sync_dir(&self, dir: &Path) -> Result<()>;
@@ -37,6 +44,10 @@ pub trait Fs: Send + Sync + 'static {
     /// Takes the directory for this handle alone until the lock is dropped. `Busy` if another handle
     /// has it, in this process or another. Does not depend on any file inside the directory.
     fn lock(&self, dir: &Path) -> Result<Box<dyn FileLock>>;
+    /// What a failed [`sync_file`](Fs::sync_file) leaves behind; see
+    /// [`WritableFile::lose_unsynced`].
+    #[cfg(any(test, feature = "testing"))]
+    fn lose_unsynced(&self, _path: &Path) {}
 }
 
 /// A file name and its length in bytes.
@@ -55,6 +66,11 @@ pub trait WritableFile: Send {
     fn append(&mut self, data: &[u8]) -> Result<()>;
     /// Makes everything appended durable. A failed sync is final: the file must not be used again.
     fn sync(&mut self) -> Result<()>;
+    /// What a failed sync leaves behind, where that can be simulated: bytes not synced so far are
+    /// readable until the power goes, and then lost, even if a later sync reports success. The fault
+    /// injector calls this in place of the sync that it makes fail.
+    #[cfg(any(test, feature = "testing"))]
+    fn lose_unsynced(&mut self) {}
 }
 
 /// A file open for positioned reads.
