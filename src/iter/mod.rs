@@ -2,6 +2,8 @@
 //!
 //! The question this folder answers: *given several sorted sources, what does a reader see?*
 
+pub mod range_del;
+
 use crate::base::error::Result;
 use crate::base::key::InternalKey;
 
