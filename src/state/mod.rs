@@ -1,1 +1,20 @@
-//! (being built)
+//! Keyed state for stream processors, as an ordinary user of the engine.
+//!
+//! The question this folder answers: *which Flink state becomes which keys, values and operations?*
+//!
+//! | state | key | operations |
+//! |---|---|---|
+//! | value, reducing, aggregating | group ‖ key ‖ namespace | get, put, delete, update |
+//! | list | the same | merge, with [`list::ListAppend`] |
+//! | map | the same ‖ user key | get, put, scan of a prefix; clear by deletes or one range delete |
+//! | timers | group ‖ time ‖ key ‖ namespace | put, delete, scan in the order of time |
+//!
+//! Every key begins with its *key group*, two bytes big-endian, so that a range of key groups is a
+//! range of keys, and giving state to another operator instance is a clip. [`key_group`] says which
+//! group a key belongs to, exactly as Flink does; [`key`] composes keys; [`serializer`] turns values
+//! into bytes and back.
+
+pub mod key;
+pub mod key_group;
+pub mod list;
+pub mod serializer;

@@ -1,0 +1,156 @@
+//! F6.3: the value of a list state, and the merge operator that appends to it.
+//!
+//! ```text
+//! list:  ( length varint ‖ element )*
+//! ```
+//! Such sequences are joined by writing one behind the other, so appending is a merge that reads
+//! nothing. A list without elements has no value at all: whoever clears a list deletes its key.
+
+use crate::base::coding::Decoder;
+use crate::base::coding::put_prefixed;
+use crate::base::error::Result;
+use crate::base::format::Layout;
+use crate::base::format::field;
+use crate::base::limits::COMBINE_BYTES_MAX;
+
+/// F6.3.
+pub const LAYOUTS: &[Layout] = &[Layout {
+    id: "F6.3",
+    title: "Value of a list state; the fields repeat up to the end",
+    fields: &[
+        field("0", "v", "length", "bytes of the element"),
+        field("", "n", "element", "the serialized element"),
+    ],
+}];
+
+/// Appends an element to a list, or to an operand that appends several.
+#[inline]
+pub fn put_element(out: &mut Vec<u8>, element: &[u8]) {
+    put_prefixed(out, element);
+}
+
+/// The elements of a list given as its base value and operands, oldest first.
+///
+/// Yields `Corruption` once where the bytes are no list, and nothing after that.
+#[derive(Clone, Debug)]
+pub struct Elements<'a, P> {
+    current: Decoder<'a>,
+    parts: P,
+}
+
+impl<'a, P: Iterator<Item = &'a [u8]>> Elements<'a, P> {
+    /// Goes through the parts in order. No element may stretch over two of them.
+    pub fn new(parts: impl IntoIterator<IntoIter = P>) -> Elements<'a, P> {
+        Elements { current: Decoder::new(&[]), parts: parts.into_iter() }
+    }
+}
+
+impl<'a, P: Iterator<Item = &'a [u8]>> Iterator for Elements<'a, P> {
+    type Item = Result<&'a [u8]>;
+
+    fn next(&mut self) -> Option<Result<&'a [u8]>> {
+        while self.current.is_empty() {
+            self.current = Decoder::new(self.parts.next()?);
+        }
+        let element = self.current.prefixed();
+        if element.is_err() {
+            self.current = Decoder::new(&[]);
+            self.parts.by_ref().for_each(drop);
+        }
+        Some(element)
+    }
+}
+
+/// The merge operator of list states: operands follow the base in the order they were written.
+///
+/// It copies and does not look inside: [`Elements`] checks when the list is read.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct ListAppend;
+
+/// The operator's name in the manifest.
+pub const LIST_APPEND: &str = "alluvium.list-append";
+
+impl ListAppend {
+    fn join(base: Option<&[u8]>, operands: &[&[u8]], out: &mut Vec<u8>) {
+        let parts = || base.into_iter().chain(operands.iter().copied());
+        out.reserve(parts().map(<[u8]>::len).sum());
+        parts().for_each(|part| out.extend_from_slice(part));
+    }
+
+    fn join_if_small(older: &[u8], newer: &[u8], out: &mut Vec<u8>) -> bool {
+        let small = older.len() + newer.len() <= COMBINE_BYTES_MAX;
+        if small {
+            ListAppend::join(Some(older), &[newer], out);
+        }
+        small
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::error::ErrorKind;
+    use quickcheck::quickcheck;
+
+    fn list(elements: &[Vec<u8>]) -> Vec<u8> {
+        let mut out = Vec::new();
+        elements.iter().for_each(|element| put_element(&mut out, element));
+        out
+    }
+
+    fn read<'a>(parts: impl IntoIterator<Item = &'a [u8]>) -> Result<Vec<Vec<u8>>> {
+        Elements::new(parts).map(|element| element.map(<[u8]>::to_vec)).collect()
+    }
+
+    quickcheck! {
+        fn appended_is_what_was_appended(base: Option<Vec<Vec<u8>>>, more: Vec<Vec<Vec<u8>>>) -> bool {
+            let want: Vec<Vec<u8>> = base.iter().flatten().chain(more.iter().flatten()).cloned().collect();
+            let base = base.map(|elements| list(&elements));
+            let operands: Vec<_> = more.iter().map(|elements| list(elements)).collect();
+            let operands: Vec<&[u8]> = operands.iter().map(Vec::as_slice).collect();
+            let mut out = Vec::new();
+            ListAppend::join(base.as_deref(), &operands, &mut out);
+            let parts = base.as_deref().into_iter().chain(operands.iter().copied());
+            read([&out[..]]).unwrap() == want && read(parts).unwrap() == want
+        }
+
+        fn combining_first_changes_nothing(a: Vec<u8>, b: Vec<u8>, c: Vec<u8>) -> bool {
+            let (mut at_once, mut bc, mut later) = (Vec::new(), Vec::new(), Vec::new());
+            ListAppend::join(Some(&a), &[&b, &c], &mut at_once);
+            let combined = ListAppend::join_if_small(&b, &c, &mut bc);
+            ListAppend::join(Some(&a), &[&bc], &mut later);
+            combined && at_once == later
+        }
+
+        fn reading_anything_ends(parts: Vec<Vec<u8>>) -> bool {
+            let mut errors = 0;
+            let mut elements = Elements::new(parts.iter().map(Vec::as_slice));
+            while let Some(element) = elements.next() {
+                assert_eq!(errors, 0, "an element after an error");
+                errors += usize::from(element.is_err());
+            }
+            elements.next().is_none()
+        }
+    }
+
+    #[test]
+    fn pinned() {
+        assert_eq!(list(&[b"a,b".to_vec(), vec![], b"c".to_vec()]), b"\x03a,b\0\x01c");
+    }
+
+    #[test]
+    fn large_operands_are_not_combined() {
+        let (half, mut out) = (vec![0; COMBINE_BYTES_MAX / 2], Vec::new());
+        assert!(!ListAppend::join_if_small(&half, &[&half[..], &[0]].concat(), &mut out));
+        assert!(out.is_empty());
+        assert!(ListAppend::join_if_small(&half, &half, &mut out));
+    }
+
+    #[test]
+    fn damage_is_found() {
+        let mut elements = Elements::new([&b"\x01a"[..], b"\x05bc", b"\x01d"]);
+        assert_eq!(elements.next().unwrap().unwrap(), b"a");
+        assert_eq!(elements.next().unwrap().unwrap_err().kind(), ErrorKind::Corruption);
+        assert!(elements.next().is_none());
+    }
+}

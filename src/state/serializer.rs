@@ -1,0 +1,528 @@
+//! Values to bytes and back.
+//!
+//! One encoding serves keys, namespaces, map keys and values. It is *canonical* (equal values, equal
+//! bytes), because bytes decide which cell a key means, and *order-preserving* for every scalar,
+//! because the entries of a map are visited in the order of their bytes:
+//!
+//! | type | bytes |
+//! |---|---|
+//! | unsigned integers | big-endian |
+//! | signed integers | big-endian, sign bit flipped |
+//! | floats | IEEE bits big-endian; sign bit flipped if positive, all bits if negative; one NaN |
+//! | `bool` | 0 or 1 |
+//! | `()` | nothing |
+//! | `String`, `Vec<u8>` | themselves |
+//! | tuples | each but the last *delimited*, the last as it is |
+//! | `Option` | 0, or 1 and the value |
+//! | lists | each element delimited |
+//!
+//! *Delimited*: as it is if the width is fixed, else after its length as a varint. The order of a
+//! tuple is therefore that of its elements up to the first of variable width, which sorts by length
+//! first. (The elements of a list are told apart even if they have no bytes: a length each.)
+//!
+//! These bytes are not those of Flink's serializers, and need not be: only the assignment of keys to
+//! key groups is shared, and that follows the Java hash.
+
+use std::borrow::Cow;
+
+use crate::base::coding::Decoder;
+use crate::base::coding::put_varint;
+use crate::base::error::Error;
+use crate::base::error::Result;
+
+/// Turns values of one type into bytes and back.
+///
+/// A checkpoint records [`name`](Serializer::name) and [`version`](Serializer::version) of every
+/// state's serializer; a state is not opened with another.
+pub trait Serializer: Send + Sync + 'static {
+    /// The type.
+    type Value;
+
+    /// What the encoding is called, for ever.
+    fn name(&self) -> Cow<'static, str>;
+
+    /// Version of the encoding; another version is another encoding.
+    fn version(&self) -> u32 {
+        1
+    }
+
+    /// The number of bytes of every value, if they all have the same.
+    fn fixed_len(&self) -> Option<usize>;
+
+    /// Appends the value's bytes to `out`, and touches nothing before them.
+    fn encode(&self, value: &Self::Value, out: &mut Vec<u8>);
+
+    /// The value that exactly these bytes encode.
+    ///
+    /// # Errors
+    /// `Corruption` if they encode none, or bytes are left over.
+    fn decode(&self, bytes: &[u8]) -> Result<Self::Value>;
+
+    /// Name and version in one: `name@version`.
+    fn identity(&self) -> String {
+        format!("{}@{}", self.name(), self.version())
+    }
+}
+
+/// A type that has a serializer of this module.
+pub trait Builtin: Sized {
+    /// The serializer.
+    type Serializer: Serializer<Value = Self> + Default;
+}
+
+/// The serializer of a built-in type, such as `builtin::<(u64, String)>()`.
+pub fn builtin<T: Builtin>() -> T::Serializer {
+    T::Serializer::default()
+}
+
+/// Appends a varint length and what `encode` appends, or only the latter if the width is fixed.
+///
+/// # Panics
+/// If a serializer of fixed width appends another number of bytes.
+#[inline]
+pub fn put_delimited(
+    fixed_len: Option<usize>,
+    out: &mut Vec<u8>,
+    encode: impl FnOnce(&mut Vec<u8>),
+) {
+    let start = out.len();
+    encode(out);
+    let len = out.len() - start;
+    match fixed_len {
+        Some(fixed) => assert_eq!(len, fixed, "a serializer broke its fixed width"),
+        None => {
+            put_varint(out, len as u64);
+            let prefix = out.len() - start - len;
+            out[start..].rotate_right(prefix);
+        }
+    }
+}
+
+/// The bytes of the next delimited value.
+#[inline]
+pub fn read_delimited<'a>(fixed_len: Option<usize>, d: &mut Decoder<'a>) -> Result<&'a [u8]> {
+    match fixed_len {
+        Some(fixed) => d.bytes(fixed),
+        None => d.prefixed(),
+    }
+}
+
+#[cold]
+fn bad(name: &str, bytes: &[u8]) -> Error {
+    Error::corruption(format!("{} bytes are no {name}", bytes.len()))
+}
+
+macro_rules! scalars {
+    ($($serializer:ident, $type:ty, $name:literal, $encode:expr, $decode:expr;)*) => {$(
+        #[doc = concat!("The serializer of `", stringify!($type), "`.")]
+        #[derive(Clone, Copy, Debug, Default)]
+        pub struct $serializer;
+
+        impl Serializer for $serializer {
+            type Value = $type;
+
+            fn name(&self) -> Cow<'static, str> {
+                $name.into()
+            }
+
+            fn fixed_len(&self) -> Option<usize> {
+                Some(size_of::<$type>())
+            }
+
+            #[inline]
+            fn encode(&self, value: &$type, out: &mut Vec<u8>) {
+                out.extend_from_slice(&$encode(*value).to_be_bytes());
+            }
+
+            #[inline]
+            fn decode(&self, bytes: &[u8]) -> Result<$type> {
+                let array = bytes.try_into().map_err(|_| bad($name, bytes))?;
+                $decode(array).ok_or_else(|| bad($name, bytes))
+            }
+        }
+
+        impl Builtin for $type {
+            type Serializer = $serializer;
+        }
+    )*};
+}
+
+scalars! {
+    U8Serializer, u8, "u8", |v| v, |b| Some(u8::from_be_bytes(b));
+    U16Serializer, u16, "u16", |v| v, |b| Some(u16::from_be_bytes(b));
+    U32Serializer, u32, "u32", |v| v, |b| Some(u32::from_be_bytes(b));
+    U64Serializer, u64, "u64", |v| v, |b| Some(u64::from_be_bytes(b));
+    I8Serializer, i8, "i8", |v| v ^ i8::MIN, |b| Some(i8::from_be_bytes(b) ^ i8::MIN);
+    I16Serializer, i16, "i16", |v| v ^ i16::MIN, |b| Some(i16::from_be_bytes(b) ^ i16::MIN);
+    I32Serializer, i32, "i32", |v| v ^ i32::MIN, |b| Some(i32::from_be_bytes(b) ^ i32::MIN);
+    I64Serializer, i64, "i64", |v| v ^ i64::MIN, |b| Some(i64::from_be_bytes(b) ^ i64::MIN);
+    F32Serializer, f32, "f32", order_f32, |b| value_f32(u32::from_be_bytes(b));
+    F64Serializer, f64, "f64", order_f64, |b| value_f64(u64::from_be_bytes(b));
+    BoolSerializer, bool, "bool", u8::from, |b| match u8::from_be_bytes(b) {
+        0 => Some(false),
+        1 => Some(true),
+        _ => None,
+    };
+}
+
+fn order_f32(value: f32) -> u32 {
+    let bits = if value.is_nan() { 0x7fc0_0000 } else { value.to_bits() };
+    if bits >> 31 == 0 { bits | 1 << 31 } else { !bits }
+}
+
+fn value_f32(order: u32) -> Option<f32> {
+    let value = f32::from_bits(if order >> 31 == 1 { order ^ 1 << 31 } else { !order });
+    (order_f32(value) == order).then_some(value)
+}
+
+fn order_f64(value: f64) -> u64 {
+    let bits = if value.is_nan() { 0x7ff8_0000_0000_0000 } else { value.to_bits() };
+    if bits >> 63 == 0 { bits | 1 << 63 } else { !bits }
+}
+
+fn value_f64(order: u64) -> Option<f64> {
+    let value = f64::from_bits(if order >> 63 == 1 { order ^ 1 << 63 } else { !order });
+    (order_f64(value) == order).then_some(value)
+}
+
+/// The serializer of `()`: no bytes. As a namespace it is Flink's `VoidNamespace`.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct UnitSerializer;
+
+impl Serializer for UnitSerializer {
+    type Value = ();
+
+    fn name(&self) -> Cow<'static, str> {
+        "unit".into()
+    }
+
+    fn fixed_len(&self) -> Option<usize> {
+        Some(0)
+    }
+
+    fn encode(&self, _: &(), _: &mut Vec<u8>) {}
+
+    fn decode(&self, bytes: &[u8]) -> Result<()> {
+        if bytes.is_empty() { Ok(()) } else { Err(bad("unit", bytes)) }
+    }
+}
+
+/// The serializer of `String`: its UTF-8.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct StringSerializer;
+
+impl Serializer for StringSerializer {
+    type Value = String;
+
+    fn name(&self) -> Cow<'static, str> {
+        "string".into()
+    }
+
+    fn fixed_len(&self) -> Option<usize> {
+        None
+    }
+
+    #[inline]
+    fn encode(&self, value: &String, out: &mut Vec<u8>) {
+        out.extend_from_slice(value.as_bytes());
+    }
+
+    fn decode(&self, bytes: &[u8]) -> Result<String> {
+        std::str::from_utf8(bytes).map(str::to_owned).map_err(|_| bad("string", bytes))
+    }
+}
+
+/// The serializer of `Vec<u8>`: the bytes themselves.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct BytesSerializer;
+
+impl Serializer for BytesSerializer {
+    type Value = Vec<u8>;
+
+    fn name(&self) -> Cow<'static, str> {
+        "bytes".into()
+    }
+
+    fn fixed_len(&self) -> Option<usize> {
+        None
+    }
+
+    #[inline]
+    fn encode(&self, value: &Vec<u8>, out: &mut Vec<u8>) {
+        out.extend_from_slice(value);
+    }
+
+    fn decode(&self, bytes: &[u8]) -> Result<Vec<u8>> {
+        Ok(bytes.to_vec())
+    }
+}
+
+/// The serializer of a tuple of two, from those of its elements.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct PairSerializer<A, B>(pub A, pub B);
+
+impl<A: Serializer, B: Serializer> Serializer for PairSerializer<A, B> {
+    type Value = (A::Value, B::Value);
+
+    fn name(&self) -> Cow<'static, str> {
+        format!("({},{})", self.0.identity(), self.1.identity()).into()
+    }
+
+    fn fixed_len(&self) -> Option<usize> {
+        Some(self.0.fixed_len()? + self.1.fixed_len()?)
+    }
+
+    fn encode(&self, value: &Self::Value, out: &mut Vec<u8>) {
+        put_delimited(self.0.fixed_len(), out, |out| self.0.encode(&value.0, out));
+        self.1.encode(&value.1, out);
+    }
+
+    fn decode(&self, bytes: &[u8]) -> Result<Self::Value> {
+        let mut d = Decoder::new(bytes);
+        let first = self.0.decode(read_delimited(self.0.fixed_len(), &mut d)?)?;
+        Ok((first, self.1.decode(d.rest())?))
+    }
+}
+
+/// The serializer of a tuple of three, from those of its elements.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct TripleSerializer<A, B, C>(pub A, pub B, pub C);
+
+impl<A: Serializer, B: Serializer, C: Serializer> Serializer for TripleSerializer<A, B, C> {
+    type Value = (A::Value, B::Value, C::Value);
+
+    fn name(&self) -> Cow<'static, str> {
+        let (a, b, c) = (self.0.identity(), self.1.identity(), self.2.identity());
+        format!("({a},{b},{c})").into()
+    }
+
+    fn fixed_len(&self) -> Option<usize> {
+        Some(self.0.fixed_len()? + self.1.fixed_len()? + self.2.fixed_len()?)
+    }
+
+    fn encode(&self, value: &Self::Value, out: &mut Vec<u8>) {
+        put_delimited(self.0.fixed_len(), out, |out| self.0.encode(&value.0, out));
+        put_delimited(self.1.fixed_len(), out, |out| self.1.encode(&value.1, out));
+        self.2.encode(&value.2, out);
+    }
+
+    fn decode(&self, bytes: &[u8]) -> Result<Self::Value> {
+        let mut d = Decoder::new(bytes);
+        let first = self.0.decode(read_delimited(self.0.fixed_len(), &mut d)?)?;
+        let second = self.1.decode(read_delimited(self.1.fixed_len(), &mut d)?)?;
+        Ok((first, second, self.2.decode(d.rest())?))
+    }
+}
+
+/// The serializer of `Option`, from that of its value. `None` sorts first.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct OptionSerializer<S>(pub S);
+
+impl<S: Serializer> Serializer for OptionSerializer<S> {
+    type Value = Option<S::Value>;
+
+    fn name(&self) -> Cow<'static, str> {
+        format!("option({})", self.0.identity()).into()
+    }
+
+    fn fixed_len(&self) -> Option<usize> {
+        (self.0.fixed_len() == Some(0)).then_some(1)
+    }
+
+    fn encode(&self, value: &Self::Value, out: &mut Vec<u8>) {
+        out.push(u8::from(value.is_some()));
+        if let Some(value) = value {
+            self.0.encode(value, out);
+        }
+    }
+
+    fn decode(&self, bytes: &[u8]) -> Result<Self::Value> {
+        match bytes.split_first() {
+            Some((0, [])) => Ok(None),
+            Some((1, value)) => Ok(Some(self.0.decode(value)?)),
+            _ => Err(bad("option", bytes)),
+        }
+    }
+}
+
+/// The serializer of `Vec`, from that of its elements.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct VecSerializer<S>(pub S);
+
+impl<S: Serializer> VecSerializer<S> {
+    /// Elements without bytes could not be counted.
+    fn element_len(&self) -> Option<usize> {
+        self.0.fixed_len().filter(|&len| len > 0)
+    }
+}
+
+impl<S: Serializer> Serializer for VecSerializer<S> {
+    type Value = Vec<S::Value>;
+
+    fn name(&self) -> Cow<'static, str> {
+        format!("list({})", self.0.identity()).into()
+    }
+
+    fn fixed_len(&self) -> Option<usize> {
+        None
+    }
+
+    fn encode(&self, value: &Self::Value, out: &mut Vec<u8>) {
+        for element in value {
+            put_delimited(self.element_len(), out, |out| self.0.encode(element, out));
+        }
+    }
+
+    fn decode(&self, bytes: &[u8]) -> Result<Self::Value> {
+        let mut d = Decoder::new(bytes);
+        let mut list = Vec::new();
+        while !d.is_empty() {
+            list.push(self.0.decode(read_delimited(self.element_len(), &mut d)?)?);
+        }
+        Ok(list)
+    }
+}
+
+impl Builtin for () {
+    type Serializer = UnitSerializer;
+}
+
+impl Builtin for String {
+    type Serializer = StringSerializer;
+}
+
+impl<A: Builtin, B: Builtin> Builtin for (A, B) {
+    type Serializer = PairSerializer<A::Serializer, B::Serializer>;
+}
+
+impl<A: Builtin, B: Builtin, C: Builtin> Builtin for (A, B, C) {
+    type Serializer = TripleSerializer<A::Serializer, B::Serializer, C::Serializer>;
+}
+
+impl<T: Builtin> Builtin for Option<T> {
+    type Serializer = OptionSerializer<T::Serializer>;
+}
+
+/// `Vec<u8>` is a list of one-byte elements like any other: the same bytes as [`BytesSerializer`]
+/// writes, under another name.
+impl<T: Builtin> Builtin for Vec<T> {
+    type Serializer = VecSerializer<T::Serializer>;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::error::ErrorKind;
+    use quickcheck::quickcheck;
+
+    fn bytes<S: Serializer>(serializer: &S, value: &S::Value) -> Vec<u8> {
+        let mut out = vec![0xee];
+        serializer.encode(value, &mut out);
+        assert_eq!(out.remove(0), 0xee);
+        assert!(serializer.fixed_len().is_none_or(|len| len == out.len()));
+        out
+    }
+
+    /// Comes back, and differs from every encoding that is shorter or longer by a byte.
+    fn round_trips<S: Serializer<Value: PartialEq>>(serializer: &S, value: &S::Value) -> bool {
+        let out = bytes(serializer, value);
+        let same = |bytes: &[u8]| serializer.decode(bytes).is_ok_and(|v| v == *value);
+        same(&out)
+            && !same(&[&out[..], &[0]].concat())
+            && out.split_last().is_none_or(|(_, shorter)| !same(shorter))
+    }
+
+    /// Whatever decodes has exactly these bytes.
+    fn canonical<S: Serializer>(serializer: &S, input: &[u8]) -> bool {
+        match serializer.decode(input) {
+            Ok(value) => bytes(serializer, &value) == input,
+            Err(e) => e.kind() == ErrorKind::Corruption,
+        }
+    }
+
+    fn ordered<S: Serializer<Value: PartialOrd>>(s: &S, a: &S::Value, b: &S::Value) -> bool {
+        a.partial_cmp(b).is_none_or(|order| bytes(s, a).cmp(&bytes(s, b)) == order)
+    }
+
+    quickcheck! {
+        fn scalars_round_trip(v: (u8, u16, u32, u64), w: (i8, i16, i32, i64), x: bool) -> bool {
+            round_trips(&U8Serializer, &v.0) && round_trips(&U16Serializer, &v.1)
+                && round_trips(&U32Serializer, &v.2) && round_trips(&U64Serializer, &v.3)
+                && round_trips(&I8Serializer, &w.0) && round_trips(&I16Serializer, &w.1)
+                && round_trips(&I32Serializer, &w.2) && round_trips(&I64Serializer, &w.3)
+                && round_trips(&BoolSerializer, &x) && round_trips(&UnitSerializer, &())
+        }
+
+        fn scalars_keep_their_order(a: (u64, i16, i64, f32, f64), b: (u64, i16, i64, f32, f64)) -> bool {
+            ordered(&U64Serializer, &a.0, &b.0) && ordered(&I16Serializer, &a.1, &b.1)
+                && ordered(&I64Serializer, &a.2, &b.2)
+                && (a.3 == b.3 || ordered(&F32Serializer, &a.3, &b.3))
+                && (a.4 == b.4 || ordered(&F64Serializer, &a.4, &b.4))
+        }
+
+        fn floats_keep_their_bits(a: u32, b: u64) -> bool {
+            let (a, b) = (f32::from_bits(a), f64::from_bits(b));
+            let c = F32Serializer.decode(&bytes(&F32Serializer, &a)).unwrap();
+            let d = F64Serializer.decode(&bytes(&F64Serializer, &b)).unwrap();
+            (a.is_nan() && c.is_nan() || a.to_bits() == c.to_bits())
+                && (b.is_nan() && d.is_nan() || b.to_bits() == d.to_bits())
+        }
+
+        fn composites_round_trip(
+            a: (String, u16), b: (i32, String, Vec<u8>), c: Option<Vec<u8>>, d: Vec<(String, bool)>
+        ) -> bool {
+            round_trips(&builtin::<(String, u16)>(), &a)
+                && round_trips(&builtin::<(i32, String, Vec<u8>)>(), &b)
+                && round_trips(&OptionSerializer(BytesSerializer), &c)
+                && round_trips(&builtin::<Vec<(String, bool)>>(), &d)
+        }
+
+        fn strings_and_leading_numbers_keep_their_order(a: (i8, String), b: (i8, String)) -> bool {
+            ordered(&StringSerializer, &a.1, &b.1) && ordered(&builtin::<(i8, String)>(), &a, &b)
+        }
+
+        fn one_value_one_encoding(input: Vec<u8>, float: u32) -> bool {
+            canonical(&BoolSerializer, &input[..input.len().min(1)])
+                && canonical(&F32Serializer, &float.to_be_bytes())
+                && canonical(&F32Serializer, &(float | 0xff80_0000).to_be_bytes())
+                && canonical(&StringSerializer, &input)
+                && canonical(&builtin::<(String, u8)>(), &input)
+                && canonical(&builtin::<((), Vec<u8>)>(), &input)
+                && canonical(&builtin::<(bool, String, Option<u8>)>(), &input)
+                && canonical(&builtin::<Vec<String>>(), &input)
+                && canonical(&builtin::<Vec<()>>(), &input)
+                && canonical(&builtin::<Option<(bool, bool)>>(), &input)
+        }
+    }
+
+    #[test]
+    fn pinned() {
+        assert_eq!(bytes(&I32Serializer, &1), [0x80, 0, 0, 1]);
+        assert_eq!(bytes(&I32Serializer, &-1), [0x7f, 0xff, 0xff, 0xff]);
+        assert_eq!(bytes(&U16Serializer, &258), [1, 2]);
+        assert_eq!(bytes(&F64Serializer, &1.5), [0xbf, 0xf8, 0, 0, 0, 0, 0, 0]);
+        assert_eq!(bytes(&F32Serializer, &-1.5), [0x40, 0x3f, 0xff, 0xff]);
+        assert_eq!(bytes(&StringSerializer, &"käse".into()), "käse".as_bytes());
+        assert_eq!(bytes(&builtin::<(String, String)>(), &("ab".into(), "c".into())), b"\x02abc");
+        assert_eq!(bytes(&builtin::<(u8, (), String)>(), &(7, (), "x".into())), b"\x07x");
+        assert_eq!(bytes(&builtin::<Option<u8>>(), &Some(9)), [1, 9]);
+        assert_eq!(bytes(&builtin::<Vec<u16>>(), &vec![1, 2]), [0, 1, 0, 2]);
+        assert_eq!(bytes(&builtin::<Vec<()>>(), &vec![(), ()]), [0, 0]);
+        assert_eq!(builtin::<(i64, Option<String>)>().identity(), "(i64@1,option(string@1)@1)@1");
+    }
+
+    #[test]
+    fn special_floats_are_ordered() {
+        let floats = [f64::NEG_INFINITY, -1.0, -f64::MIN_POSITIVE, -0.0, 0.0, 1.0, f64::INFINITY];
+        let encoded: Vec<_> = floats.iter().map(|f| bytes(&F64Serializer, f)).collect();
+        assert!(encoded.is_sorted_by(|a, b| a < b));
+        assert!(encoded.last().unwrap() < &bytes(&F64Serializer, &f64::NAN));
+        assert_eq!(bytes(&F64Serializer, &-f64::NAN), bytes(&F64Serializer, &f64::NAN));
+    }
+
+    #[test]
+    #[should_panic(expected = "broke its fixed width")]
+    fn a_lying_width_is_a_bug() {
+        put_delimited(Some(4), &mut Vec::new(), |out| out.push(1));
+    }
+}
