@@ -60,6 +60,13 @@ impl From<Vec<u8>> for Bytes {
     }
 }
 
+impl From<Arc<[u8]>> for Bytes {
+    fn from(bytes: Arc<[u8]>) -> Bytes {
+        let len = bytes.len();
+        Bytes { owner: Owner::Heap(bytes), start: 0, len }
+    }
+}
+
 impl From<&[u8]> for Bytes {
     fn from(bytes: &[u8]) -> Bytes {
         Bytes { owner: Owner::Heap(bytes.into()), start: 0, len: bytes.len() }
