@@ -1,55 +1,258 @@
-//! The real disk.
-#![allow(unused_variables)]
+//! The machine's own file system.
+#![allow(clippy::disallowed_methods, reason = "this file is the door that all others go through")]
 
+use std::collections::BTreeSet;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, ErrorKind as IoKind, Write};
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::Path;
 
-use crate::base::error::Result;
-use crate::base::sync::Arc;
+use rustix::fs::FlockOperation;
+
+use crate::base::bytes::Bytes;
+use crate::base::error::{Error, ErrorKind, Result};
+use crate::base::sync::{Arc, Mutex};
+use crate::fs::mmap;
 use crate::fs::{FileLock, Fs, Listed, ReadableFile, WritableFile};
 
-/// The file system of the machine.
+/// The machine's own file system. Files are read with `pread`; see [`DiskFs::mapped`] for the other
+/// way.
 #[derive(Clone, Debug, Default)]
 pub struct DiskFs {
-    mapped: bool,
+    /// Whether table files are mapped.
+    pub(super) mapped: bool,
 }
+
 impl DiskFs {
-    /// Reads with positioned reads.
+    /// Every file is read with `pread`.
     pub fn new() -> DiskFs {
         DiskFs::default()
     }
 }
+
 impl Fs for DiskFs {
     fn create(&self, path: &Path) -> Result<Box<dyn WritableFile>> {
-        todo!()
+        match OpenOptions::new().write(true).create_new(true).open(path) {
+            Ok(file) => Ok(Box::new(DiskWriter { file, path: path.into(), failed: false })),
+            Err(e) => Err(creation("create", path, e)),
+        }
     }
+
     fn open(&self, path: &Path) -> Result<Arc<dyn ReadableFile>> {
-        todo!()
+        let failed = |e| Error::io("open", path, e);
+        let file = File::open(path).map_err(failed)?;
+        let metadata = file.metadata().map_err(failed)?;
+        if !metadata.is_file() {
+            return Err(Error::new(ErrorKind::Io, "open: not a file").in_file(path));
+        }
+        if self.mapped && mmap::is_mapped(path) && metadata.len() > 0 {
+            return mmap::open(&file, path, metadata.len());
+        }
+        Ok(Arc::new(DiskReader { file, path: path.into(), len: metadata.len() }))
     }
+
     fn remove(&self, path: &Path) -> Result<()> {
-        todo!()
+        fs::remove_file(path).map_err(|e| Error::io("remove", path, e))
     }
+
     fn rename(&self, from: &Path, to: &Path) -> Result<()> {
-        todo!()
+        fs::rename(from, to).map_err(|e| Error::io("rename", from, e))
     }
+
     fn link(&self, from: &Path, to: &Path) -> Result<()> {
-        todo!()
+        match fs::hard_link(from, to) {
+            Ok(()) => Ok(()),
+            Err(e) if is_unlinkable(&e) => copy(from, to),
+            Err(e) => Err(creation("link", to, e)),
+        }
     }
+
     fn list(&self, dir: &Path) -> Result<Vec<Listed>> {
-        todo!()
+        let failed = |e| Error::io("list", dir, e);
+        let mut listed = Vec::new();
+        for entry in fs::read_dir(dir).map_err(failed)? {
+            let entry = entry.map_err(failed)?;
+            let metadata = match entry.metadata() {
+                Ok(metadata) => metadata,
+                Err(e) if e.kind() == IoKind::NotFound => continue, // removed meanwhile
+                Err(e) => return Err(failed(e)),
+            };
+            // A name that is not UTF-8 is none of ours.
+            if let (true, Ok(name)) = (metadata.is_file(), entry.file_name().into_string()) {
+                listed.push(Listed { name, len: metadata.len() });
+            }
+        }
+        listed.sort();
+        Ok(listed)
     }
+
     fn create_dir(&self, dir: &Path) -> Result<()> {
-        todo!()
+        let absent = |dir: &&Path| !dir.as_os_str().is_empty() && !dir.exists();
+        let created: Vec<&Path> = dir.ancestors().take_while(absent).collect();
+        fs::create_dir_all(dir).map_err(|e| Error::io("create directory", dir, e))?;
+        created.iter().try_for_each(|dir| self.sync_dir(parent(dir)))
     }
+
     fn sync_dir(&self, dir: &Path) -> Result<()> {
-        todo!()
+        let synced = File::open(or_here(dir)).and_then(|file| file.sync_all());
+        synced.map_err(|e| Error::io("sync directory", dir, e))
     }
+
     fn sync_file(&self, path: &Path) -> Result<()> {
-        todo!()
+        let synced = File::open(path).and_then(|file| file.sync_all());
+        synced.map_err(|e| Error::io("sync", path, e))
     }
+
     fn free_space(&self, dir: &Path) -> Result<u64> {
-        todo!()
+        let found = rustix::io::retry_on_intr(|| rustix::fs::statvfs(or_here(dir)));
+        let space = found.map_err(|e| Error::io("free space", dir, e.into()))?;
+        Ok(space.f_bavail.saturating_mul(space.f_frsize))
     }
+
     fn lock(&self, dir: &Path) -> Result<Box<dyn FileLock>> {
-        todo!()
+        let failed = |e| Error::io("lock", dir, e);
+        let file = File::open(or_here(dir)).map_err(failed)?;
+        let metadata = file.metadata().map_err(failed)?;
+        if !metadata.is_dir() {
+            return Err(Error::new(ErrorKind::Io, "lock: not a directory").in_file(dir));
+        }
+        let held = Registered::insert((metadata.dev(), metadata.ino()), dir)?;
+        let flock = || rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive);
+        match rustix::io::retry_on_intr(flock) {
+            Ok(()) => Ok(Box::new(DirLock { _file: file, _registered: held })),
+            Err(rustix::io::Errno::WOULDBLOCK) => {
+                Err(Error::busy("the directory is locked by another process").in_file(dir))
+            }
+            Err(e) => Err(failed(e.into())),
+        }
     }
+}
+
+struct DiskWriter {
+    file: File,
+    path: Arc<Path>,
+    failed: bool,
+}
+
+impl DiskWriter {
+    /// After a failed sync the kernel may report the next one as good although the bytes are gone:
+    /// it is not asked again.
+    fn attempt(
+        &mut self,
+        operation: &str,
+        f: impl FnOnce(&mut File) -> io::Result<()>,
+    ) -> Result<()> {
+        if self.failed {
+            let text = format!("{operation}: an earlier append or sync of this file failed");
+            return Err(Error::new(ErrorKind::Io, text).in_file(&self.path));
+        }
+        f(&mut self.file).map_err(|e| {
+            self.failed = true;
+            Error::io(operation, &self.path, e)
+        })
+    }
+}
+
+impl WritableFile for DiskWriter {
+    fn append(&mut self, data: &[u8]) -> Result<()> {
+        self.attempt("append", |file| file.write_all(data)) // goes on after EINTR
+    }
+
+    fn sync(&mut self) -> Result<()> {
+        self.attempt("sync", |file| file.sync_data()) // the length counts as data
+    }
+}
+
+struct DiskReader {
+    file: File,
+    path: Arc<Path>,
+    len: u64,
+}
+
+impl ReadableFile for DiskReader {
+    fn len(&self) -> u64 {
+        self.len
+    }
+
+    fn read_at(&self, offset: u64, len: usize) -> Result<Bytes> {
+        if offset.checked_add(len as u64).is_none_or(|end| end > self.len) {
+            return Err(ends_early(&self.path, offset));
+        }
+        let mut bytes: Arc<[u8]> = std::iter::repeat_n(0, len).collect();
+        let buffer = Arc::get_mut(&mut bytes).expect("nobody else has it yet");
+        match self.file.read_exact_at(buffer, offset) {
+            Ok(()) => Ok(Bytes::from(bytes)),
+            Err(e) if e.kind() == IoKind::UnexpectedEof => Err(ends_early(&self.path, offset)),
+            Err(e) => Err(Error::io("read", &self.path, e).at(offset)),
+        }
+    }
+}
+
+/// Dropped in this order: the file's lock goes first, so that whoever finds the registry free finds
+/// the lock free too.
+struct DirLock {
+    _file: File,
+    _registered: Registered,
+}
+
+impl FileLock for DirLock {}
+
+/// Directories locked by this process, as (device, inode). Some network file systems turn `flock`
+/// into a lock of the whole process, which would let a second handle in.
+static LOCKED: Mutex<BTreeSet<(u64, u64)>> = Mutex::new(BTreeSet::new());
+
+struct Registered((u64, u64));
+
+impl Registered {
+    fn insert(id: (u64, u64), dir: &Path) -> Result<Registered> {
+        match LOCKED.lock().insert(id) {
+            true => Ok(Registered(id)),
+            false => Err(Error::busy("the directory is locked by another handle").in_file(dir)),
+        }
+    }
+}
+
+impl Drop for Registered {
+    fn drop(&mut self) {
+        LOCKED.lock().remove(&self.0);
+    }
+}
+
+/// A copy in place of a hard link, durable but for its name. Nothing is left behind if it fails.
+fn copy(from: &Path, to: &Path) -> Result<()> {
+    let mut source = File::open(from).map_err(|e| Error::io("link by copy", from, e))?;
+    let target = OpenOptions::new().write(true).create_new(true).open(to);
+    let mut target = target.map_err(|e| creation("link by copy", to, e))?;
+    io::copy(&mut source, &mut target).and_then(|_| target.sync_all()).map_err(|e| {
+        let _ = fs::remove_file(to); // the copy's failure is the one to tell
+        Error::io("link by copy", to, e)
+    })
+}
+
+fn is_unlinkable(e: &io::Error) -> bool {
+    let kinds = [IoKind::CrossesDevices, IoKind::TooManyLinks, IoKind::Unsupported];
+    kinds.contains(&e.kind()) || e.kind() == IoKind::PermissionDenied
+}
+
+fn creation(operation: &str, path: &Path, e: io::Error) -> Error {
+    match e.kind() {
+        IoKind::AlreadyExists => {
+            Error::invalid(format!("{operation}: the name exists")).in_file(path)
+        }
+        _ => Error::io(operation, path, e),
+    }
+}
+
+#[cold]
+pub(super) fn ends_early(path: &Path, offset: u64) -> Error {
+    Error::corruption("the file ends early").at(offset).in_file(path)
+}
+
+fn parent(path: &Path) -> &Path {
+    path.parent().unwrap_or(Path::new(""))
+}
+
+/// The system's name for the empty path.
+fn or_here(dir: &Path) -> &Path {
+    if dir.as_os_str().is_empty() { Path::new(".") } else { dir }
 }

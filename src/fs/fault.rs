@@ -1,30 +1,42 @@
 //! A file system whose operations fail on demand.
-#![allow(unused_variables)]
+//!
+//! Faults are planned per kind of operation, by number, so that a test can let the first, the second,
+//! the third … operation fail until a run passes without one.
 
 use std::path::Path;
 
-use crate::base::error::Result;
-use crate::base::sync::Arc;
+use crate::base::bytes::Bytes;
+use crate::base::error::{Error, ErrorKind, Result};
+use crate::base::sync::{Arc, Mutex};
 use crate::fs::{FileLock, Fs, Listed, ReadableFile, WritableFile};
 
-/// A kind of operation.
+/// A kind of operation that can fail.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-#[allow(missing_docs)]
 pub enum Op {
+    /// [`Fs::create`]
     Create,
+    /// [`WritableFile::append`]
     Append,
+    /// [`WritableFile::sync`] and [`Fs::sync_file`]
     Sync,
+    /// [`Fs::open`]
     Open,
+    /// [`ReadableFile::read_at`]
     Read,
+    /// [`Fs::rename`]; a fault goes by the old name
     Rename,
+    /// [`Fs::remove`]
     Remove,
+    /// [`Fs::link`]; a fault goes by the new name
     Link,
+    /// [`Fs::sync_dir`]
     SyncDir,
+    /// [`Fs::list`]
     List,
 }
 
 impl Op {
-    /// All kinds.
+    /// All kinds, in the order of their declaration.
     pub const ALL: [Op; 10] = [
         Op::Create,
         Op::Append,
@@ -38,107 +50,253 @@ impl Op {
         Op::List,
     ];
 }
+
 /// What a fault does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Effect {
-    /// Fails with `Io`; nothing is done.
+    /// The operation fails with `Io` and does nothing. A failed sync loses what was not synced, see
+    /// [`WritableFile::lose_unsynced`].
     Io,
-    /// Fails with `NoSpace`; nothing is done.
+    /// As `Io`, but the error is `NoSpace`.
     NoSpace,
-    /// An append writes half of its bytes, then fails with `Io`. Other operations: as `Io`.
+    /// An append writes half of its bytes, then fails with `Io`. For other operations: as `Io`.
     Short,
-    /// A read succeeds with one bit flipped. Other operations: as `Io`.
+    /// A read succeeds with one bit of its bytes flipped. For other operations: as `Io`.
     Flip,
 }
+
 /// One planned fault.
 #[derive(Clone, Debug)]
 pub struct Fault {
-    /// Which operations count.
+    /// The operations that count.
     pub op: Op,
     /// How many of them pass first, counted from when the fault is planned.
     pub skip: u64,
-    /// Whether all later ones fail too.
+    /// Whether all later ones fail too, until [`FaultFs::clear`].
     pub sticky: bool,
     /// What happens.
     pub effect: Effect,
-    /// Only files whose name ends so; "" for all.
-    pub suffix: &'static str,
+    /// Only paths that end with this text count; all do if it is empty.
+    pub suffix: String,
 }
+
 impl Fault {
-    /// The operation after `skip` of this kind fails with `Io`, once.
+    /// After `skip` operations of this kind the next one fails with `Io`, once.
     pub fn new(op: Op, skip: u64) -> Fault {
-        todo!()
+        Fault { op, skip, sticky: false, effect: Effect::Io, suffix: String::new() }
     }
-    /// The same, and all later ones.
+
+    /// The same, and all later ones fail too.
     pub fn sticky(self) -> Fault {
-        todo!()
+        Fault { sticky: true, ..self }
     }
+
     /// The same with another effect.
     pub fn effect(self, effect: Effect) -> Fault {
-        todo!()
+        Fault { effect, ..self }
     }
-    /// The same for files whose name ends so.
-    pub fn suffix(self, suffix: &'static str) -> Fault {
-        todo!()
+
+    /// The same, counting only paths that end with this text, such as `.log`.
+    pub fn suffix(self, suffix: &str) -> Fault {
+        Fault { suffix: suffix.to_owned(), ..self }
     }
 }
-/// Fails on demand. A clone shares the plan.
+
+/// Another file system, with faults. A clone shares the plan.
 #[derive(Clone)]
-pub struct FaultFs {}
+pub struct FaultFs {
+    inner: Arc<dyn Fs>,
+    plan: Arc<Plan>,
+}
+
+#[derive(Default)]
+struct Plan(Mutex<State>);
+
+#[derive(Default)]
+struct State {
+    faults: Vec<Fault>,
+    counts: [u64; Op::ALL.len()],
+    struck: u64,
+}
+
 impl FaultFs {
-    /// No faults yet.
+    /// The same files, no faults yet.
     pub fn new(inner: Arc<dyn Fs>) -> FaultFs {
-        todo!()
+        FaultFs { inner, plan: Arc::default() }
     }
-    /// Adds a fault to the plan.
+
+    /// Adds a fault to the plan. If several meet in one operation, the first one planned decides the
+    /// effect; a fault that is not sticky is used up all the same.
     pub fn plan(&self, fault: Fault) {
-        todo!()
+        self.plan.0.lock().faults.push(fault);
     }
+
     /// Forgets all planned faults.
     pub fn clear(&self) {
-        todo!()
+        self.plan.0.lock().faults.clear();
     }
+
     /// Operations of this kind so far, failed ones included.
     pub fn count(&self, op: Op) -> u64 {
-        todo!()
+        self.plan.0.lock().counts[op as usize]
     }
-    /// Faults that struck so far.
+
+    /// Operations that a fault struck so far. A loop over `skip` ends when this stays 0.
     pub fn struck(&self) -> u64 {
-        todo!()
+        self.plan.0.lock().struck
     }
 }
+
+impl Plan {
+    /// Counts an operation and tells what strikes it.
+    fn strike(&self, op: Op, path: &Path) -> Option<Effect> {
+        let mut state = self.0.lock();
+        state.counts[op as usize] += 1;
+        let mut effect = None;
+        let name = path.to_string_lossy();
+        state.faults.retain_mut(|fault| {
+            if fault.op != op || !name.ends_with(fault.suffix.as_str()) {
+                return true;
+            }
+            if fault.skip > 0 {
+                fault.skip -= 1;
+                return true;
+            }
+            effect = effect.or(Some(fault.effect));
+            fault.sticky
+        });
+        state.struck += u64::from(effect.is_some());
+        effect
+    }
+
+    /// Counts an operation and fails it if a fault strikes.
+    fn check(&self, op: Op, path: &Path) -> Result<()> {
+        self.strike(op, path).map_or(Ok(()), |effect| Err(injected(op, path, effect)))
+    }
+}
+
+fn injected(op: Op, path: &Path, effect: Effect) -> Error {
+    let kind = if effect == Effect::NoSpace { ErrorKind::NoSpace } else { ErrorKind::Io };
+    Error::new(kind, format!("{op:?}: injected fault")).in_file(path)
+}
+
 impl Fs for FaultFs {
     fn create(&self, path: &Path) -> Result<Box<dyn WritableFile>> {
-        todo!()
+        self.plan.check(Op::Create, path)?;
+        let inner = self.inner.create(path)?;
+        Ok(Box::new(FaultWriter { inner, plan: self.plan.clone(), path: path.into() }))
     }
+
     fn open(&self, path: &Path) -> Result<Arc<dyn ReadableFile>> {
-        todo!()
+        self.plan.check(Op::Open, path)?;
+        let inner = self.inner.open(path)?;
+        Ok(Arc::new(FaultReader { inner, plan: self.plan.clone(), path: path.into() }))
     }
+
     fn remove(&self, path: &Path) -> Result<()> {
-        todo!()
+        self.plan.check(Op::Remove, path)?;
+        self.inner.remove(path)
     }
+
     fn rename(&self, from: &Path, to: &Path) -> Result<()> {
-        todo!()
+        self.plan.check(Op::Rename, from)?;
+        self.inner.rename(from, to)
     }
+
     fn link(&self, from: &Path, to: &Path) -> Result<()> {
-        todo!()
+        self.plan.check(Op::Link, to)?;
+        self.inner.link(from, to)
     }
+
     fn list(&self, dir: &Path) -> Result<Vec<Listed>> {
-        todo!()
+        self.plan.check(Op::List, dir)?;
+        self.inner.list(dir)
     }
+
     fn create_dir(&self, dir: &Path) -> Result<()> {
-        todo!()
+        self.inner.create_dir(dir)
     }
+
     fn sync_dir(&self, dir: &Path) -> Result<()> {
-        todo!()
+        self.plan.check(Op::SyncDir, dir)?;
+        self.inner.sync_dir(dir)
     }
+
     fn sync_file(&self, path: &Path) -> Result<()> {
-        todo!()
+        let struck = self.plan.check(Op::Sync, path);
+        if struck.is_err() {
+            self.inner.lose_unsynced(path);
+        }
+        struck.and_then(|()| self.inner.sync_file(path))
     }
+
     fn free_space(&self, dir: &Path) -> Result<u64> {
-        todo!()
+        self.inner.free_space(dir)
     }
+
     fn lock(&self, dir: &Path) -> Result<Box<dyn FileLock>> {
-        todo!()
+        self.inner.lock(dir)
+    }
+
+    fn lose_unsynced(&self, path: &Path) {
+        self.inner.lose_unsynced(path);
+    }
+}
+
+struct FaultWriter {
+    inner: Box<dyn WritableFile>,
+    plan: Arc<Plan>,
+    path: Arc<Path>,
+}
+
+impl WritableFile for FaultWriter {
+    fn append(&mut self, data: &[u8]) -> Result<()> {
+        match self.plan.strike(Op::Append, &self.path) {
+            None => self.inner.append(data),
+            Some(effect) => {
+                if effect == Effect::Short {
+                    self.inner.append(&data[..data.len() / 2])?;
+                }
+                Err(injected(Op::Append, &self.path, effect))
+            }
+        }
+    }
+
+    fn sync(&mut self) -> Result<()> {
+        let struck = self.plan.check(Op::Sync, &self.path);
+        if struck.is_err() {
+            self.inner.lose_unsynced();
+        }
+        struck.and_then(|()| self.inner.sync())
+    }
+
+    fn lose_unsynced(&mut self) {
+        self.inner.lose_unsynced();
+    }
+}
+
+struct FaultReader {
+    inner: Arc<dyn ReadableFile>,
+    plan: Arc<Plan>,
+    path: Arc<Path>,
+}
+
+impl ReadableFile for FaultReader {
+    fn len(&self) -> u64 {
+        self.inner.len()
+    }
+
+    fn read_at(&self, offset: u64, len: usize) -> Result<Bytes> {
+        match self.plan.strike(Op::Read, &self.path) {
+            None => self.inner.read_at(offset, len),
+            Some(Effect::Flip) => {
+                let mut bytes = self.inner.read_at(offset, len)?.to_vec();
+                if let Some(byte) = bytes.get_mut(len / 2) {
+                    *byte ^= 1 << (offset % 8);
+                }
+                Ok(Bytes::from(bytes))
+            }
+            Some(effect) => Err(injected(Op::Read, &self.path, effect).at(offset)),
+        }
     }
 }
