@@ -247,7 +247,10 @@ mod tests {
             let mut compressor = Compressor::new(codec, 1).unwrap();
             let (codec, packed) = compressor.compress(&raw);
             for len in [0, 999, 1001, 5000] {
-                assert_eq!(decompress(codec, packed, len).unwrap_err().kind(), ErrorKind::Corruption);
+                assert_eq!(
+                    decompress(codec, packed, len).unwrap_err().kind(),
+                    ErrorKind::Corruption
+                );
             }
         }
     }

@@ -1,0 +1,3 @@
+//! stub
+/// A parsed block.
+pub struct Block;
