@@ -2,10 +2,14 @@
 //!
 //! The question this folder answers: *given several sorted sources, what does a reader see?*
 
+pub mod merging;
 pub mod range_del;
+pub mod resolve;
 
 use crate::base::error::Result;
 use crate::base::key::InternalKey;
+#[cfg(test)]
+use crate::base::key::{SeqNo, ValueKind};
 
 /// A lending cursor over [`InternalKey`]s in their order, used by memtables, blocks, tables, levels
 /// and merges alike.
@@ -31,4 +35,128 @@ pub trait InternalIterator {
     fn prev(&mut self) -> Result<()>;
     /// The entry under the cursor; `None` off either end.
     fn entry(&self) -> Option<(InternalKey<'_>, &[u8])>;
+}
+
+impl<I: InternalIterator + ?Sized> InternalIterator for Box<I> {
+    fn seek(&mut self, target: InternalKey<'_>) -> Result<()> {
+        (**self).seek(target)
+    }
+    fn seek_for_prev(&mut self, user_key: &[u8]) -> Result<()> {
+        (**self).seek_for_prev(user_key)
+    }
+    fn first(&mut self) -> Result<()> {
+        (**self).first()
+    }
+    fn last(&mut self) -> Result<()> {
+        (**self).last()
+    }
+    fn next(&mut self) -> Result<()> {
+        (**self).next()
+    }
+    fn prev(&mut self) -> Result<()> {
+        (**self).prev()
+    }
+    fn entry(&self) -> Option<(InternalKey<'_>, &[u8])> {
+        (**self).entry()
+    }
+}
+
+impl<I: InternalIterator + ?Sized> InternalIterator for &mut I {
+    fn seek(&mut self, target: InternalKey<'_>) -> Result<()> {
+        (**self).seek(target)
+    }
+    fn seek_for_prev(&mut self, user_key: &[u8]) -> Result<()> {
+        (**self).seek_for_prev(user_key)
+    }
+    fn first(&mut self) -> Result<()> {
+        (**self).first()
+    }
+    fn last(&mut self) -> Result<()> {
+        (**self).last()
+    }
+    fn next(&mut self) -> Result<()> {
+        (**self).next()
+    }
+    fn prev(&mut self) -> Result<()> {
+        (**self).prev()
+    }
+    fn entry(&self) -> Option<(InternalKey<'_>, &[u8])> {
+        (**self).entry()
+    }
+}
+
+/// A version with its value, owned.
+#[cfg(test)]
+pub type Version = (Vec<u8>, SeqNo, ValueKind, Vec<u8>);
+
+/// A cursor over a sorted list: the oracle that other cursors are compared with.
+#[cfg(test)]
+#[derive(Clone, Debug)]
+pub struct VecIterator {
+    list: Vec<Version>,
+    /// `list.len()`: on no entry.
+    at: usize,
+}
+
+#[cfg(test)]
+impl VecIterator {
+    /// A cursor over these versions, which are sorted first.
+    pub fn new(mut list: Vec<Version>) -> VecIterator {
+        list.sort_by(|a, b| VecIterator::key(a).cmp(&VecIterator::key(b)));
+        let at = list.len();
+        VecIterator { list, at }
+    }
+
+    fn key(version: &Version) -> InternalKey<'_> {
+        InternalKey::new(&version.0, version.1, version.2)
+    }
+
+    /// To the newest version of the last user key among the first `end` entries.
+    fn newest_before(&mut self, end: usize) {
+        self.at = match self.list[..end].last() {
+            Some((last, ..)) => self.list.partition_point(|v| v.0 < *last),
+            None => self.list.len(),
+        };
+    }
+}
+
+#[cfg(test)]
+impl InternalIterator for VecIterator {
+    fn seek(&mut self, target: InternalKey<'_>) -> Result<()> {
+        self.at = self.list.partition_point(|v| VecIterator::key(v) < target);
+        Ok(())
+    }
+
+    fn seek_for_prev(&mut self, user_key: &[u8]) -> Result<()> {
+        self.newest_before(self.list.partition_point(|v| *v.0 <= *user_key));
+        Ok(())
+    }
+
+    fn first(&mut self) -> Result<()> {
+        self.at = 0;
+        Ok(())
+    }
+
+    fn last(&mut self) -> Result<()> {
+        self.newest_before(self.list.len());
+        Ok(())
+    }
+
+    fn next(&mut self) -> Result<()> {
+        assert!(self.at < self.list.len(), "a step from no entry");
+        self.at += 1;
+        Ok(())
+    }
+
+    fn prev(&mut self) -> Result<()> {
+        assert!(self.at < self.list.len(), "a step from no entry");
+        let key = &self.list[self.at].0;
+        self.newest_before(self.list.partition_point(|v| v.0 < *key));
+        Ok(())
+    }
+
+    fn entry(&self) -> Option<(InternalKey<'_>, &[u8])> {
+        let version = self.list.get(self.at)?;
+        Some((VecIterator::key(version), &version.3))
+    }
 }

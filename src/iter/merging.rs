@@ -1,0 +1,405 @@
+//! Many sorted cursors as one.
+//!
+//! A binary heap of child numbers, whose top is the current entry. Runs from one child are common, so
+//! the top's rival (the better of its two heap children) is remembered: a step that stays with the
+//! same child costs one comparison.
+//!
+//! Forward, every child stands at its first entry at or after the current one. Backward, every child
+//! stands at the newest version of its greatest user key at or before the current one. Turning round
+//! moves the children from the one to the other.
+
+use std::cmp::Ordering;
+
+use crate::base::error::{Error, Result};
+use crate::base::key::{InternalKey, SEQNO_MAX};
+use crate::iter::InternalIterator;
+
+/// The union of its children, in order. Of equal entries (same user key, same sequence number), that
+/// of the earlier child comes first.
+///
+/// After an error, every call but a seek (or `first`, `last`) returns that error again, so that a
+/// failure cannot be taken for the end. Steps allocate nothing.
+pub struct MergingIterator<I> {
+    children: Vec<I>,
+    /// The children that stand on an entry; the best of them on top.
+    heap: Vec<usize>,
+    /// Where in the heap the rival of the top is; 0: not known.
+    rival: usize,
+    forward: bool,
+    /// The user key moved away from; kept for its allocation.
+    key: Vec<u8>,
+    failed: Option<Error>,
+}
+
+impl<I: InternalIterator> MergingIterator<I> {
+    /// Merges `children`, newest source first where entries may be equal. Stands on no entry until
+    /// the first seek.
+    pub fn new(children: Vec<I>) -> MergingIterator<I> {
+        let heap = Vec::with_capacity(children.len());
+        MergingIterator { children, heap, rival: 0, forward: true, key: Vec::new(), failed: None }
+    }
+
+    /// Places every child with `place`, then finds the best.
+    fn restart(
+        &mut self,
+        forward: bool,
+        mut place: impl FnMut(usize, &mut I) -> Result<()>,
+    ) -> Result<()> {
+        self.failed = None;
+        self.forward = forward;
+        self.heap.clear();
+        for i in 0..self.children.len() {
+            if let Err(error) = place(i, &mut self.children[i]) {
+                return Err(self.fail(error));
+            }
+            if self.children[i].entry().is_some() {
+                self.heap.push(i);
+            }
+        }
+        for at in (0..self.heap.len() / 2).rev() {
+            self.sift_down(at);
+        }
+        self.rival = 0;
+        Ok(())
+    }
+
+    #[cold]
+    fn fail(&mut self, error: Error) -> Error {
+        self.heap.clear();
+        self.failed = Some(error.clone());
+        error
+    }
+
+    /// The child on top, for a step away from it.
+    fn top(&self) -> Result<usize> {
+        match (&self.failed, self.heap.first()) {
+            (Some(error), _) => Err(error.clone()),
+            (None, Some(&top)) => Ok(top),
+            (None, None) => panic!("a step from no entry"),
+        }
+    }
+
+    /// After the top child has moved: finds its place, or removes it.
+    #[inline]
+    fn replace_top(&mut self) {
+        if self.children[self.heap[0]].entry().is_none() {
+            self.heap.swap_remove(0);
+            self.rival = 0;
+            if !self.heap.is_empty() {
+                self.sift_down(0);
+            }
+            return;
+        }
+        if self.heap.len() < 2 {
+            return;
+        }
+        if self.rival == 0 {
+            let second = self.heap.len() > 2 && self.precedes(self.heap[2], self.heap[1]);
+            self.rival = 1 + usize::from(second);
+        }
+        if self.precedes(self.heap[self.rival], self.heap[0]) {
+            self.heap.swap(0, self.rival);
+            self.sift_down(self.rival);
+            self.rival = 0;
+        }
+    }
+
+    fn sift_down(&mut self, mut at: usize) {
+        loop {
+            let mut best = 2 * at + 1;
+            if best >= self.heap.len() {
+                return;
+            }
+            if best + 1 < self.heap.len() && self.precedes(self.heap[best + 1], self.heap[best]) {
+                best += 1;
+            }
+            if !self.precedes(self.heap[best], self.heap[at]) {
+                return;
+            }
+            self.heap.swap(at, best);
+            at = best;
+        }
+    }
+
+    /// Does the entry of child `a` come before that of child `b`, in the direction of travel?
+    #[inline]
+    fn precedes(&self, a: usize, b: usize) -> bool {
+        let (Some((x, _)), Some((y, _))) = (self.children[a].entry(), self.children[b].entry())
+        else {
+            unreachable!("a child in the heap stands on an entry");
+        };
+        let keys =
+            if self.forward { x.user_key.cmp(y.user_key) } else { y.user_key.cmp(x.user_key) };
+        // Newest first in both directions.
+        let order = keys.then_with(|| y.trailer().cmp(&x.trailer()));
+        order == Ordering::Less || (order == Ordering::Equal && a < b)
+    }
+
+    /// Keeps the current user key and lends it together with the rest.
+    fn save_key(&mut self, top: usize) {
+        self.key.clear();
+        if let Some((key, _)) = self.children[top].entry() {
+            self.key.extend_from_slice(key.user_key);
+        }
+    }
+
+    /// From the current entry, the newest version of its user key, on to the next.
+    fn turn_forward(&mut self, top: usize) -> Result<()> {
+        self.save_key(top);
+        let key = std::mem::take(&mut self.key);
+        let turned = self.restart(true, |i, child| match child.entry() {
+            _ if i == top => child.next(),
+            // Its newest version of the same key: after the current one, or it would be on top.
+            Some((at, _)) if at.user_key == key => Ok(()),
+            // It has no version of the key.
+            _ => child.seek(InternalKey::seek(&key, SEQNO_MAX)),
+        });
+        self.key = key;
+        turned
+    }
+
+    /// From the current entry to the newest version of the user key before it.
+    fn turn_backward(&mut self, top: usize) -> Result<()> {
+        self.save_key(top);
+        let key = std::mem::take(&mut self.key);
+        let turned = self.restart(false, |_, child| {
+            if child.entry().is_some() {
+                child.prev()?;
+            } else {
+                child.seek_for_prev(&key)?;
+            }
+            // A child that was past the key may have older entries of it behind.
+            match child.entry() {
+                Some((at, _)) if at.user_key == key => child.prev(),
+                _ => Ok(()),
+            }
+        });
+        self.key = key;
+        turned
+    }
+}
+
+impl<I: InternalIterator> InternalIterator for MergingIterator<I> {
+    fn seek(&mut self, target: InternalKey<'_>) -> Result<()> {
+        self.restart(true, |_, child| child.seek(target))
+    }
+
+    fn seek_for_prev(&mut self, user_key: &[u8]) -> Result<()> {
+        self.restart(false, |_, child| child.seek_for_prev(user_key))
+    }
+
+    fn first(&mut self) -> Result<()> {
+        self.restart(true, |_, child| child.first())
+    }
+
+    fn last(&mut self) -> Result<()> {
+        self.restart(false, |_, child| child.last())
+    }
+
+    #[inline]
+    fn next(&mut self) -> Result<()> {
+        let top = self.top()?;
+        if !self.forward {
+            return self.turn_forward(top);
+        }
+        if let Err(error) = self.children[top].next() {
+            return Err(self.fail(error));
+        }
+        self.replace_top();
+        Ok(())
+    }
+
+    fn prev(&mut self) -> Result<()> {
+        let top = self.top()?;
+        if self.forward {
+            return self.turn_backward(top);
+        }
+        self.save_key(top);
+        while let Some(&top) = self.heap.first() {
+            let same = self.children[top].entry().is_some_and(|(key, _)| key.user_key == self.key);
+            if !same {
+                break;
+            }
+            if let Err(error) = self.children[top].prev() {
+                return Err(self.fail(error));
+            }
+            self.replace_top();
+        }
+        Ok(())
+    }
+
+    #[inline]
+    fn entry(&self) -> Option<(InternalKey<'_>, &[u8])> {
+        self.children[*self.heap.first()?].entry()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::error::ErrorKind;
+    use crate::base::key::ValueKind;
+    use crate::iter::VecIterator;
+    use quickcheck::{Arbitrary, Gen, quickcheck};
+    use std::collections::BTreeMap;
+
+    #[derive(Clone, Debug)]
+    enum Op {
+        Seek(u8, u8),
+        SeekForPrev(u8),
+        First,
+        Last,
+        Next,
+        Prev,
+    }
+
+    impl Arbitrary for Op {
+        fn arbitrary(g: &mut Gen) -> Op {
+            let (a, b) = (u8::arbitrary(g) % 18, u8::arbitrary(g) % 10);
+            match u8::arbitrary(g) % 16 {
+                0 | 1 => Op::Seek(a, b),
+                2 | 3 => Op::SeekForPrev(a),
+                4 => Op::First,
+                5 => Op::Last,
+                6..=10 => Op::Next,
+                _ => Op::Prev,
+            }
+        }
+    }
+
+    fn apply(iter: &mut impl InternalIterator, op: &Op) -> Result<()> {
+        match op {
+            Op::Seek(key, at) => iter.seek(InternalKey::seek(&[*key], u64::from(*at))),
+            Op::SeekForPrev(key) => iter.seek_for_prev(&[*key]),
+            Op::First => iter.first(),
+            Op::Last => iter.last(),
+            Op::Next | Op::Prev if iter.entry().is_none() => iter.first(),
+            Op::Next => iter.next(),
+            Op::Prev => iter.prev(),
+        }
+    }
+
+    /// Versions, each with the child it goes to. No two are the same.
+    fn split(raw: &[(u8, u8, u8)], children: usize) -> (VecIterator, Vec<VecIterator>) {
+        let unique: BTreeMap<(u8, u8), u8> =
+            raw.iter().map(|&(key, seqno, child)| ((key % 16, seqno % 8), child)).collect();
+        let mut lists = vec![Vec::new(); children];
+        for ((key, seqno), child) in unique {
+            let child = usize::from(child) % children;
+            lists[child].push((vec![key], u64::from(seqno), ValueKind::Put, vec![child as u8]));
+        }
+        (VecIterator::new(lists.concat()), lists.into_iter().map(VecIterator::new).collect())
+    }
+
+    fn collect(iter: &mut impl InternalIterator) -> Vec<(Vec<u8>, u64, Vec<u8>)> {
+        let mut all = Vec::new();
+        iter.first().unwrap();
+        while let Some((key, value)) = iter.entry() {
+            all.push((key.user_key.to_vec(), key.seqno, value.to_vec()));
+            iter.next().unwrap();
+        }
+        all
+    }
+
+    /// Fails once, at the given step from now.
+    struct Failing {
+        inner: VecIterator,
+        steps: usize,
+    }
+
+    impl Failing {
+        fn step(&mut self) -> Result<()> {
+            let fails = self.steps == 1;
+            self.steps = self.steps.saturating_sub(1);
+            if fails { Err(Error::corruption("bad block")) } else { Ok(()) }
+        }
+    }
+
+    impl InternalIterator for Failing {
+        fn seek(&mut self, target: InternalKey<'_>) -> Result<()> {
+            self.step().and_then(|()| self.inner.seek(target))
+        }
+        fn seek_for_prev(&mut self, user_key: &[u8]) -> Result<()> {
+            self.step().and_then(|()| self.inner.seek_for_prev(user_key))
+        }
+        fn first(&mut self) -> Result<()> {
+            self.step().and_then(|()| self.inner.first())
+        }
+        fn last(&mut self) -> Result<()> {
+            self.step().and_then(|()| self.inner.last())
+        }
+        fn next(&mut self) -> Result<()> {
+            self.step().and_then(|()| self.inner.next())
+        }
+        fn prev(&mut self) -> Result<()> {
+            self.step().and_then(|()| self.inner.prev())
+        }
+        fn entry(&self) -> Option<(InternalKey<'_>, &[u8])> {
+            self.inner.entry()
+        }
+    }
+
+    quickcheck! {
+        fn merging_is_sorting(raw: Vec<(u8, u8, u8)>, children: u8) -> bool {
+            let (mut sorted, parts) = split(&raw, usize::from(children % 9) + 1);
+            collect(&mut MergingIterator::new(parts)) == collect(&mut sorted)
+        }
+
+        fn walks_like_one_sorted_list(raw: Vec<(u8, u8, u8)>, ops: Vec<Op>, children: u8) -> bool {
+            let (mut sorted, parts) = split(&raw, usize::from(children % 9) + 1);
+            let mut merged = MergingIterator::new(parts);
+            ops.iter().all(|op| {
+                apply(&mut sorted, op).unwrap();
+                apply(&mut merged, op).unwrap();
+                merged.entry() == sorted.entry()
+            })
+        }
+
+        fn a_failure_is_never_the_end(
+            raw: Vec<(u8, u8, u8)>, ops: Vec<Op>, which: u8, steps: u8
+        ) -> bool {
+            let (mut sorted, parts) = split(&raw, 4);
+            let failing = parts.into_iter().enumerate().map(|(i, inner)| {
+                let steps = usize::from(steps % 32) + 1;
+                Failing { inner, steps: if i == usize::from(which % 4) { steps } else { 0 } }
+            });
+            let mut merged = MergingIterator::new(failing.collect());
+            ops.iter().all(|op| {
+                apply(&mut sorted, op).unwrap();
+                if apply(&mut merged, op).is_err() {
+                    let again = merged.next().unwrap_err().kind() == ErrorKind::Corruption
+                        && merged.prev().is_err() && merged.entry().is_none();
+                    sorted.first().unwrap();
+                    merged.first().unwrap();
+                    return again && merged.entry() == sorted.entry();
+                }
+                merged.entry() == sorted.entry()
+            })
+        }
+    }
+
+    #[test]
+    fn equal_entries_come_in_the_order_of_the_children() {
+        let child = |value: &[u8]| {
+            VecIterator::new(vec![(b"k".to_vec(), 5, ValueKind::Put, value.to_vec())])
+        };
+        let mut merged = MergingIterator::new(vec![child(b"a"), child(b"b"), child(b"c")]);
+        let values: Vec<_> = collect(&mut merged).into_iter().map(|e| e.2).collect();
+        assert_eq!(values, [b"a", b"b", b"c"]);
+        merged.last().unwrap();
+        assert_eq!(merged.entry().unwrap().1, b"a");
+        merged.next().unwrap();
+        assert_eq!(merged.entry().unwrap().1, b"b");
+    }
+
+    #[test]
+    fn nothing_to_merge() {
+        let mut none = MergingIterator::<VecIterator>::new(Vec::new());
+        none.first().unwrap();
+        assert!(none.entry().is_none());
+        let mut boxed: MergingIterator<Box<dyn InternalIterator>> =
+            MergingIterator::new(vec![Box::new(VecIterator::new(Vec::new()))]);
+        boxed.last().unwrap();
+        assert!(boxed.entry().is_none());
+    }
+}
