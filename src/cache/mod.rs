@@ -2,5 +2,4 @@
 //!
 //! The question this folder answers: *is there room, and if not, whose turn is it to make some?*
 
-pub mod block_cache;
 pub mod budget;
