@@ -256,3 +256,71 @@ fn parent(path: &Path) -> &Path {
 fn or_here(dir: &Path) -> &Path {
     if dir.as_os_str().is_empty() { Path::new(".") } else { dir }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fs::tests::{TempDir, get, put};
+
+    #[test]
+    fn a_file_cut_behind_our_back_is_corruption() {
+        let dir = TempDir::new();
+        let (fs, path) = (DiskFs::new(), dir.0.join("1.sst"));
+        put(&fs, &path, &[7; 100]);
+        let file = fs.open(&path).unwrap();
+        OpenOptions::new().write(true).open(&path).unwrap().set_len(50).unwrap();
+        let e = file.read_at(40, 20).unwrap_err();
+        assert_eq!((e.kind(), e.offset()), (ErrorKind::Corruption, Some(40)));
+        assert_eq!(&*file.read_at(40, 10).unwrap(), [7; 10]);
+    }
+
+    #[test]
+    fn a_second_process_finds_the_lock() {
+        let dir = TempDir::new();
+        let fs = DiskFs::new();
+        // Another process is what another open of the directory is to `flock`.
+        let other = File::open(&dir.0).unwrap();
+        rustix::fs::flock(&other, FlockOperation::NonBlockingLockExclusive).unwrap();
+        let e = fs.lock(&dir.0).map(drop).unwrap_err();
+        assert_eq!(e.kind(), ErrorKind::Busy);
+        assert!(e.to_string().contains("another process"));
+        drop(other);
+        let lock = fs.lock(&dir.0).unwrap();
+        let by_another_name = dir.0.join("..").join(dir.0.file_name().unwrap());
+        let e = DiskFs::new().lock(&by_another_name).map(drop).unwrap_err();
+        assert!(e.to_string().contains("another handle"));
+        drop(lock);
+        assert!(fs.lock(&by_another_name).is_ok());
+    }
+
+    #[test]
+    fn a_writer_that_failed_stays_failed() {
+        let dir = TempDir::new();
+        let path: Arc<Path> = dir.0.join("1.log").into();
+        put(&DiskFs::new(), &path, b"");
+        let file = File::open(&path).unwrap(); // not for writing: appends fail
+        let mut writer = DiskWriter { file, path, failed: false };
+        writer.append(b"x").unwrap_err();
+        let e = writer.sync().unwrap_err();
+        assert!(e.to_string().contains("an earlier append or sync"), "{e}");
+    }
+
+    #[test]
+    fn a_full_device_is_no_space() {
+        let full = Path::new("/dev/full");
+        let Ok(file) = OpenOptions::new().write(true).open(full) else { return };
+        let mut writer = DiskWriter { file, path: full.into(), failed: false };
+        assert_eq!(writer.append(b"x").unwrap_err().kind(), ErrorKind::NoSpace);
+    }
+
+    #[test]
+    fn a_copy_stands_in_for_a_link() {
+        let dir = TempDir::new();
+        let (from, to) = (dir.0.join("a"), dir.0.join("b"));
+        put(&DiskFs::new(), &from, &[3; 5000]);
+        copy(&from, &to).unwrap();
+        assert_eq!(get(&DiskFs::new(), &to), [3; 5000]);
+        assert_eq!(copy(&from, &to).unwrap_err().kind(), ErrorKind::InvalidArgument);
+        assert_eq!(get(&DiskFs::new(), &to), [3; 5000]);
+    }
+}

@@ -300,3 +300,114 @@ impl ReadableFile for FaultReader {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fs::memory::{Keep, MemFs};
+
+    /// Every kind of operation once. Stops at the first error.
+    fn run(fs: &dyn Fs) -> Result<()> {
+        let (dir, a, b) = (Path::new("d"), Path::new("d/a"), Path::new("d/b"));
+        fs.create_dir(dir)?;
+        let mut file = fs.create(a)?;
+        file.append(b"0123456789")?;
+        file.sync()?;
+        fs.sync_file(a)?;
+        fs.link(a, b)?;
+        fs.remove(a)?;
+        fs.rename(b, a)?;
+        fs.sync_dir(dir)?;
+        fs.list(dir)?;
+        fs.open(a)?.read_at(0, 10)?;
+        Ok(())
+    }
+
+    #[test]
+    fn each_operation_can_fail_at_its_turn() {
+        for op in Op::ALL {
+            for effect in [Effect::Io, Effect::NoSpace] {
+                let mut skip = 0;
+                loop {
+                    let fs = FaultFs::new(Arc::new(MemFs::new()));
+                    fs.plan(Fault::new(op, skip).effect(effect));
+                    let result = run(&fs);
+                    if fs.struck() == 0 {
+                        result.unwrap();
+                        break;
+                    }
+                    let e = result.unwrap_err();
+                    let no_space = effect == Effect::NoSpace;
+                    assert_eq!(e.kind() == ErrorKind::NoSpace, no_space, "{e}");
+                    assert!(e.to_string().contains("injected"), "{e}");
+                    assert_eq!(fs.count(op), skip + 1);
+                    skip += 1;
+                }
+                assert_eq!(skip, if op == Op::Sync { 2 } else { 1 }, "{op:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn once_sticky_and_by_suffix() {
+        let fs = FaultFs::new(Arc::new(MemFs::new()));
+        fs.plan(Fault::new(Op::Append, 1).suffix(".log"));
+        let mut other = fs.create(Path::new("1.sst")).unwrap();
+        let mut log = fs.create(Path::new("1.log")).unwrap();
+        other.append(b"x").unwrap();
+        other.append(b"x").unwrap();
+        log.append(b"x").unwrap();
+        log.append(b"x").unwrap_err();
+        log.append(b"x").unwrap();
+        fs.plan(Fault::new(Op::Append, 0).sticky());
+        log.append(b"x").unwrap_err();
+        other.append(b"x").unwrap_err();
+        fs.clear();
+        log.append(b"x").unwrap();
+        assert_eq!((fs.count(Op::Append), fs.struck()), (8, 3));
+    }
+
+    #[test]
+    fn short_appends_and_flipped_bits() {
+        let memory = MemFs::new();
+        let fs = FaultFs::new(Arc::new(memory.clone()));
+        let path = Path::new("a");
+        let mut file = fs.create(path).unwrap();
+        fs.plan(Fault::new(Op::Append, 0).effect(Effect::Short));
+        assert_eq!(file.append(b"0123").unwrap_err().kind(), ErrorKind::Io);
+        assert_eq!(memory.read(path), b"01");
+        let reader = fs.open(path).unwrap();
+        fs.plan(Fault::new(Op::Read, 0).effect(Effect::Flip));
+        assert_ne!(&*reader.read_at(0, 2).unwrap(), b"01");
+        assert_eq!(&*reader.read_at(0, 2).unwrap(), b"01");
+        assert_eq!(memory.read(path), b"01");
+    }
+
+    #[test]
+    fn what_a_failed_sync_covered_never_becomes_durable() {
+        for by_path in [false, true] {
+            let memory = MemFs::new();
+            let fs = FaultFs::new(Arc::new(memory.clone()));
+            let path = Path::new("a");
+            let mut file = fs.create(path).unwrap();
+            fs.sync_dir(Path::new("")).unwrap();
+            file.append(b"good").unwrap();
+            file.sync().unwrap();
+            file.append(b"lost").unwrap();
+            fs.plan(Fault::new(Op::Sync, 0));
+            match by_path {
+                true => fs.sync_file(path).unwrap_err(),
+                false => file.sync().unwrap_err(),
+            };
+            assert_eq!(memory.crash_image(Keep::Nothing, 0).read(path), b"good");
+            file.append(b"more").unwrap();
+            file.sync().unwrap();
+            assert_eq!(memory.read(path), b"goodlostmore", "the cache still has it");
+            assert_eq!(memory.crash_image(Keep::Nothing, 0).read(path), b"good\0\0\0\0more");
+            assert_eq!(memory.crash_image(Keep::All, 0).read(path), b"goodlostmore");
+            let torn: Vec<_> = (0..32).map(|n| memory.crash_image(Keep::Torn, n)).collect();
+            assert!(torn.iter().any(|image| image.read(path) == b"goodlostmore"));
+            assert!(torn.iter().any(|image| image.read(path) == b"good\0\0\0\0more"));
+        }
+    }
+}

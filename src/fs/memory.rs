@@ -577,3 +577,6 @@ fn parent(path: &Path) -> &Path {
 fn missing(operation: &str, path: &Path) -> Error {
     Error::io(operation, path, io::ErrorKind::NotFound.into())
 }
+
+#[cfg(test)]
+mod tests;

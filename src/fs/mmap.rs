@@ -66,3 +66,34 @@ impl ReadableFile for MappedFile {
         }
     }
 }
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+    use crate::fs::Fs;
+    use crate::fs::tests::{TempDir, put};
+
+    pub fn mapped() -> DiskFs {
+        // SAFETY: claim 2 holds, the temporary directories of the tests are theirs alone.
+        unsafe { DiskFs::mapped() }
+    }
+
+    #[test]
+    fn only_tables_are_mapped() {
+        assert!(is_mapped(Path::new("db/000001-000002.sst")));
+        let others = ["db.sst/000001-000002.log", "CURRENT", "sst", ".sst", "a.sst.tmp"];
+        assert!(others.iter().all(|name| !is_mapped(Path::new(name))));
+    }
+
+    #[test]
+    fn windows_share_the_mapping() {
+        let dir = TempDir::new();
+        let (fs, path) = (mapped(), dir.0.join("1.sst"));
+        put(&fs, &path, b"abcdef");
+        let file = fs.open(&path).unwrap();
+        let (all, part) = (file.read_at(0, 6).unwrap(), file.read_at(2, 2).unwrap());
+        assert_eq!(part.as_ptr(), all[2..].as_ptr());
+        drop((file, all));
+        assert_eq!(&*part, b"cd");
+    }
+}

@@ -84,3 +84,6 @@ pub trait ReadableFile: Send + Sync {
 
 /// Holds a directory; dropping it lets go.
 pub trait FileLock: Send + Sync {}
+
+#[cfg(test)]
+mod tests;

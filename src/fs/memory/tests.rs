@@ -1,0 +1,444 @@
+//! What a power cut leaves, by example and against a naive model.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use quickcheck::{Arbitrary, Gen, quickcheck};
+
+use super::*;
+use crate::fs::tests::{get, put};
+
+const SEEDS: Range<u64> = 0..64;
+
+fn dir() -> &'static Path {
+    Path::new("d")
+}
+
+fn path(name: &str) -> PathBuf {
+    dir().join(name)
+}
+
+fn disk() -> MemFs {
+    let fs = MemFs::new();
+    fs.create_dir(dir()).unwrap();
+    fs
+}
+
+fn names(fs: &MemFs) -> Vec<String> {
+    fs.list(dir()).unwrap().into_iter().map(|file| file.name).collect()
+}
+
+/// Whether some torn image satisfies each of these, and each torn image one of them.
+fn torn(fs: &MemFs, outcomes: &[&dyn Fn(&MemFs) -> bool]) {
+    let images: Vec<MemFs> = SEEDS.map(|seed| fs.crash_image(Keep::Torn, seed)).collect();
+    for (i, outcome) in outcomes.iter().enumerate() {
+        assert!(images.iter().any(outcome), "outcome {i} never comes");
+    }
+    for (seed, image) in images.iter().enumerate() {
+        let names = names(image);
+        assert!(outcomes.iter().any(|outcome| outcome(image)), "seed {seed}: {names:?}");
+    }
+}
+
+#[test]
+fn a_synced_file_needs_a_synced_name() {
+    let fs = disk();
+    put(&fs, &path("a"), b"1");
+    assert!(names(&fs.crash_image(Keep::Nothing, 0)).is_empty());
+    assert_eq!(get(&fs.crash_image(Keep::All, 0), &path("a")), b"1");
+    torn(&fs, &[&|image| names(image).is_empty(), &|image| names(image) == ["a"]]);
+    fs.sync_dir(dir()).unwrap();
+    assert_eq!(get(&fs.crash_image(Keep::Nothing, 0), &path("a")), b"1");
+}
+
+#[test]
+fn a_synced_name_needs_synced_bytes() {
+    let fs = disk();
+    let mut file = fs.create(&path("a")).unwrap();
+    fs.sync_dir(dir()).unwrap();
+    file.append(b"12").unwrap();
+    assert_eq!(fs.crash_image(Keep::Nothing, 0).read(&path("a")), b"");
+    file.sync().unwrap();
+    file.append(b"34").unwrap();
+    assert_eq!(fs.crash_image(Keep::Nothing, 0).read(&path("a")), b"12");
+    assert_eq!(fs.crash_image(Keep::All, 0).read(&path("a")), b"1234");
+    torn(
+        &fs,
+        &[
+            &|image| image.read(&path("a")) == b"12",
+            &|image| image.read(&path("a")) == b"123",
+            &|image| image.read(&path("a")) == b"1234",
+            &|image| image.read(&path("a")) == b"12\0",
+            &|image| image.read(&path("a")).starts_with(b"12"), // garbage
+        ],
+    );
+}
+
+#[test]
+fn only_the_last_sector_is_garbage() {
+    let fs = disk();
+    let mut file = fs.create(&path("a")).unwrap();
+    fs.sync_dir(dir()).unwrap();
+    let bytes: Vec<u8> = (0..3000u32).map(|i| (i / 7) as u8).collect();
+    file.append(&bytes).unwrap();
+    let mut garbage = 0;
+    for seed in SEEDS {
+        let kept = fs.crash_image(Keep::Torn, seed).read(&path("a"));
+        let whole = kept.len().saturating_sub(1) / SECTOR_BYTES * SECTOR_BYTES;
+        assert_eq!(kept[..whole], bytes[..whole]);
+        garbage += usize::from(kept != bytes[..kept.len()]);
+    }
+    assert!((10..54).contains(&garbage), "{garbage} of 64");
+}
+
+#[test]
+fn a_removed_name_may_come_back() {
+    let fs = disk();
+    put(&fs, &path("a"), b"1");
+    fs.sync_dir(dir()).unwrap();
+    fs.remove(&path("a")).unwrap();
+    assert_eq!(fs.crash_image(Keep::Nothing, 0).read(&path("a")), b"1");
+    torn(&fs, &[&|image| names(image).is_empty(), &|image| names(image) == ["a"]]);
+    fs.sync_dir(dir()).unwrap();
+    assert!(names(&fs.crash_image(Keep::Nothing, 0)).is_empty());
+}
+
+#[test]
+fn a_rename_happens_or_does_not() {
+    let fs = disk();
+    put(&fs, &path("current"), b"old");
+    put(&fs, &path("new"), b"new");
+    fs.sync_dir(dir()).unwrap();
+    fs.rename(&path("new"), &path("current")).unwrap();
+    let old = |image: &MemFs| {
+        names(image) == ["current", "new"] && image.read(&path("current")) == b"old"
+    };
+    let new = |image: &MemFs| names(image) == ["current"] && image.read(&path("current")) == b"new";
+    assert!(old(&fs.crash_image(Keep::Nothing, 0)));
+    assert!(new(&fs.crash_image(Keep::All, 0)));
+    torn(&fs, &[&old, &new]);
+    fs.sync_dir(dir()).unwrap();
+    assert!(new(&fs.crash_image(Keep::Nothing, 0)));
+}
+
+#[test]
+fn a_rename_across_directories_never_loses_the_file() {
+    let (a, b) = (PathBuf::from("x/a"), PathBuf::from("y/b"));
+    let has = |fs: &MemFs, path: &Path| fs.open(path).is_ok();
+    for synced in ["x", "y"] {
+        let fs = MemFs::new();
+        fs.create_dir(Path::new("x")).unwrap();
+        fs.create_dir(Path::new("y")).unwrap();
+        put(&fs, &a, b"1");
+        fs.sync_dir(Path::new("x")).unwrap();
+        put(&fs, &b, b"old");
+        fs.rename(&b, &PathBuf::from("y/c")).unwrap();
+        fs.rename(&a, &b).unwrap();
+        fs.sync_dir(Path::new(synced)).unwrap();
+        for seed in SEEDS {
+            let image = fs.crash_image(Keep::Torn, seed);
+            assert_eq!(image.read(&b), b"1");
+            assert!(synced == "y" || !has(&image, &a));
+        }
+        let image = fs.crash_image(Keep::Nothing, 0);
+        assert_eq!((has(&image, &a), has(&image, &b)), (synced == "y", true));
+        assert_eq!(image.read(Path::new("y/c")), b"old");
+    }
+}
+
+#[test]
+fn links_are_one_file_after_the_crash_too() {
+    let fs = disk();
+    let mut file = fs.create(&path("a")).unwrap();
+    file.append(&[7; 1000]).unwrap();
+    fs.link(&path("a"), &path("b")).unwrap();
+    fs.sync_dir(dir()).unwrap();
+    assert_eq!(fs.total_bytes(), 1000);
+    for seed in SEEDS {
+        let image = fs.crash_image(Keep::Torn, seed);
+        assert_eq!(image.read(&path("a")), image.read(&path("b")));
+        assert_eq!(image.total_bytes(), image.read(&path("a")).len() as u64);
+    }
+}
+
+#[test]
+fn images_are_disks_of_their_own() {
+    let fs = disk();
+    let _lock = fs.lock(dir()).unwrap();
+    let mut file = fs.create(&path("a")).unwrap();
+    file.append(b"12").unwrap();
+    fs.crash_after(Some(fs.ops()));
+    let image = fs.crash_image(Keep::All, 0);
+    assert_eq!(image.ops(), 0);
+    drop(image.lock(dir()).unwrap());
+    image.corrupt(&path("a"), 0, 0xff);
+    put(&image, &path("b"), b"");
+    assert_eq!(fs.read(&path("a")), b"12");
+    assert_eq!(names(&fs), ["a"]);
+    fs.crash_after(None);
+    file.append(b"34").unwrap();
+    assert_eq!(image.read(&path("a")), b"\xce2");
+    let again = image.crash_image(Keep::Nothing, 0);
+    assert_eq!(again.read(&path("a")), b"\xce2", "what outlived a crash is durable");
+    assert_eq!(names(&again), ["a"]);
+}
+
+#[test]
+fn a_shorter_image_can_be_written_on() {
+    let fs = disk();
+    put(&fs, &path("a"), b"12");
+    fs.sync_dir(dir()).unwrap();
+    let mut file = fs.create(&path("b")).unwrap();
+    file.append(b"1").unwrap();
+    file.sync().unwrap();
+    fs.sync_dir(dir()).unwrap();
+    file.append(b"lost").unwrap();
+    let image = fs.crash_image(Keep::Nothing, 0);
+    image.rename(&path("b"), &path("c")).unwrap();
+    image.disk.tree.lock().now[&*path("c")].content.lock().append(b"2");
+    assert_eq!(image.read(&path("c")), b"12");
+    assert_eq!(fs.read(&path("b")), b"1lost");
+}
+
+#[test]
+fn operations_after_the_crash_fail() {
+    let run = |fs: &MemFs| -> Result<()> {
+        let mut file = fs.create(&path("a"))?;
+        file.append(b"1")?;
+        file.sync()?;
+        fs.sync_file(&path("a"))?;
+        fs.link(&path("a"), &path("b"))?;
+        fs.rename(&path("b"), &path("c"))?;
+        fs.remove(&path("a"))?;
+        fs.sync_dir(dir())
+    };
+    let fs = disk();
+    let before = fs.ops();
+    run(&fs).unwrap();
+    let all = fs.ops();
+    assert_eq!(all - before, 8);
+    for n in before..all {
+        let fs = disk();
+        fs.crash_after(Some(n));
+        let e = run(&fs).unwrap_err();
+        assert_eq!((e.kind(), fs.ops()), (ErrorKind::Io, n));
+        assert!(e.to_string().contains("crashed"));
+        run(&fs).unwrap_err();
+        assert!(fs.list(dir()).is_ok(), "reads go on");
+    }
+}
+
+#[test]
+fn a_full_disk_takes_what_fits_and_recovers() {
+    let fs = disk();
+    fs.set_capacity(Some(10));
+    put(&fs, &path("a"), b"123456");
+    assert_eq!(fs.free_space(dir()).unwrap(), 4);
+    let mut file = fs.create(&path("b")).unwrap();
+    assert_eq!(file.append(b"12345").unwrap_err().kind(), ErrorKind::NoSpace);
+    assert_eq!((fs.read(&path("b")), fs.free_space(dir()).unwrap()), (b"1234".to_vec(), 0));
+    fs.remove(&path("a")).unwrap();
+    file.append(b"567890").unwrap();
+    assert_eq!(file.append(b"1").unwrap_err().kind(), ErrorKind::NoSpace);
+    fs.set_capacity(None);
+    file.append(b"1").unwrap();
+}
+
+#[test]
+fn the_helpers_write_durably() {
+    let fs = MemFs::new();
+    fs.write(&path("a"), b"123");
+    fs.write(&path("a"), b"1234");
+    put(&fs, &path("b"), b"old");
+    fs.write(&path("b"), b"new");
+    assert_eq!(fs.ops(), 3);
+    let reader = fs.open(&path("a")).unwrap();
+    fs.corrupt(&path("a"), 0, 1);
+    fs.truncate(&path("a"), 2);
+    assert_eq!(&*reader.read_at(0, 2).unwrap(), b"02");
+    assert_eq!(reader.read_at(0, 3).unwrap_err().kind(), ErrorKind::Corruption);
+    for keep in [Keep::Nothing, Keep::All, Keep::Torn] {
+        let image = fs.crash_image(keep, 0);
+        assert_eq!((image.read(&path("a")), image.read(&path("b"))), (b"02".into(), b"new".into()));
+    }
+}
+
+/// Names of the model: two directories, so that renames cross.
+const NAMES: [&str; 6] = ["x/a", "x/b", "x/c", "y/a", "y/b", "y/c"];
+
+#[derive(Clone, Debug)]
+enum Step {
+    Create(usize),
+    Append(usize, u16),
+    Sync(usize),
+    Remove(usize),
+    Rename(usize, usize),
+    Link(usize, usize),
+    SyncDir(usize),
+}
+
+impl Arbitrary for Step {
+    fn arbitrary(g: &mut Gen) -> Step {
+        let (a, b) = (usize::arbitrary(g) % NAMES.len(), usize::arbitrary(g) % NAMES.len());
+        match u8::arbitrary(g) % 10 {
+            0..3 => Step::Create(a),
+            3..5 => Step::Append(a, u16::arbitrary(g) % 1500),
+            5 => Step::Sync(a),
+            6 => Step::Remove(a),
+            7 => Step::Rename(a, b),
+            8 => Step::Link(a, b),
+            _ => Step::SyncDir(a),
+        }
+    }
+}
+
+/// The naive model: a table of names, and of each name all that it has been since its directory was
+/// last synced.
+#[derive(Default)]
+struct Model {
+    now: [Option<usize>; NAMES.len()],
+    been: [Vec<Option<usize>>; NAMES.len()],
+    files: Vec<ModelFile>,
+}
+
+#[derive(Default)]
+struct ModelFile {
+    bytes: Vec<u8>,
+    synced: usize,
+}
+
+impl Model {
+    fn new() -> Model {
+        Model { been: std::array::from_fn(|_| vec![None]), ..Model::default() }
+    }
+
+    /// Does one step on both; steps that cannot be done are left out.
+    fn step(&mut self, fs: &MemFs, step: &Step) {
+        let path = |i: usize| Path::new(NAMES[i]);
+        match *step {
+            Step::Create(a) if self.now[a].is_none() => {
+                fs.create(path(a)).unwrap();
+                self.files.push(ModelFile::default());
+                self.now[a] = Some(self.files.len() - 1);
+            }
+            Step::Append(a, len) => {
+                let Some(n) = self.now[a] else { return };
+                let mut rng = Rng::new((n << 32 | self.files[n].bytes.len()) as u64);
+                let bytes: Vec<u8> = (0..len).map(|_| rng.next_u64() as u8).collect();
+                let node = fs.disk.tree.lock().now[path(a)].clone();
+                let (disk, path) = (fs.disk.clone(), path(a).into());
+                MemWriter { disk, node, path }.append(&bytes).unwrap();
+                self.files[n].bytes.extend(bytes);
+            }
+            Step::Sync(a) => {
+                let Some(n) = self.now[a] else { return };
+                fs.sync_file(path(a)).unwrap();
+                self.files[n].synced = self.files[n].bytes.len();
+            }
+            Step::Remove(a) if self.now[a].is_some() => {
+                fs.remove(path(a)).unwrap();
+                self.now[a] = None;
+            }
+            Step::Rename(a, b) if self.now[a].is_some() => {
+                fs.rename(path(a), path(b)).unwrap();
+                if self.now[a] != self.now[b] {
+                    self.now[b] = self.now[a].take();
+                }
+            }
+            Step::Link(a, b) if self.now[a].is_some() && self.now[b].is_none() => {
+                fs.link(path(a), path(b)).unwrap();
+                self.now[b] = self.now[a];
+            }
+            Step::SyncDir(a) => {
+                fs.sync_dir(parent(path(a))).unwrap();
+                for i in (0..NAMES.len()).filter(|i| parent(path(*i)) == parent(path(a))) {
+                    self.been[i].clear();
+                }
+            }
+            _ => return,
+        }
+        for (been, now) in self.been.iter_mut().zip(self.now) {
+            been.push(now);
+        }
+    }
+
+    fn check(&self, fs: &MemFs, seed: u64) -> bool {
+        let found = |image: &MemFs, i: usize| {
+            let path = Path::new(NAMES[i]);
+            image.open(path).ok().map(|_| image.read(path))
+        };
+        let all = fs.crash_image(Keep::All, seed);
+        let nothing = fs.crash_image(Keep::Nothing, seed);
+        let torn = fs.crash_image(Keep::Torn, seed);
+        (0..NAMES.len()).all(|i| {
+            let whole = self.now[i].map(|n| self.files[n].bytes.clone());
+            let may_be = |bytes: &Option<Vec<u8>>, check: &dyn Fn(&ModelFile, &[u8]) -> bool| {
+                self.been[i].iter().any(|been| match (been, bytes) {
+                    (Some(n), Some(bytes)) => check(&self.files[*n], bytes),
+                    (been, bytes) => been.is_none() && bytes.is_none(),
+                })
+            };
+            found(&all, i) == whole
+                && may_be(&found(&nothing, i), &|file, bytes| bytes == &file.bytes[..file.synced])
+                && may_be(&found(&torn, i), &|file, bytes| {
+                    let sector = bytes.len().saturating_sub(1) / SECTOR_BYTES * SECTOR_BYTES;
+                    let sure = sector.max(file.synced);
+                    (file.synced..=file.bytes.len()).contains(&bytes.len())
+                        && bytes[..sure.min(bytes.len())] == file.bytes[..sure.min(bytes.len())]
+                })
+        })
+    }
+
+    /// Within one directory, `Nothing` is exactly what the last sync saw.
+    fn oldest(&self, i: usize) -> Option<Vec<u8>> {
+        self.been[i][0].map(|n| self.files[n].bytes[..self.files[n].synced].to_vec())
+    }
+}
+
+fn two_directories() -> MemFs {
+    let fs = MemFs::new();
+    fs.create_dir(Path::new("x")).unwrap();
+    fs.create_dir(Path::new("y")).unwrap();
+    fs
+}
+
+quickcheck! {
+    fn images_hold_what_may_survive(steps: Vec<Step>, seed: u64) -> bool {
+        let (fs, mut model) = (two_directories(), Model::new());
+        steps.iter().enumerate().all(|(i, step)| {
+            model.step(&fs, step);
+            model.check(&fs, seed.wrapping_add(i as u64))
+        })
+    }
+
+    fn nothing_is_exactly_what_was_synced(steps: Vec<Step>) -> bool {
+        let (fs, mut model) = (two_directories(), Model::new());
+        steps.iter().all(|step| {
+            let crosses = |a: &usize, b: &usize| a / 3 != b / 3;
+            if !matches!(step, Step::Rename(a, b) if crosses(a, b)) {
+                model.step(&fs, step);
+            }
+            let image = fs.crash_image(Keep::Nothing, 0);
+            (0..NAMES.len()).all(|i| {
+                let path = Path::new(NAMES[i]);
+                image.open(path).ok().map(|_| image.read(path)) == model.oldest(i)
+            })
+        })
+    }
+
+    fn the_same_seed_gives_the_same_image(steps: Vec<Step>, seed: u64) -> bool {
+        let image = || {
+            let (fs, mut model) = (two_directories(), Model::new());
+            steps.iter().for_each(|step| model.step(&fs, step));
+            let image = fs.crash_image(Keep::Torn, seed);
+            let names = ["x", "y"].map(|dir| image.list(Path::new(dir)).unwrap());
+            let bytes: BTreeMap<_, _> = NAMES
+                .iter()
+                .filter(|name| image.open(Path::new(name)).is_ok())
+                .map(|name| (name, image.read(Path::new(name))))
+                .collect();
+            (names, bytes)
+        };
+        image() == image()
+    }
+}
