@@ -1,0 +1,167 @@
+//! Reads a whole log after a crash or a clean end: first the decision, then the records.
+
+use std::collections::VecDeque;
+use std::path::Path;
+
+use crate::base::bytes::Bytes;
+use crate::base::error::{Error, Result};
+use crate::base::format::FileKind;
+use crate::base::sync::Arc;
+use crate::fs::Fs;
+use crate::log::format::{
+    RECORD_HEADER_BYTES, Record, RecordKind, SEGMENT_HEADER_BYTES, read_record, reread_record,
+};
+use crate::log::recovery::{Piece, load, recover};
+use crate::log::{LogPosition, SegmentFile};
+
+/// The data records of a log, oldest first. Every record that it yields was checked before the first
+/// one was yielded.
+pub struct LogReader {
+    fs: Arc<dyn Fs>,
+    pieces: VecDeque<Piece>,
+    current: Option<Walk>,
+    /// Files of the log, for `make_durable`.
+    files: Vec<SegmentFile>,
+    end: Option<LogPosition>,
+    closed: bool,
+    records: u64,
+    torn: Option<Error>,
+}
+
+/// A segment being yielded.
+struct Walk {
+    piece: Piece,
+    bytes: Bytes,
+    offset: u64,
+    /// Was it read a second time? Then it is checked a second time.
+    read_again: bool,
+}
+
+impl LogReader {
+    /// Reads and checks the log in `segments` (any order), and decides where it ends.
+    ///
+    /// `from` names the oldest segment that is needed; older ones are left alone, it must exist, and
+    /// in it only records that begin at or behind `from.offset` are yielded. `None`: everything is
+    /// needed, from a segment that has no predecessor on.
+    ///
+    /// Cost: reads every segment once, and once more what exceeds 128 MiB in all.
+    ///
+    /// # Errors
+    /// `Corruption` with file and offset if something that was durable is damaged, short or missing;
+    /// `Unsupported` if a newer build wrote a segment; those of the file system.
+    pub fn open(
+        fs: &Arc<dyn Fs>,
+        kind: FileKind,
+        segments: Vec<SegmentFile>,
+        from: Option<LogPosition>,
+    ) -> Result<LogReader> {
+        let found = recover(fs, kind, segments, from)?;
+        Ok(LogReader {
+            fs: Arc::clone(fs),
+            files: found.pieces.iter().map(|piece| piece.file.clone()).collect(),
+            pieces: found.pieces.into(),
+            current: None,
+            end: found.end,
+            closed: found.closed,
+            records: found.records,
+            torn: found.torn,
+        })
+    }
+
+    /// The next data record: where it begins, and its payload, a window into its segment. After an
+    /// error, and at the end: nothing.
+    ///
+    /// # Errors
+    /// Only for segments beyond the first 128 MiB, which are read again: those of the file system, and
+    /// `Corruption` if the bytes have changed meanwhile.
+    #[expect(clippy::should_implement_trait, reason = "fallible; `?` reads better this way around")]
+    pub fn next(&mut self) -> Result<Option<(LogPosition, Bytes)>> {
+        loop {
+            if self.current.is_none() {
+                let Some(piece) = self.pieces.pop_front() else { return Ok(None) };
+                self.current = Some(Walk::new(&self.fs, piece).inspect_err(|_| self.pieces.clear())?);
+            }
+            let Some(walk) = &mut self.current else { continue };
+            match walk.next() {
+                Ok(Some((start, record))) => {
+                    if record.kind == RecordKind::Data && start >= walk.piece.start {
+                        let position = LogPosition::new(walk.piece.header.number, start);
+                        return Ok(Some((position, walk.bytes.slice(record.payload))));
+                    }
+                }
+                Ok(None) => self.current = None,
+                Err(e) => {
+                    self.pieces.clear();
+                    self.current = None;
+                    return Err(e);
+                }
+            }
+        }
+    }
+
+    /// Where the log ends: what the next epoch's first segment names as `prev`, after
+    /// [`make_durable`](LogReader::make_durable). `None` if there is no segment.
+    pub fn end(&self) -> Option<LogPosition> {
+        self.end
+    }
+
+    /// Was the log closed properly?
+    pub fn closed(&self) -> bool {
+        self.closed
+    }
+
+    /// Number of data records in the segments read, those before `from` included.
+    pub fn records(&self) -> u64 {
+        self.records
+    }
+
+    /// What was cut off behind the end as a crash's torn tail, if anything was: file, offset, reason.
+    pub fn torn(&self) -> Option<&Error> {
+        self.torn.as_ref()
+    }
+
+    /// Syncs every segment of the log and the directory's names, so that what was accepted survives
+    /// the next crash. To be done before a new epoch's first segment declares the end, and before
+    /// anything that was read is served.
+    ///
+    /// # Errors
+    /// Those of the file system. What was accepted must not be served then.
+    pub fn make_durable(&self, dir: &Path) -> Result<()> {
+        for file in &self.files {
+            self.fs.sync_file(&file.path)?;
+        }
+        self.fs.sync_dir(dir)
+    }
+}
+
+impl Walk {
+    fn new(fs: &Arc<dyn Fs>, mut piece: Piece) -> Result<Walk> {
+        let kept = piece.bytes.take();
+        let read_again = kept.is_none();
+        let bytes = match kept {
+            Some(bytes) => bytes,
+            None => load(fs, &piece.file)?,
+        };
+        Ok(Walk { piece, bytes, offset: SEGMENT_HEADER_BYTES as u64, read_again })
+    }
+
+    /// The next record of any kind and where it begins.
+    fn next(&mut self) -> Result<Option<(u64, Record)>> {
+        if self.offset >= self.piece.end {
+            return Ok(None);
+        }
+        let start = self.offset;
+        let record = if self.read_again {
+            read_record(&self.bytes, start as usize, &self.piece.header).ok()
+        } else {
+            reread_record(&self.bytes, start as usize)
+        };
+        let Some(record) = record else {
+            let e = Error::corruption("log record has changed since it was checked");
+            return Err(e.at(start).in_file(&self.piece.file.path));
+        };
+        self.offset = record.payload.end as u64;
+        debug_assert!(self.offset >= start + RECORD_HEADER_BYTES as u64);
+        Ok(Some((start, record)))
+    }
+}
