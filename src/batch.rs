@@ -268,14 +268,16 @@ impl<'a> BatchReader<'a> {
         }
         Ok(Op { kind, family, key, value })
     }
-}
 
-impl<'a> Iterator for BatchReader<'a> {
-    type Item = Result<Op<'a>>;
+    /// The operations that are left, as an iterator.
+    pub fn ops(mut self) -> impl Iterator<Item = Result<Op<'a>>> {
+        std::iter::from_fn(move || self.next())
+    }
 
     /// The next operation. After an error: nothing.
     #[inline]
-    fn next(&mut self) -> Option<Result<Op<'a>>> {
+    #[expect(clippy::should_implement_trait, reason = "`Iterator::count` would hide `count`")]
+    pub fn next(&mut self) -> Option<Result<Op<'a>>> {
         if self.done {
             return None;
         }
@@ -331,6 +333,7 @@ mod tests {
 
     fn read(bytes: &[u8]) -> Result<Vec<(ValueKind, u32, Vec<u8>, Vec<u8>)>> {
         BatchReader::new(bytes, 0)?
+            .ops()
             .map(|op| op.map(|op| (op.kind, op.family.0, op.key.to_vec(), op.value.to_vec())))
             .collect()
     }
@@ -424,7 +427,7 @@ mod tests {
             assert_eq!(kind(&all), refused);
             all.set_seqno(1);
             let reader = BatchReader::new(all.as_bytes(), 100).unwrap().with_value_bytes_max(8);
-            let e = reader.collect::<Result<Vec<_>>>().unwrap_err();
+            let e = reader.ops().collect::<Result<Vec<_>>>().unwrap_err();
             assert_eq!(e.kind(), ErrorKind::Corruption);
             assert_eq!(e.offset(), Some(100 + batch.bytes() as u64));
         }

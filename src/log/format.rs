@@ -371,9 +371,9 @@ mod tests {
             "0300000002000000",                 // number
             "0900000001000000",                 // prev_number
             "2211000000000000",                 // prev_end
-            "HEADCRC_",                         // crc
-            "RECHEAD_",                         // header_crc
-            "RECPAYL_",                         // payload_crc
+            "29b1c111",                         // crc
+            "2f9b3b43",                         // header_crc
+            "b871a2dd",                         // payload_crc
             "0300000001000000",                 // payload_len, kind, zero
             "0900000001000000",                 // synced_segment
             "2211000000000000",                 // synced_offset

@@ -79,7 +79,8 @@ impl LogReader {
         loop {
             if self.current.is_none() {
                 let Some(piece) = self.pieces.pop_front() else { return Ok(None) };
-                self.current = Some(Walk::new(&self.fs, piece).inspect_err(|_| self.pieces.clear())?);
+                self.current =
+                    Some(Walk::new(&self.fs, piece).inspect_err(|_| self.pieces.clear())?);
             }
             let Some(walk) = &mut self.current else { continue };
             match walk.next() {

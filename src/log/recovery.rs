@@ -118,7 +118,9 @@ pub fn recover(
     let newest = segments.iter().rposition(|segment| matches!(segment.head, Head::Intact(_)));
     let behind = newest.map_or(0, |newest| newest + 1);
     if let Some(bad) = segments[behind..].iter().find(|s| matches!(s.head, Head::Damaged)) {
-        return Err(bad.corruption(0, "segment header is damaged; it was durable before its records"));
+        return Err(
+            bad.corruption(0, "segment header is damaged; it was durable before its records")
+        );
     }
     let Some(newest) = newest else {
         return match from {
@@ -186,7 +188,9 @@ fn follow_links(
     loop {
         let segment = &segments[index];
         let Some(header) = segment.header() else {
-            return Err(segment.corruption(0, "segment header is damaged; a later segment needs it"));
+            return Err(
+                segment.corruption(0, "segment header is damaged; a later segment needs it")
+            );
         };
         chain.push(Link { index, end });
         if from.is_some_and(|from| from.segment == header.number) {
