@@ -2,4 +2,5 @@
 //!
 //! The question this folder answers: *is there room, and if not, whose turn is it to make some?*
 
+pub mod block_cache;
 pub mod budget;

@@ -257,7 +257,7 @@ mod tests {
             let least = all.iter().map(|t| t.seqno).min();
             let greatest = all.iter().map(|t| t.seqno).max();
             cut.seqno_bounds() == least.zip(greatest)
-                && cut.span().is_some() == !cut.is_empty()
+                && cut.span().is_some() != cut.is_empty()
                 && all.iter().all(|t| cut.span().unwrap().contains(&t.start))
         }
     }
