@@ -1,0 +1,551 @@
+//! Where entries live: chunks that are only ever appended to, by one writer, under the eyes of any
+//! number of readers.
+//!
+//! ```text
+//! chunk  used u64 │ own u64 │ entry │ entry │ … │ not written yet
+//! entry  trailer u64 │ older u32 │ link u32 │ key_len u32 │ value_len u32 │ key │ value │ 0–7 bytes
+//! ```
+//!
+//! An [`Offset`] names an entry: chunk number above, distance in the chunk in units of 8 bytes below.
+//! Chunks grow with the arena, so that an eighth of it at most is allocated and not yet used; an entry
+//! bigger than half a chunk gets one of its own.
+//!
+//! # Claims
+//!
+//! The only `unsafe` code of the memtable. Every block names the claims that it rests on.
+//!
+//! 1. *One writer.* Bytes of a chunk are written through [`ArenaWriter::push`] only. There is one
+//!    `ArenaWriter` per arena, it is not `Clone`, and `push` takes it by `&mut`.
+//! 2. *Published when complete.* An entry and its chunk's address are written before its offset
+//!    leaves `push`. The offset reaches another thread through a Release store and an Acquire load
+//!    ([`Slot`], the link of an entry, a chunk's `used`) or through a lock, or by way of an entry that
+//!    did. So whoever has an offset sees the whole entry.
+//! 3. *Never changed.* No byte of an entry is written after that, save its link, which is an atomic
+//!    and never accessed otherwise. Bytes not yet written are never read: no reference covers them.
+//! 4. *Never moved, never freed early.* A chunk stays where it is until its `Arena` is dropped, and
+//!    what is lent from it borrows the `Arena`.
+//! 5. *Offsets are not invented.* An `Offset` comes out of `push`, or out of a place where one was put
+//!    in. This module alone can make one of a number. It is used only with the arena that it came
+//!    from: a memtable has one arena, and no offset leaves the memtable.
+//! 6. *In bounds, aligned.* Chunks are aligned to 64 bytes, entries to 8. `push` checks with checked
+//!    arithmetic that an entry ends inside its chunk.
+#![allow(unsafe_code)]
+
+use std::alloc::{Layout, alloc, dealloc, handle_alloc_error};
+use std::marker::PhantomData;
+use std::num::NonZeroU32;
+use std::ptr::{self, NonNull};
+use std::slice;
+
+use crate::base::key::{InternalKey, SeqNo, ValueKind};
+use crate::base::sync::{Arc, AtomicPtr, AtomicU32, AtomicU64, Ordering};
+
+/// Most chunks of an arena. With chunks as they grow, good for at least 2 GiB of entries.
+const CHUNKS_MAX: usize = 256;
+/// Bits of an offset that say where in its chunk an entry is, in units of 8 bytes.
+const WITHIN_BITS: u32 = 22;
+const UNIT: usize = 8;
+const CHUNK_BYTES_MIN: usize = if cfg!(test) { 512 } else { 4 << 10 };
+const CHUNK_BYTES_MAX: usize = UNIT << WITHIN_BITS;
+const CHUNK_ALIGN: usize = 64;
+const CHUNK_HEADER: usize = size_of::<ChunkHeader>();
+const ENTRY_HEADER: usize = size_of::<Header>();
+
+/// Names an entry of one arena. Never zero.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Offset(NonZeroU32);
+
+impl Offset {
+    fn new(chunk: usize, within: usize) -> Offset {
+        debug_assert!(chunk < CHUNKS_MAX && within % UNIT == 0 && within >= CHUNK_HEADER);
+        let raw = (chunk as u32) << WITHIN_BITS | (within / UNIT) as u32;
+        Offset(NonZeroU32::new(raw).expect("a chunk begins with its header"))
+    }
+
+    fn from_raw(raw: u32) -> Option<Offset> {
+        NonZeroU32::new(raw).map(Offset)
+    }
+
+    fn raw(offset: Option<Offset>) -> u32 {
+        offset.map_or(0, |offset| offset.0.get())
+    }
+
+    #[inline]
+    fn chunk(self) -> usize {
+        (self.0.get() >> WITHIN_BITS) as usize
+    }
+
+    #[inline]
+    fn within(self) -> usize {
+        (self.0.get() & ((1 << WITHIN_BITS) - 1)) as usize * UNIT
+    }
+}
+
+/// One place of the hash index: the hash of a key above, the offset of its newest entry below.
+pub struct Slot(AtomicU64);
+
+impl Slot {
+    /// A free slot.
+    pub const EMPTY: Slot = Slot(AtomicU64::new(0));
+
+    /// Hash and offset as a word, zero if the slot is empty: enough to compare hashes, nothing more.
+    #[inline]
+    pub fn peek(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    /// The entry, if the slot is taken.
+    #[inline]
+    pub fn load(&self) -> Option<Offset> {
+        Offset::from_raw(self.0.load(Ordering::Acquire) as u32)
+    }
+
+    /// Publishes an entry.
+    #[inline]
+    pub fn store(&self, hash: u32, offset: Offset) {
+        let word = u64::from(hash) << 32 | u64::from(offset.0.get());
+        self.0.store(word, Ordering::Release);
+    }
+}
+
+#[repr(C)]
+struct ChunkHeader {
+    /// Bytes from the chunk's beginning that entries have taken.
+    used: AtomicU64,
+    /// Bytes allocated; the low bit says that the chunk was made for one entry alone.
+    layout: usize,
+}
+
+impl ChunkHeader {
+    fn bytes(&self) -> usize {
+        self.layout & !1
+    }
+
+    fn is_single(&self) -> bool {
+        self.layout & 1 == 1
+    }
+}
+
+#[repr(C)]
+struct Header {
+    trailer: u64,
+    older: u32,
+    /// In the first version of a key: the newest one, 0 as long as it is alone. In others: the first.
+    link: AtomicU32,
+    key_len: u32,
+    value_len: u32,
+}
+
+/// The chunks, for readers.
+pub struct Arena {
+    chunks: [AtomicPtr<u8>; CHUNKS_MAX],
+}
+
+impl Arena {
+    /// An empty arena and the only one who may write to it. Allocates no chunk yet.
+    pub fn new() -> (ArenaWriter, Arc<Arena>) {
+        let chunks = [const { AtomicPtr::new(ptr::null_mut()) }; CHUNKS_MAX];
+        let arena = Arc::new(Arena { chunks });
+        let writer = ArenaWriter {
+            arena: Arc::clone(&arena),
+            chunk: 0,
+            within: 0,
+            end: 0,
+            chunks: 0,
+            allocated: 0,
+            used: 0,
+        };
+        (writer, arena)
+    }
+
+    #[inline]
+    fn chunk(&self, number: usize) -> Option<NonNull<u8>> {
+        NonNull::new(self.chunks.get(number)?.load(Ordering::Acquire))
+    }
+
+    fn chunk_header(&self, number: usize) -> Option<&ChunkHeader> {
+        // SAFETY: the header is written before the address is published (2), aligned (6), lives as
+        // long as the arena (4), and only its atomic changes.
+        self.chunk(number).map(|chunk| unsafe { chunk.cast::<ChunkHeader>().as_ref() })
+    }
+
+    /// The entry at an offset. One cache miss if it is cold.
+    #[inline]
+    pub fn entry(&self, offset: Offset) -> Entry<'_> {
+        let chunk = self.chunk(offset.chunk()).expect("the chunk of an offset exists");
+        debug_assert!(
+            (offset.within() as u64)
+                < self.chunk_header(offset.chunk()).unwrap().used.load(Ordering::Acquire)
+        );
+        // SAFETY: 5, 6: the offset was made by `push` for an entry inside this chunk.
+        Entry { at: unsafe { chunk.add(offset.within()) }, arena: PhantomData }
+    }
+
+    /// Visits all entries that were pushed since the last walk with the same position, each once.
+    /// Sequential reads.
+    pub fn walk<'a>(&'a self, from: &mut Position, mut visit: impl FnMut(Offset, Entry<'a>)) {
+        loop {
+            self.walk_chunk(from, &mut visit);
+            let Some(header) = self.chunk_header(from.unseen) else { return };
+            // A later chunk exists. The writer has left the open one for good if it is an ordinary one:
+            // what was pushed there meanwhile, first.
+            if header.is_single() {
+                let mut one = Position { open: from.unseen, within: 0, unseen: 0 };
+                self.walk_chunk(&mut one, &mut visit);
+                if one.within == 0 {
+                    return; // its entry is on its way
+                }
+            } else {
+                self.walk_chunk(from, &mut visit);
+                (from.open, from.within) = (from.unseen, 0);
+            }
+            from.unseen += 1;
+        }
+    }
+
+    fn walk_chunk<'a>(&'a self, from: &mut Position, visit: &mut impl FnMut(Offset, Entry<'a>)) {
+        let Some(header) = self.chunk_header(from.open) else { return };
+        let used = header.used.load(Ordering::Acquire) as usize;
+        let mut within = from.within.max(CHUNK_HEADER);
+        while within < used {
+            let offset = Offset::new(from.open, within);
+            let entry = self.entry(offset);
+            visit(offset, entry);
+            within += entry_bytes(entry.key().len(), entry.value().len());
+            from.within = within;
+        }
+    }
+}
+
+impl Drop for Arena {
+    fn drop(&mut self) {
+        for number in 0..CHUNKS_MAX {
+            let Some(header) = self.chunk_header(number) else { return };
+            let layout = chunk_layout(header.bytes());
+            let chunk = self.chunk(number).expect("looked at just now");
+            // SAFETY: allocated with this layout; nothing lent from it is alive (4).
+            unsafe { dealloc(chunk.as_ptr(), layout) };
+        }
+    }
+}
+
+/// How far a walk has come. The default is the beginning.
+#[derive(Clone, Copy, Debug)]
+pub struct Position {
+    /// The ordinary chunk that was being filled, and how much of it was seen.
+    open: usize,
+    within: usize,
+    /// The first chunk not looked at.
+    unseen: usize,
+}
+
+impl Default for Position {
+    fn default() -> Position {
+        Position { open: 0, within: 0, unseen: 1 }
+    }
+}
+
+/// A version of a key, in place.
+#[derive(Clone, Copy)]
+pub struct Entry<'a> {
+    at: NonNull<u8>,
+    arena: PhantomData<&'a Arena>,
+}
+
+impl<'a> Entry<'a> {
+    #[inline]
+    fn header(&self) -> &'a Header {
+        // SAFETY: a complete entry begins here (2, 5), aligned (6), alive for 'a (4); only the atomic
+        // link still changes (3).
+        unsafe { self.at.cast::<Header>().as_ref() }
+    }
+
+    /// The user key.
+    #[inline]
+    pub fn key(&self) -> &'a [u8] {
+        let len = self.header().key_len as usize;
+        // SAFETY: the key follows the header, complete (2), inside the chunk (6), unchanged (3) and
+        // alive (4) for 'a.
+        unsafe { slice::from_raw_parts(self.at.add(ENTRY_HEADER).as_ptr(), len) }
+    }
+
+    /// The value.
+    #[inline]
+    pub fn value(&self) -> &'a [u8] {
+        let header = self.header();
+        let from = ENTRY_HEADER + header.key_len as usize;
+        // SAFETY: as for the key; the value follows it.
+        unsafe { slice::from_raw_parts(self.at.add(from).as_ptr(), header.value_len as usize) }
+    }
+
+    /// Sequence number and kind in one word.
+    #[inline]
+    pub fn trailer(&self) -> u64 {
+        self.header().trailer
+    }
+
+    /// When it was written.
+    #[inline]
+    pub fn seqno(&self) -> SeqNo {
+        self.trailer() >> 8
+    }
+
+    /// What it does.
+    #[inline]
+    pub fn kind(&self) -> ValueKind {
+        let (_, kind) = InternalKey::unpack(self.trailer()).expect("pushed with a kind");
+        kind
+    }
+
+    /// The version before this one.
+    #[inline]
+    pub fn older(&self) -> Option<Offset> {
+        Offset::from_raw(self.header().older)
+    }
+
+    /// Of the first version of a key: the newest, `None` if there is no other. Of others: the first.
+    #[inline]
+    pub fn link(&self) -> Option<Offset> {
+        Offset::from_raw(self.header().link.load(Ordering::Acquire))
+    }
+
+    /// Points the first version of a key to the newest one.
+    #[inline]
+    pub fn set_newest(&self, newest: Offset) {
+        debug_assert!(self.older().is_none());
+        self.header().link.store(newest.0.get(), Ordering::Release);
+    }
+}
+
+/// The one who appends.
+pub struct ArenaWriter {
+    arena: Arc<Arena>,
+    /// The chunk being filled, the next free byte in it, and its end.
+    chunk: usize,
+    within: usize,
+    end: usize,
+    chunks: usize,
+    allocated: usize,
+    used: usize,
+}
+
+impl ArenaWriter {
+    /// Appends an entry behind the version `older` of the same key, with a link to the first version.
+    /// Two `None`: the first version.
+    ///
+    /// # Panics
+    /// If the arena is full: see [`CHUNKS_MAX`].
+    pub fn push(
+        &mut self,
+        key: InternalKey<'_>,
+        value: &[u8],
+        older: Option<Offset>,
+        first: Option<Offset>,
+    ) -> Offset {
+        let bytes = entry_bytes(key.user_key.len(), value.len());
+        let (number, within) = self.room(bytes);
+        let chunk = self.arena.chunk(number).expect("room made the chunk");
+        let header = Header {
+            trailer: key.trailer(),
+            older: Offset::raw(older),
+            link: AtomicU32::new(Offset::raw(first)),
+            key_len: key.user_key.len() as u32,
+            value_len: value.len() as u32,
+        };
+        let used = within + bytes;
+        // SAFETY: `room` found `bytes` free bytes at `within`, aligned (6), not yet published, so no
+        // one else looks at them (1, 3), and header, key and value fit (entry_bytes). Afterwards the
+        // Release store of `used` publishes them (2).
+        unsafe {
+            let at = chunk.add(within);
+            at.cast::<Header>().write(header);
+            let to = at.add(ENTRY_HEADER).as_ptr();
+            ptr::copy_nonoverlapping(key.user_key.as_ptr(), to, key.user_key.len());
+            ptr::copy_nonoverlapping(value.as_ptr(), to.add(key.user_key.len()), value.len());
+            let header = chunk.cast::<ChunkHeader>().as_ref();
+            header.used.store(used as u64, Ordering::Release);
+        }
+        self.used += bytes;
+        Offset::new(number, within)
+    }
+
+    /// Bytes of all chunks.
+    pub fn allocated(&self) -> usize {
+        self.allocated
+    }
+
+    /// Bytes of all entries.
+    pub fn used(&self) -> usize {
+        self.used
+    }
+
+    /// Finds room for an entry: chunk number and distance.
+    #[inline]
+    fn room(&mut self, bytes: usize) -> (usize, usize) {
+        if bytes > self.end - self.within {
+            return self.new_room(bytes);
+        }
+        let within = self.within;
+        self.within += bytes;
+        (self.chunk, within)
+    }
+
+    #[cold]
+    fn new_room(&mut self, bytes: usize) -> (usize, usize) {
+        let size = (self.allocated / 8).next_multiple_of(CHUNK_BYTES_MIN);
+        let size = size.clamp(CHUNK_BYTES_MIN, CHUNK_BYTES_MAX);
+        if self.chunks == 0 {
+            // An ordinary one, even before a giant: a walk begins there.
+            self.add_chunk(size, false);
+            (self.within, self.end) = (CHUNK_HEADER, size);
+            return self.room(bytes);
+        }
+        if bytes > size / 2 {
+            return (self.add_chunk(CHUNK_HEADER + bytes, true), CHUNK_HEADER);
+        }
+        self.chunk = self.add_chunk(size, false);
+        (self.within, self.end) = (CHUNK_HEADER + bytes, size);
+        (self.chunk, CHUNK_HEADER)
+    }
+
+    fn add_chunk(&mut self, bytes: usize, single: bool) -> usize {
+        let number = self.chunks;
+        assert!(number < CHUNKS_MAX, "a memtable of {} bytes is full", self.allocated);
+        let layout = chunk_layout(bytes);
+        let header = ChunkHeader {
+            used: AtomicU64::new(CHUNK_HEADER as u64),
+            layout: bytes | usize::from(single),
+        };
+        // SAFETY: the layout is not empty; the header fits and is aligned (6); nobody else knows the
+        // chunk yet (1).
+        let chunk = unsafe {
+            let chunk = alloc(layout);
+            if chunk.is_null() {
+                handle_alloc_error(layout);
+            }
+            chunk.cast::<ChunkHeader>().write(header);
+            chunk
+        };
+        self.arena.chunks[number].store(chunk, Ordering::Release);
+        self.chunks += 1;
+        self.allocated += bytes;
+        number
+    }
+}
+
+/// Bytes of an entry, a multiple of 8.
+#[inline]
+fn entry_bytes(key_len: usize, value_len: usize) -> usize {
+    assert!(key_len < 1 << 30 && value_len < 1 << 30, "key or value too long for a memtable");
+    (ENTRY_HEADER + key_len + value_len).next_multiple_of(UNIT)
+}
+
+fn chunk_layout(bytes: usize) -> Layout {
+    Layout::from_size_align(bytes, CHUNK_ALIGN).expect("chunks are far smaller than isize::MAX")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn put<'a>(key: &'a [u8], seqno: SeqNo) -> InternalKey<'a> {
+        InternalKey::new(key, seqno, ValueKind::Put)
+    }
+
+    #[test]
+    fn entries_keep_what_was_pushed() {
+        let (mut writer, arena) = Arena::new();
+        let many = if cfg!(miri) { 60 } else { 3000 };
+        let value = |i: usize| vec![i as u8; if i % 17 == 5 { 700 + i } else { i % 40 }];
+        let mut offsets = Vec::new();
+        for i in 0..many {
+            let key = format!("key{i}");
+            offsets.push(writer.push(put(key.as_bytes(), i as u64), &value(i), None, None));
+            for (j, &offset) in offsets.iter().enumerate().skip(i.saturating_sub(20)) {
+                let entry = arena.entry(offset);
+                assert_eq!(entry.key(), format!("key{j}").as_bytes());
+                assert_eq!(entry.value(), value(j));
+                assert_eq!((entry.seqno(), entry.kind()), (j as u64, ValueKind::Put));
+            }
+        }
+        assert!(writer.used() <= writer.allocated());
+        assert!(writer.chunks > 3);
+    }
+
+    #[test]
+    fn walks_see_each_entry_once() {
+        let (mut writer, arena) = Arena::new();
+        let mut position = Position::default();
+        let mut seen = Vec::new();
+        let many: u64 = if cfg!(miri) { 80 } else { 2000 };
+        for i in 0..many {
+            let len = if i % 13 == 12 { 3000 } else { (i % 50) as usize };
+            writer.push(put(b"k", i), &vec![1; len], None, None);
+            if i % 7 == 0 {
+                arena.walk(&mut position, |_, entry| seen.push(entry.seqno()));
+                seen.sort();
+                assert_eq!(seen, (0..=i).collect::<Vec<_>>());
+            }
+        }
+    }
+
+    #[test]
+    fn giants_come_first_too() {
+        let (mut writer, arena) = Arena::new();
+        let giant = vec![7; if cfg!(miri) { 5000 } else { 32 << 20 }];
+        let a = writer.push(put(b"a", 1), &giant, None, None);
+        let b = writer.push(put(b"b", 2), b"small", None, None);
+        let c = writer.push(put(b"c", 3), &giant, Some(b), Some(b));
+        assert!(arena.entry(a).value() == giant && arena.entry(c).value() == giant);
+        assert_eq!(arena.entry(c).older(), Some(b));
+        let mut seen = Vec::new();
+        arena.walk(&mut Position::default(), |offset, _| seen.push(offset));
+        seen.sort_by_key(|o| o.0);
+        assert_eq!(seen.len(), 3);
+    }
+
+    #[test]
+    fn links_move_and_the_rest_stays() {
+        let (mut writer, arena) = Arena::new();
+        let first = writer.push(put(b"k", 1), b"one", None, None);
+        let root = arena.entry(first);
+        let lent = root.value();
+        assert_eq!(root.link(), None);
+        let mut newest = first;
+        for i in 2..20 {
+            newest = writer.push(put(b"k", i), b"more", Some(newest), Some(first));
+            root.set_newest(newest);
+            assert_eq!(root.link(), Some(newest));
+            assert_eq!(arena.entry(newest).link(), Some(first));
+        }
+        assert_eq!(lent, b"one");
+    }
+
+    #[test]
+    fn readers_see_what_was_published() {
+        let (mut writer, arena) = Arena::new();
+        let slot = Slot::EMPTY;
+        assert_eq!(slot.load(), None);
+        let many = if cfg!(miri) { 100 } else { 20_000 };
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                let mut last = 0;
+                let mut position = Position::default();
+                let mut walked = 0;
+                while last < many - 1 {
+                    let Some(offset) = slot.load() else { continue };
+                    let entry = arena.entry(offset);
+                    assert!(entry.seqno() >= last);
+                    last = entry.seqno();
+                    assert_eq!(entry.value(), vec![last as u8; last as usize % 200]);
+                    arena.walk(&mut position, |_, e| walked += u64::from(e.key() == b"key"));
+                    assert!(walked > last);
+                }
+            });
+            for i in 0..many {
+                let value = vec![i as u8; i as usize % 200];
+                slot.store(9, writer.push(put(b"key", i), &value, None, None));
+            }
+        });
+    }
+}

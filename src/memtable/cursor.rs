@@ -1,0 +1,170 @@
+//! A cursor over a memtable: a merge of the runs that were there at its creation, and the versions of
+//! each key as they are now.
+
+use crate::base::error::Result;
+use crate::base::key::{InternalKey, ValueKind};
+use crate::base::sync::Arc;
+use crate::iter::InternalIterator;
+use crate::memtable::MemTable;
+use crate::memtable::arena::{Entry, Offset};
+use crate::memtable::order::{Head, Run, compare, lower_bound};
+
+/// A cursor over the versions in a memtable, in both directions. Holds the memtable.
+///
+/// It finds every key that was there at its creation, with every version published by then. Versions
+/// written later may or may not appear, in their place; keys written later do not. Takes no lock and
+/// never fails.
+pub struct MemTableIterator {
+    table: Arc<MemTable>,
+    runs: Vec<Place>,
+    /// The run in which the current key is, if there is one.
+    current: usize,
+    entry: Option<Offset>,
+}
+
+/// A run and the first place in it at or above the current key.
+struct Place {
+    run: Run,
+    at: usize,
+}
+
+impl Place {
+    #[inline]
+    fn head(&self) -> Option<&Head> {
+        self.run.get(self.at)
+    }
+
+    #[inline]
+    fn head_before(&self) -> Option<&Head> {
+        self.run.get(self.at.checked_sub(1)?)
+    }
+}
+
+impl MemTableIterator {
+    /// A cursor that stands nowhere yet.
+    pub(super) fn new(table: Arc<MemTable>, runs: &[Run]) -> MemTableIterator {
+        let runs = runs.iter().map(|run| Place { run: Arc::clone(run), at: 0 }).collect();
+        MemTableIterator { table, runs, current: 0, entry: None }
+    }
+
+    #[inline]
+    fn at(&self, offset: Offset) -> Entry<'_> {
+        self.table.arena.entry(offset)
+    }
+
+    /// The newest version of the key whose first version this is.
+    #[inline]
+    fn newest(&self, first: Offset) -> Offset {
+        self.at(first).link().unwrap_or(first)
+    }
+
+    /// To the least key at the places.
+    #[inline]
+    fn settle_forward(&mut self) {
+        let mut least: Option<(usize, &Head)> = None;
+        for (i, place) in self.runs.iter().enumerate() {
+            if let Some(head) = place.head()
+                && least.is_none_or(|(_, other)| compare(&self.table.arena, head, other).is_lt())
+            {
+                least = Some((i, head));
+            }
+        }
+        let found = least.map(|(i, head)| (i, self.newest(head.offset)));
+        self.current = found.map_or(0, |(i, _)| i);
+        self.entry = found.map(|(_, newest)| newest);
+    }
+
+    /// To the greatest key before the places.
+    fn settle_backward(&mut self) {
+        let mut greatest: Option<(usize, &Head)> = None;
+        for (i, place) in self.runs.iter().enumerate() {
+            if let Some(head) = place.head_before()
+                && greatest.is_none_or(|(_, other)| compare(&self.table.arena, head, other).is_gt())
+            {
+                greatest = Some((i, head));
+            }
+        }
+        let found = greatest.map(|(i, head)| (i, self.newest(head.offset)));
+        if let Some((i, _)) = found {
+            self.runs[i].at -= 1;
+            self.current = i;
+        }
+        self.entry = found.map(|(_, newest)| newest);
+    }
+
+    #[inline]
+    fn next_key(&mut self) {
+        self.runs[self.current].at += 1;
+        self.settle_forward();
+    }
+
+    fn place_all(&mut self, key: &[u8]) {
+        for place in &mut self.runs {
+            place.at = lower_bound(&self.table.arena, &place.run, key);
+        }
+    }
+}
+
+impl InternalIterator for MemTableIterator {
+    fn seek(&mut self, target: InternalKey<'_>) -> Result<()> {
+        self.place_all(target.user_key);
+        self.settle_forward();
+        let Some(mut offset) = self.entry else { return Ok(()) };
+        if self.at(offset).key() != target.user_key {
+            return Ok(());
+        }
+        while self.at(offset).trailer() > target.trailer() {
+            let Some(older) = self.at(offset).older() else {
+                self.next_key();
+                return Ok(());
+            };
+            offset = older;
+        }
+        self.entry = Some(offset);
+        Ok(())
+    }
+
+    fn seek_for_prev(&mut self, user_key: &[u8]) -> Result<()> {
+        self.place_all(user_key);
+        self.settle_forward();
+        if self.entry.is_none_or(|offset| self.at(offset).key() != user_key) {
+            self.settle_backward();
+        }
+        Ok(())
+    }
+
+    fn first(&mut self) -> Result<()> {
+        self.runs.iter_mut().for_each(|place| place.at = 0);
+        self.settle_forward();
+        Ok(())
+    }
+
+    fn last(&mut self) -> Result<()> {
+        self.runs.iter_mut().for_each(|place| place.at = place.run.len());
+        self.settle_backward();
+        Ok(())
+    }
+
+    #[inline]
+    fn next(&mut self) -> Result<()> {
+        let offset = self.entry.expect("next from an entry");
+        match self.at(offset).older() {
+            Some(older) => self.entry = Some(older),
+            None => self.next_key(),
+        }
+        Ok(())
+    }
+
+    fn prev(&mut self) -> Result<()> {
+        assert!(self.entry.is_some(), "prev from an entry");
+        self.settle_backward();
+        Ok(())
+    }
+
+    #[inline]
+    fn entry(&self) -> Option<(InternalKey<'_>, &[u8])> {
+        let entry = self.at(self.entry?);
+        debug_assert!(entry.kind() != ValueKind::RangeDelete);
+        Some((InternalKey::new(entry.key(), entry.seqno(), entry.kind()), entry.value()))
+    }
+}

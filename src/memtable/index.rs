@@ -1,0 +1,403 @@
+//! From a key to its newest entry: extendible hashing over cache lines.
+//!
+//! ```text
+//! directory   2^depth segment numbers, by the top bits of the hash
+//! segment     64 buckets, by the low 6 bits of the hash; a full one overflows into the next
+//! bucket      8 slots in one cache line: hash u32 │ offset u32
+//! ```
+//!
+//! A lookup reads the directory (near), one bucket (a miss) and one entry (a miss). Slots carry the
+//! hash, so that splitting a segment touches no entry.
+//!
+//! One writer, readers without a lock. Within a segment slots are only filled or pointed to a newer
+//! version. A split builds two new segments, publishes them in the directory, and leaves the old one
+//! as it was, for those who still read it, until the table is dropped; a directory that doubles
+//! likewise. Who looks at something old misses only what was written after he got hold of it, and
+//! thus after the sequence number that he reads at was published.
+
+use crate::base::sync::{AtomicU32, OnceLock, Ordering};
+use crate::memtable::arena::{Offset, Slot};
+
+const BUCKETS: usize = 64;
+const SLOTS: usize = BUCKETS * 8;
+/// A segment is split when this many slots are taken: lookups seldom need a second bucket.
+const SPLIT_AT: u32 = if cfg!(test) { 48 } else { SLOTS as u32 * 3 / 4 };
+/// What a segment holds on average.
+const KEYS_PER_SEGMENT: usize = SLOTS * 9 / 16;
+const DEPTH_MAX: u32 = 24;
+
+const SLAB_SEGMENTS: usize = 16;
+const PAGE_SLABS: usize = 64;
+const PAGES: usize = 256;
+
+#[repr(align(64))]
+struct Bucket([Slot; 8]);
+
+struct Segment {
+    buckets: [Bucket; BUCKETS],
+}
+
+/// Segments are allocated a few at a time.
+struct Slab {
+    segments: Box<[Segment]>,
+    /// Where each goes on when it is full and splitting does not help: 0 nowhere, else a segment.
+    next: Box<[AtomicU32]>,
+}
+
+type Page = [OnceLock<Slab>; PAGE_SLABS];
+
+/// Readers' half.
+pub struct Index {
+    depth: AtomicU32,
+    directories: [OnceLock<Box<[AtomicU32]>>; DEPTH_MAX as usize + 1],
+    pages: Box<[OnceLock<Box<Page>>; PAGES]>,
+}
+
+/// Names a segment: `slab << 4 | place in the slab`, plus one; 0 is none.
+type Number = u32;
+
+/// What only the writer knows.
+pub struct IndexWriter {
+    /// Keys and depth of each segment, by slab.
+    states: Vec<[State; SLAB_SEGMENTS]>,
+    /// Segments made of the last slab, and all it has.
+    made: usize,
+    slab_segments: usize,
+    segments: usize,
+    keys: usize,
+    bytes: usize,
+}
+
+#[derive(Clone, Copy, Default)]
+struct State {
+    keys: u32,
+    depth: u32,
+}
+
+impl Index {
+    /// An index that expects so many keys. No segment is allocated before it is needed.
+    pub fn new(keys_hint: usize) -> (IndexWriter, Index) {
+        let segments = keys_hint.div_ceil(KEYS_PER_SEGMENT).next_power_of_two();
+        let depth = segments.ilog2().min(DEPTH_MAX - 8);
+        let index = Index {
+            depth: AtomicU32::new(depth),
+            directories: [const { OnceLock::new() }; DEPTH_MAX as usize + 1],
+            pages: Box::new([const { OnceLock::new() }; PAGES]),
+        };
+        let directory = directory((0..1 << depth).map(|_| 0));
+        let bytes = size_of_val(&*directory) + size_of_val(&*index.pages);
+        assert!(index.directories[depth as usize].set(directory).is_ok(), "just made");
+        let writer = IndexWriter {
+            states: Vec::new(),
+            made: 0,
+            slab_segments: 0,
+            segments: 0,
+            keys: 0,
+            bytes,
+        };
+        (writer, index)
+    }
+
+    /// The newest entry of the key with this hash for which `same` holds.
+    #[inline]
+    pub fn find(&self, hash: u32, same: impl FnMut(Offset) -> bool) -> Option<Offset> {
+        self.find_slot(hash, same).map(|(_, offset)| offset)
+    }
+
+    /// Likewise, with the slot it is in.
+    #[inline]
+    pub fn find_slot(
+        &self,
+        hash: u32,
+        mut same: impl FnMut(Offset) -> bool,
+    ) -> Option<(&Slot, Offset)> {
+        let mut number = self.number(hash);
+        while number != 0 {
+            let (segment, next) = self.segment(number);
+            for i in 0..BUCKETS {
+                let bucket = segment.bucket(hash, i);
+                let mut matches = bucket.matches(hash);
+                while matches != 0 {
+                    let slot = &bucket.0[matches.trailing_zeros() as usize];
+                    if let Some(offset) = slot.load()
+                        && same(offset)
+                    {
+                        return Some((slot, offset));
+                    }
+                    matches &= matches - 1;
+                }
+                if !bucket.is_full() {
+                    return None;
+                }
+            }
+            number = next.load(Ordering::Acquire);
+        }
+        None
+    }
+
+    #[inline]
+    fn directory(&self) -> (&[AtomicU32], u32) {
+        let depth = self.depth.load(Ordering::Acquire);
+        let directory = self.directories[depth as usize].get();
+        (directory.expect("published before its depth"), depth)
+    }
+
+    #[inline]
+    fn number(&self, hash: u32) -> Number {
+        let (directory, depth) = self.directory();
+        directory[prefix(hash, depth)].load(Ordering::Acquire)
+    }
+
+    #[inline]
+    fn segment(&self, number: Number) -> (&Segment, &AtomicU32) {
+        let (slab, place) = place(number);
+        let page = self.pages[slab / PAGE_SLABS].get().expect("published before the number");
+        let slab = page[slab % PAGE_SLABS].get().expect("published before the number");
+        (&slab.segments[place], &slab.next[place])
+    }
+}
+
+impl Segment {
+    fn new() -> Segment {
+        Segment { buckets: [const { Bucket([const { Slot::EMPTY }; 8]) }; BUCKETS] }
+    }
+
+    /// The `i`-th bucket where a hash may be.
+    #[inline]
+    fn bucket(&self, hash: u32, i: usize) -> &Bucket {
+        &self.buckets[(hash as usize + i) % BUCKETS]
+    }
+}
+
+impl Bucket {
+    /// A bit for each slot that has this hash. Without branches: where it is cannot be predicted.
+    #[inline]
+    fn matches(&self, hash: u32) -> u32 {
+        let mut matches = 0;
+        for (i, slot) in self.0.iter().enumerate() {
+            matches |= u32::from((slot.peek() >> 32) as u32 == hash) << i;
+        }
+        matches
+    }
+
+    /// Slots are filled from the first to the last.
+    #[inline]
+    fn is_full(&self) -> bool {
+        self.0[7].peek() != 0
+    }
+}
+
+impl IndexWriter {
+    /// Adds a key that is not there yet. Splits first where it has become tight.
+    pub fn insert(&mut self, index: &Index, hash: u32, offset: Offset) {
+        loop {
+            let mut number = index.number(hash);
+            if number == 0 {
+                let depth = index.depth.load(Ordering::Relaxed);
+                number = self.add_segment(index, depth);
+                index.directory().0[prefix(hash, depth)].store(number, Ordering::Release);
+            }
+            let state = self.state(number);
+            if state.keys < SPLIT_AT || state.depth >= self.depth_limit() {
+                self.place(index, number, hash, offset);
+                self.keys += 1;
+                return;
+            }
+            self.split(index, hash, number);
+        }
+    }
+
+    /// Keys in the index.
+    pub fn keys(&self) -> usize {
+        self.keys
+    }
+
+    /// Bytes allocated.
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Splitting deeper than this does not help: the hashes are alike (on purpose, perhaps). Keeps
+    /// the directory within a fixed multiple of the segments; the segment becomes a list instead.
+    fn depth_limit(&self) -> u32 {
+        ((self.keys / SPLIT_AT as usize + 1).ilog2() + 5).min(DEPTH_MAX)
+    }
+
+    fn state(&mut self, number: Number) -> &mut State {
+        let (slab, place) = place(number);
+        &mut self.states[slab][place]
+    }
+
+    /// Puts hash and offset into the first free slot of a segment, or of one of those behind it.
+    fn place(&mut self, index: &Index, number: Number, hash: u32, offset: Offset) {
+        self.state(number).keys += 1;
+        let mut number = number;
+        loop {
+            let (segment, next) = index.segment(number);
+            for i in 0..BUCKETS {
+                let bucket = segment.bucket(hash, i);
+                if let Some(slot) = bucket.0.iter().find(|slot| slot.peek() == 0) {
+                    slot.store(hash, offset);
+                    return;
+                }
+            }
+            number = next.load(Ordering::Relaxed);
+            if number == 0 {
+                number = self.add_segment(index, 0);
+                next.store(number, Ordering::Release);
+            }
+        }
+    }
+
+    #[cold]
+    fn split(&mut self, index: &Index, hash: u32, number: Number) {
+        let depth = self.state(number).depth;
+        if depth == index.depth.load(Ordering::Relaxed) {
+            self.double(index);
+        }
+        let halves = [self.add_segment(index, depth + 1), self.add_segment(index, depth + 1)];
+        let mut old = number;
+        while old != 0 {
+            let (segment, next) = index.segment(old);
+            for slot in segment.buckets.iter().flat_map(|bucket| &bucket.0) {
+                if let Some(offset) = slot.load() {
+                    let hash = (slot.peek() >> 32) as u32;
+                    let half = prefix(hash, depth + 1) & 1;
+                    self.place(index, halves[half], hash, offset);
+                }
+            }
+            old = next.load(Ordering::Relaxed);
+        }
+        let (directory, directory_depth) = index.directory();
+        let each = 1 << (directory_depth - depth - 1);
+        let from = prefix(hash, depth) * 2 * each;
+        for (i, entry) in directory[from..from + 2 * each].iter().enumerate() {
+            entry.store(halves[i / each], Ordering::Release);
+        }
+    }
+
+    fn double(&mut self, index: &Index) {
+        let (old, depth) = index.directory();
+        let both = |entry: &AtomicU32| [entry.load(Ordering::Relaxed); 2];
+        let new = directory(old.iter().flat_map(both));
+        self.bytes += size_of_val(&*new);
+        assert!(index.directories[depth as usize + 1].set(new).is_ok(), "directories only grow");
+        index.depth.store(depth + 1, Ordering::Release);
+    }
+
+    fn add_segment(&mut self, index: &Index, depth: u32) -> Number {
+        if self.made == self.slab_segments {
+            self.add_slab(index);
+        }
+        self.made += 1;
+        self.segments += 1;
+        let number = ((self.states.len() - 1) * SLAB_SEGMENTS + self.made) as Number;
+        *self.state(number) = State { keys: 0, depth };
+        number
+    }
+
+    /// The first slabs are small, for the many tables that stay small.
+    fn add_slab(&mut self, index: &Index) {
+        let number = self.states.len();
+        let count = self.segments.next_power_of_two().min(SLAB_SEGMENTS);
+        assert!(number < PAGES * PAGE_SLABS, "the index of {} keys is full", self.keys);
+        let page = index.pages[number / PAGE_SLABS].get_or_init(|| {
+            self.bytes += size_of::<Page>();
+            Box::new([const { OnceLock::new() }; PAGE_SLABS])
+        });
+        let slab = Slab {
+            segments: (0..count).map(|_| Segment::new()).collect(),
+            next: (0..count).map(|_| AtomicU32::new(0)).collect(),
+        };
+        assert!(page[number % PAGE_SLABS].set(slab).is_ok(), "slabs are added once");
+        self.bytes += count * (size_of::<Segment>() + size_of::<AtomicU32>());
+        self.bytes += size_of::<[State; SLAB_SEGMENTS]>();
+        self.states.push([State::default(); SLAB_SEGMENTS]);
+        (self.made, self.slab_segments) = (0, count);
+    }
+}
+
+fn directory(numbers: impl Iterator<Item = Number>) -> Box<[AtomicU32]> {
+    numbers.map(AtomicU32::new).collect()
+}
+
+/// The top bits of a hash.
+#[inline]
+fn prefix(hash: u32, bits: u32) -> usize {
+    (u64::from(hash) << bits >> 32) as usize
+}
+
+#[inline]
+fn place(number: Number) -> (usize, usize) {
+    let number = number as usize - 1;
+    (number / SLAB_SEGMENTS, number % SLAB_SEGMENTS)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::key::{InternalKey, ValueKind};
+    use crate::memtable::arena::{Arena, ArenaWriter};
+    use quickcheck::quickcheck;
+
+    fn push(writer: &mut ArenaWriter, key: u64) -> Offset {
+        writer.push(InternalKey::new(&key.to_le_bytes(), 1, ValueKind::Put), b"", None, None)
+    }
+
+    /// Inserts keys `0..many` under the given hashes, and finds exactly them.
+    fn check(hint: usize, many: u64, hash: impl Fn(u64) -> u32) -> IndexWriter {
+        let (mut arena_writer, arena) = Arena::new();
+        let (mut writer, index) = Index::new(hint);
+        let find = |key: u64| {
+            index.find(hash(key), |offset| arena.entry(offset).key() == key.to_le_bytes())
+        };
+        let mut offsets = Vec::new();
+        for key in 0..many {
+            assert_eq!(find(key), None);
+            let offset = push(&mut arena_writer, key);
+            writer.insert(&index, hash(key), offset);
+            offsets.push(offset);
+            if key.is_power_of_two() || key + 1 == many {
+                assert!((0..=key).all(|k| find(k) == Some(offsets[k as usize])));
+            }
+        }
+        assert!(writer.bytes() > 0 && writer.keys() == many as usize);
+        writer
+    }
+
+    fn mix(key: u64) -> u32 {
+        (key.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 29) as u32
+    }
+
+    #[test]
+    fn splits_lose_nothing() {
+        let many = if cfg!(miri) { 200 } else { 20_000 };
+        let grown = check(0, many, mix);
+        assert!(cfg!(miri) || grown.segments > 300);
+        let hinted = check(many as usize * 8, many, mix);
+        assert!(hinted.bytes() < grown.bytes() * 2);
+    }
+
+    #[test]
+    fn alike_hashes_make_lists_not_directories() {
+        let many = if cfg!(miri) { 100 } else { 3000 };
+        for same in [0, 7 << 20, u32::MAX] {
+            let writer = check(0, many, |_| same);
+            assert!(writer.bytes() < 2 << 20, "{}", writer.bytes());
+            check(0, many, |key| same ^ (key as u32 & 3));
+            check(0, many, |key| same ^ (key as u32 & 3) << 30);
+        }
+    }
+
+    quickcheck! {
+        fn any_hashes(hashes: Vec<u32>, mask: u8) -> bool {
+            if !hashes.is_empty() {
+                let hash = |key: u64| {
+                    hashes[key as usize % hashes.len()] & (u32::MAX << (mask % 32))
+                };
+                check(0, hashes.len() as u64 * 3, hash);
+            }
+            true
+        }
+    }
+}
