@@ -8,5 +8,7 @@
 //! [`set::VersionSet::install`] under the versions mutex.
 
 pub mod edit;
+pub mod levels;
 pub mod meta;
 pub mod names;
+pub mod state;
