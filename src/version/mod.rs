@@ -7,8 +7,15 @@
 //! A change is [`manifest::ManifestWriter::append`] under the manifest mutex and, still holding it,
 //! [`set::VersionSet::install`] under the versions mutex.
 
+pub mod current;
 pub mod edit;
+pub mod file;
+pub mod level_iter;
 pub mod levels;
+pub mod manifest;
 pub mod meta;
 pub mod names;
+pub mod set;
 pub mod state;
+#[allow(clippy::module_inception)]
+pub mod version;

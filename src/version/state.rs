@@ -2,15 +2,18 @@
 //! changing a running database are the same [`State::plan`] and [`State::commit`].
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 
 use crate::base::error::{Error, Result};
 use crate::base::id::{FamilyId, FileNumber};
 use crate::base::key::SeqNo;
 use crate::base::limits::{FAMILIES_MAX, NAME_BYTES_MAX};
 use crate::base::sync::Arc;
+use crate::fs::Listed;
 use crate::version::edit::{CleanMarker, FamilyEdit, FamilyRecord, VersionEdit};
 use crate::version::levels::{self, Levels};
 use crate::version::meta::FileMeta;
+use crate::version::names::FileName;
 
 /// A snapshot's record is closed when its files' descriptions have about this many bytes.
 const RECORD_BYTES: usize = 1 << 20;
@@ -75,7 +78,7 @@ impl State {
     /// `Corruption` with what does not fit.
     pub fn plan(&self, edit: &VersionEdit) -> Result<Plan> {
         let mut plan = Plan {
-            header: self.header(edit)?,
+            header: self.header.after(edit)?,
             families: BTreeMap::new(),
             gone: Vec::new(),
             fresh: Vec::new(),
@@ -171,14 +174,103 @@ impl State {
         })
     }
 
+    /// Checks, by a listing of the directory, that all live tables are there in full length.
+    ///
+    /// # Errors
+    /// One `Corruption` that lists all that are not.
+    pub fn check_files(&self, dir: &Path, listing: &[Listed]) -> Result<()> {
+        let there: BTreeMap<&str, u64> =
+            listing.iter().map(|listed| (listed.name.as_str(), listed.len)).collect();
+        let mut faults = Vec::new();
+        let mut first = None;
+        for (_, _, file) in self.tables() {
+            let name = FileName::Table(file.number).to_string();
+            let fault = match there.get(name.as_str()) {
+                Some(&len) if len == file.len => continue,
+                Some(&len) => format!("{name} has {len} bytes, not {}", file.len),
+                None => format!("{name} is missing"),
+            };
+            let len = there.get(name.as_str()).copied().unwrap_or(0);
+            first.get_or_insert((dir.join(name), len.min(file.len)));
+            faults.push(fault);
+        }
+        match first {
+            None => Ok(()),
+            Some((path, offset)) => {
+                Err(Error::corruption(faults.join("; ")).at(offset).in_file(&path))
+            }
+        }
+    }
+
+    /// Names in the directory that nothing needs any more: ours, of an earlier epoch, and not live.
+    /// Logs only when they are older than the log start. Files of this epoch are somebody's work, and
+    /// names that are not ours are left alone.
+    pub fn obsolete_files(&self, listing: &[Listed]) -> Vec<String> {
+        let obsolete = |listed: &&Listed| {
+            let Some(name) = FileName::parse(&listed.name) else { return false };
+            let earlier = name.number().is_some_and(|n| n.epoch() < self.header.epoch);
+            earlier
+                && match name {
+                    FileName::Table(number) => !self.tables.contains(&number),
+                    FileName::Log(number) => self.header.log_start.is_some_and(|s| number < s),
+                    FileName::Manifest(_) | FileName::CurrentTemporary(_) => true,
+                    FileName::Current => false,
+                }
+        };
+        listing.iter().filter(obsolete).map(|listed| listed.name.clone()).collect()
+    }
+
     /// Is this the number of a live table?
     pub fn has_table(&self, number: FileNumber) -> bool {
         self.tables.contains(&number)
     }
 
-    /// The header after the edit.
-    fn header(&self, edit: &VersionEdit) -> Result<Header> {
-        let mut header = self.header.clone();
+    fn plan_created(&self, edit: &VersionEdit, plan: &mut Plan) -> Result<()> {
+        if edit.created.is_empty() {
+            return Ok(());
+        }
+        let dropped = |id: &FamilyId| edit.dropped.contains(id);
+        let there = self.families.iter().filter(|(id, _)| !dropped(id));
+        let mut names: BTreeSet<&str> =
+            there.map(|(_, family)| family.record.name.as_str()).collect();
+        for record in &edit.created {
+            if record.name.is_empty() || record.name.len() > NAME_BYTES_MAX {
+                return Err(Error::corruption("a family's name has 1 to 255 bytes"));
+            }
+            if !names.insert(&record.name) || names.len() > FAMILIES_MAX {
+                let text = format!("family {:?} exists, or there are too many", record.name);
+                return Err(Error::corruption(text));
+            }
+            let family = FamilyState { record: record.clone(), levels: levels::empty() };
+            plan.families.insert(record.id, Some(Arc::new(family)));
+            plan.header.last_seqno = plan.header.last_seqno.max(record.flushed_seqno);
+        }
+        Ok(())
+    }
+
+    /// One number stands for one file in one place, and belongs to an epoch that has begun.
+    fn check_numbers(&self, plan: &Plan) -> Result<()> {
+        let mut fresh = BTreeSet::new();
+        for number in &plan.fresh {
+            if self.tables.contains(number) || !fresh.insert(*number) {
+                return Err(Error::corruption(format!("file number {number} is used twice")));
+            }
+            if number.epoch() > plan.header.epoch {
+                let text = format!("file {number} is of an epoch that has not begun");
+                return Err(Error::corruption(text));
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Header {
+    /// The header after the edit, but for the flushed sequence numbers.
+    ///
+    /// # Errors
+    /// `Corruption` if the edit does not fit.
+    pub(super) fn after(&self, edit: &VersionEdit) -> Result<Header> {
+        let mut header = self.clone();
         if edit.snapshot == (header.epoch > 0) {
             return Err(Error::corruption("a manifest has one snapshot, and begins with it"));
         }
@@ -220,44 +312,6 @@ impl State {
             header.next_family = next;
         }
         Ok(header)
-    }
-
-    fn plan_created(&self, edit: &VersionEdit, plan: &mut Plan) -> Result<()> {
-        if edit.created.is_empty() {
-            return Ok(());
-        }
-        let dropped = |id: &FamilyId| edit.dropped.contains(id);
-        let there = self.families.iter().filter(|(id, _)| !dropped(id));
-        let mut names: BTreeSet<&str> =
-            there.map(|(_, family)| family.record.name.as_str()).collect();
-        for record in &edit.created {
-            if record.name.is_empty() || record.name.len() > NAME_BYTES_MAX {
-                return Err(Error::corruption("a family's name has 1 to 255 bytes"));
-            }
-            if !names.insert(&record.name) || names.len() > FAMILIES_MAX {
-                let text = format!("family {:?} exists, or there are too many", record.name);
-                return Err(Error::corruption(text));
-            }
-            let family = FamilyState { record: record.clone(), levels: levels::empty() };
-            plan.families.insert(record.id, Some(Arc::new(family)));
-            plan.header.last_seqno = plan.header.last_seqno.max(record.flushed_seqno);
-        }
-        Ok(())
-    }
-
-    /// One number stands for one file in one place, and belongs to an epoch that has begun.
-    fn check_numbers(&self, plan: &Plan) -> Result<()> {
-        let mut fresh = BTreeSet::new();
-        for number in &plan.fresh {
-            if self.tables.contains(number) || !fresh.insert(*number) {
-                return Err(Error::corruption(format!("file number {number} is used twice")));
-            }
-            if number.epoch() > plan.header.epoch {
-                let text = format!("file {number} is of an epoch that has not begun");
-                return Err(Error::corruption(text));
-            }
-        }
-        Ok(())
     }
 }
 

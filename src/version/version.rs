@@ -1,0 +1,224 @@
+//! The live files of one family at one moment: what a reader pins, and how it asks them.
+
+use crate::base::error::Result;
+use crate::base::key::{KeyRange, SeqNo};
+use crate::base::limits::LEVELS;
+use crate::base::sync::Arc;
+use crate::iter::range_del::RangeTombstones;
+use crate::iter::resolve::{Resolver, Step};
+use crate::version::edit::FamilyEdit;
+use crate::version::file::TableFile;
+use crate::version::level_iter::{ClippedIterator, LevelIterator, VersionIterator};
+use crate::version::levels::{self, Described, Levels};
+use crate::version::meta::FileMeta;
+
+/// An immutable set of files in their levels. Level 0 is newest first; levels 1 and up are sorted
+/// and disjoint.
+#[derive(Debug)]
+pub struct Version {
+    /// The files.
+    pub levels: Levels<TableFile>,
+    bytes: [u64; LEVELS],
+    overlap_depth: usize,
+}
+
+impl Version {
+    /// A version of these files.
+    pub(super) fn new(levels: Levels<TableFile>) -> Version {
+        let bytes = std::array::from_fn(|level| {
+            levels[level].iter().fold(0, |sum, file| file.meta().len.saturating_add(sum))
+        });
+        let overlap_depth = overlap_depth(&levels[0]);
+        Version { levels, bytes, overlap_depth }
+    }
+
+    /// The version after `edit`, and the files that are gone. `make` makes handles of new files.
+    pub(super) fn edited(
+        &self,
+        edit: &FamilyEdit,
+        make: impl FnMut(&Arc<FileMeta>) -> Arc<TableFile>,
+    ) -> Result<(Version, Vec<Arc<TableFile>>)> {
+        let (levels, gone) = levels::edited(&self.levels, edit, make)?;
+        Ok((Version::new(levels), gone))
+    }
+
+    /// Checks the order of all levels (I2, I3). Linear in the files, quadratic in level 0's.
+    ///
+    /// # Errors
+    /// `Corruption` naming two files that stand against it.
+    pub fn check(&self) -> Result<()> {
+        (0..LEVELS).try_for_each(|level| levels::check(level, &self.levels[level]))
+    }
+
+    /// The last source of a point read: asks the files that may hold `key`, newest first, until
+    /// `resolver`, which was reset to `at` and has seen all newer sources, knows.
+    ///
+    /// Answers [`Step::Value`] after `found` was lent the value, [`Step::Absent`], or
+    /// [`Step::Merge`]: the resolver has the operands. Never [`Step::More`]. Allocates nothing but
+    /// what the resolver keeps.
+    ///
+    /// # Errors
+    /// Those of opening and reading tables.
+    pub fn get(
+        &self,
+        key: &[u8],
+        at: SeqNo,
+        resolver: &mut Resolver,
+        found: &mut dyn FnMut(&[u8]),
+    ) -> Result<Step> {
+        debug_assert_eq!(at, resolver.at());
+        for file in self.levels[0].iter().filter(|file| file.meta().bounds.contains(key)) {
+            let step = get_in(file, key, at, resolver, found)?;
+            if step != Step::More {
+                return Ok(step);
+            }
+        }
+        for level in &self.levels[1..] {
+            if let Some(file) = levels::find(level, key) {
+                let step = get_in(file, key, at, resolver, found)?;
+                if step != Step::More {
+                    return Ok(step);
+                }
+            }
+        }
+        Ok(resolver.end())
+    }
+
+    /// Appends one cursor for each source that overlaps `range`: a file of level 0 each, newest
+    /// first, then levels. They show nothing outside the files' bounds, but much outside `range`,
+    /// where they are incomplete. Opens nothing.
+    pub fn iterators(&self, range: &KeyRange, out: &mut Vec<VersionIterator>, fill_cache: bool) {
+        for file in self.levels[0].iter().filter(|file| file.meta().bounds.overlaps(range)) {
+            let cursor = ClippedIterator::new(Arc::clone(file), fill_cache);
+            out.push(VersionIterator::Table(cursor));
+        }
+        for level in &self.levels[1..] {
+            let places = levels::overlapping(level, range);
+            if !places.is_empty() {
+                let cursor = LevelIterator::new(Arc::clone(level), places, fill_cache);
+                out.push(VersionIterator::Level(cursor));
+            }
+        }
+    }
+
+    /// The range tombstones of all files that overlap `range`, each file's cut to its bounds. Opens
+    /// only files that have some.
+    ///
+    /// # Errors
+    /// Those of opening tables.
+    pub fn range_tombstones(&self, range: &KeyRange) -> Result<Vec<Arc<RangeTombstones>>> {
+        let mut found = Vec::new();
+        for (level, _) in self.levels.iter().enumerate() {
+            for file in self.overlapping_files(level, range) {
+                let all = clipped_tombstones(file)?;
+                if !all.is_empty() {
+                    found.push(all);
+                }
+            }
+        }
+        Ok(found)
+    }
+
+    /// Most files of level 0 that one key can lie in: what a point read costs there.
+    pub fn overlap_depth_l0(&self) -> usize {
+        self.overlap_depth
+    }
+
+    /// Bytes of a level's files, clipped or not.
+    pub fn bytes(&self, level: usize) -> u64 {
+        self.bytes[level]
+    }
+
+    /// All files with their levels, level 0 first.
+    pub fn files(&self) -> impl Iterator<Item = (usize, &Arc<TableFile>)> {
+        let levels = self.levels.iter().enumerate();
+        levels.flat_map(|(level, files)| files.iter().map(move |file| (level, file)))
+    }
+
+    /// The files of a level that overlap `range`, in the level's order.
+    pub fn overlapping(&self, level: usize, range: &KeyRange) -> Vec<Arc<TableFile>> {
+        self.overlapping_files(level, range).cloned().collect()
+    }
+
+    fn overlapping_files(
+        &self,
+        level: usize,
+        range: &KeyRange,
+    ) -> impl Iterator<Item = &Arc<TableFile>> {
+        let files = &self.levels[level];
+        let places = if level == 0 { 0..files.len() } else { levels::overlapping(files, range) };
+        files[places].iter().filter(move |file| file.meta().bounds.overlaps(range))
+    }
+
+    /// About how many bytes of the files hold keys of `range`. Opens the files that lie across its
+    /// ends, and clipped ones.
+    ///
+    /// # Errors
+    /// Those of opening tables.
+    pub fn approximate_size(&self, range: &KeyRange) -> Result<u64> {
+        let mut sum = 0u64;
+        for (level, _) in self.levels.iter().enumerate() {
+            for file in self.overlapping_files(level, range) {
+                let meta = file.meta();
+                let bytes = if range.covers(&meta.bounds) && !meta.clipped {
+                    meta.len
+                } else {
+                    let part = range.intersect(&meta.bounds);
+                    let table = file.table()?;
+                    let end = part.end.as_deref().map(|end| table.approximate_offset(end));
+                    let start = table.approximate_offset(&part.start);
+                    end.unwrap_or(meta.len).saturating_sub(start)
+                };
+                sum = sum.saturating_add(bytes);
+            }
+        }
+        Ok(sum)
+    }
+}
+
+/// The range tombstones of a file, cut to its bounds.
+///
+/// # Errors
+/// Those of opening the table.
+pub fn clipped_tombstones(file: &TableFile) -> Result<Arc<RangeTombstones>> {
+    let meta = file.meta();
+    if meta.range_deletes == 0 {
+        return Ok(RangeTombstones::empty());
+    }
+    let all = file.table()?.range_tombstones();
+    Ok(if meta.clipped { Arc::new(all.clip(&meta.bounds)) } else { Arc::clone(all) })
+}
+
+/// Asks one file whose bounds contain `key`.
+fn get_in(
+    file: &TableFile,
+    key: &[u8],
+    at: SeqNo,
+    resolver: &mut Resolver,
+    found: &mut dyn FnMut(&[u8]),
+) -> Result<Step> {
+    let meta = file.meta();
+    // Too new to be seen, or below a range tombstone that covers the key: nothing to add.
+    if meta.seqno_min > at || meta.seqno_max < resolver.covered() {
+        return Ok(Step::More);
+    }
+    let table = file.table()?;
+    if meta.range_deletes > 0 {
+        resolver.cover(table.range_tombstones().cover(key, at));
+    }
+    let mut step = Step::More;
+    table.get(key, at, &mut |seqno, kind, value| {
+        step = resolver.push(seqno, kind, value);
+        if step == Step::Value {
+            found(value);
+        }
+        step == Step::More
+    })?;
+    Ok(step)
+}
+
+/// The depth is greatest at some file's first key.
+fn overlap_depth(files: &[Arc<TableFile>]) -> usize {
+    let depth_at = |key: &[u8]| files.iter().filter(|f| f.meta().bounds.contains(key)).count();
+    files.iter().map(|file| depth_at(&file.meta().bounds.start)).max().unwrap_or(0)
+}
