@@ -1,1 +1,3 @@
 //! One binary of integration tests, against the public interface.
+
+mod layering;
