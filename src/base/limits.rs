@@ -17,5 +17,7 @@ pub const NAME_BYTES_MAX: usize = 255;
 pub const LEVELS: usize = 7;
 /// No single allocation while decoding foreign bytes exceeds this, unless the value limit was raised.
 pub const DECODE_BYTES_MAX: usize = 64 << 20;
+/// Largest envelope of a checkpoint in bytes: it is read and checked as a whole.
+pub const ENVELOPE_BYTES_MAX: usize = 256 << 20;
 /// Largest number of key groups (Flink's upper bound of the maximum parallelism).
 pub const KEY_GROUPS_MAX: u32 = 1 << 15;
