@@ -354,7 +354,9 @@ mod tests {
         }
     }
 
+    /// As (max parallelism, parallelism, the first ranges, the last one if some are left out).
     #[rustfmt::skip]
+    #[allow(clippy::type_complexity)]
     #[test]
     fn ranges_are_flinks() {
         let rows: &[(u32, u32, &[(u16, u16)], Option<(u16, u16)>)] = &[

@@ -6,6 +6,7 @@
 //! Such sequences are joined by writing one behind the other, so appending is a merge that reads
 //! nothing. A list without elements has no value at all: whoever clears a list deletes its key.
 
+use crate::MergeOperator;
 use crate::base::coding::Decoder;
 use crate::base::coding::put_prefixed;
 use crate::base::error::Result;
@@ -70,17 +71,29 @@ pub struct ListAppend;
 /// The operator's name in the manifest.
 pub const LIST_APPEND: &str = "alluvium.list-append";
 
-impl ListAppend {
-    fn join(base: Option<&[u8]>, operands: &[&[u8]], out: &mut Vec<u8>) {
+impl MergeOperator for ListAppend {
+    fn name(&self) -> &str {
+        LIST_APPEND
+    }
+
+    fn merge(
+        &self,
+        _key: &[u8],
+        base: Option<&[u8]>,
+        operands: &[&[u8]],
+        out: &mut Vec<u8>,
+    ) -> Result<()> {
         let parts = || base.into_iter().chain(operands.iter().copied());
         out.reserve(parts().map(<[u8]>::len).sum());
         parts().for_each(|part| out.extend_from_slice(part));
+        Ok(())
     }
 
-    fn join_if_small(older: &[u8], newer: &[u8], out: &mut Vec<u8>) -> bool {
+    fn combine(&self, _key: &[u8], older: &[u8], newer: &[u8], out: &mut Vec<u8>) -> bool {
         let small = older.len() + newer.len() <= COMBINE_BYTES_MAX;
         if small {
-            ListAppend::join(Some(older), &[newer], out);
+            out.extend_from_slice(older);
+            out.extend_from_slice(newer);
         }
         small
     }
@@ -109,23 +122,23 @@ mod tests {
             let operands: Vec<_> = more.iter().map(|elements| list(elements)).collect();
             let operands: Vec<&[u8]> = operands.iter().map(Vec::as_slice).collect();
             let mut out = Vec::new();
-            ListAppend::join(base.as_deref(), &operands, &mut out);
+            ListAppend.merge(b"k", base.as_deref(), &operands, &mut out).unwrap();
             let parts = base.as_deref().into_iter().chain(operands.iter().copied());
             read([&out[..]]).unwrap() == want && read(parts).unwrap() == want
         }
 
         fn combining_first_changes_nothing(a: Vec<u8>, b: Vec<u8>, c: Vec<u8>) -> bool {
             let (mut at_once, mut bc, mut later) = (Vec::new(), Vec::new(), Vec::new());
-            ListAppend::join(Some(&a), &[&b, &c], &mut at_once);
-            let combined = ListAppend::join_if_small(&b, &c, &mut bc);
-            ListAppend::join(Some(&a), &[&bc], &mut later);
+            ListAppend.merge(b"k", Some(&a), &[&b, &c], &mut at_once).unwrap();
+            let combined = ListAppend.combine(b"k", &b, &c, &mut bc);
+            ListAppend.merge(b"k", Some(&a), &[&bc], &mut later).unwrap();
             combined && at_once == later
         }
 
         fn reading_anything_ends(parts: Vec<Vec<u8>>) -> bool {
             let mut errors = 0;
             let mut elements = Elements::new(parts.iter().map(Vec::as_slice));
-            while let Some(element) = elements.next() {
+            for element in elements.by_ref() {
                 assert_eq!(errors, 0, "an element after an error");
                 errors += usize::from(element.is_err());
             }
@@ -141,9 +154,9 @@ mod tests {
     #[test]
     fn large_operands_are_not_combined() {
         let (half, mut out) = (vec![0; COMBINE_BYTES_MAX / 2], Vec::new());
-        assert!(!ListAppend::join_if_small(&half, &[&half[..], &[0]].concat(), &mut out));
+        assert!(!ListAppend.combine(b"k", &half, &[&half[..], &[0]].concat(), &mut out));
         assert!(out.is_empty());
-        assert!(ListAppend::join_if_small(&half, &half, &mut out));
+        assert!(ListAppend.combine(b"k", &half, &half, &mut out));
     }
 
     #[test]
