@@ -1,3 +1,407 @@
-//! stub
-/// A parsed block.
-pub struct Block;
+//! Entry blocks, unpacked: checked once when they come from the disk, then searched and walked.
+//!
+//! [`Block::parse`] proves that every entry decodes, that keys strictly ascend, that shared prefixes
+//! are as long as they can be and that the restarts are entries which share nothing. What follows may
+//! rely on this for its answers, but not for its safety: every step checks its bounds again, since a
+//! mapped file can change under a running process.
+
+use std::cmp::Ordering;
+
+use crate::base::bytes::Bytes;
+use crate::base::coding::read_varint;
+use crate::base::error::{Error, Result};
+use crate::base::key::{InternalKey, SeqNo, TRAILER_BYTES, ValueKind};
+use crate::base::limits::KEY_BYTES_MAX;
+use crate::table::block_builder::shared_prefix;
+
+/// What the entries of a block are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Content {
+    /// Versions of keys.
+    Data,
+    /// Separators and handles.
+    Index,
+    /// Range tombstones.
+    RangeTombstones,
+}
+
+impl Content {
+    fn allows(self, kind: ValueKind) -> bool {
+        match self {
+            Content::Data => kind != ValueKind::RangeDelete,
+            Content::Index => true,
+            Content::RangeTombstones => kind == ValueKind::RangeDelete,
+        }
+    }
+}
+
+/// An entry block in memory, sound.
+#[derive(Debug)]
+pub struct Block {
+    bytes: Bytes,
+    entries_len: usize,
+    restarts: usize,
+    offset: u64,
+}
+
+/// Where the parts of one entry are.
+#[derive(Clone, Copy)]
+struct Entry {
+    shared: usize,
+    tail: usize,
+    trailer: usize,
+    value: usize,
+    next: usize,
+}
+
+/// The entry at `at`; `None` if there is none that ends within `entries`.
+#[inline]
+fn entry_at(entries: &[u8], at: usize) -> Option<Entry> {
+    let (shared, unshared, value_len, head) = match entries.get(at..)? {
+        [a, b, c, ..] if (a | b | c) < 0x80 => (*a as usize, *b as usize, *c as usize, 3),
+        rest => long_head(rest)?,
+    };
+    let tail = at + head;
+    let trailer = tail.checked_add(unshared)?;
+    let value = trailer.checked_add(TRAILER_BYTES)?;
+    let next = value.checked_add(value_len)?;
+    (next <= entries.len()).then_some(Entry { shared, tail, trailer, value, next })
+}
+
+fn long_head(rest: &[u8]) -> Option<(usize, usize, usize, usize)> {
+    let (shared, a) = read_varint(rest)?;
+    let (unshared, b) = read_varint(&rest[a..])?;
+    let (value_len, c) = read_varint(&rest[a + b..])?;
+    let size = |n: u64| usize::try_from(n).ok();
+    Some((size(shared)?, size(unshared)?, size(value_len)?, a + b + c))
+}
+
+#[inline]
+fn trailer_of(entries: &[u8], entry: Entry) -> u64 {
+    let bytes = entries[entry.trailer..entry.value].first_chunk::<TRAILER_BYTES>();
+    u64::from_le_bytes(*bytes.expect("an entry's trailer has 8 bytes"))
+}
+
+/// Order of internal keys: user key ascending, trailer descending.
+#[inline]
+pub fn compare(a_key: &[u8], a_trailer: u64, b_key: &[u8], b_trailer: u64) -> Ordering {
+    a_key.cmp(b_key).then_with(|| b_trailer.cmp(&a_trailer))
+}
+
+impl Block {
+    /// Takes the unpacked block that stands at `offset` of its file, and checks all of it: about 5 ns
+    /// an entry. Does not copy.
+    ///
+    /// # Errors
+    /// `Corruption` at `offset`, since the bytes need not be those of the file.
+    pub fn parse(bytes: Bytes, offset: u64, content: Content) -> Result<Block> {
+        let wrong = |text: &str| Error::corruption(text).at(offset);
+        let Some((rest, count)) = bytes.split_last_chunk::<4>() else {
+            return Err(wrong("block too short for its restart count"));
+        };
+        let restarts = u32::from_le_bytes(*count) as usize;
+        let entries_len = restarts.checked_mul(4).and_then(|len| rest.len().checked_sub(len));
+        let Some(entries_len) = entries_len else {
+            return Err(wrong("block too short for its restarts"));
+        };
+        let block = Block { bytes, entries_len, restarts, offset };
+        block.check(content)?;
+        Ok(block)
+    }
+
+    fn check(&self, content: Content) -> Result<()> {
+        let entries = self.entries();
+        let mut key: Vec<u8> = Vec::new();
+        let mut last_trailer = 0;
+        let (mut at, mut restart) = (0, 0);
+        while at < entries.len() {
+            let entry = entry_at(entries, at).ok_or_else(|| self.wrong("entry cut short"))?;
+            let trailer = trailer_of(entries, entry);
+            let tail = &entries[entry.tail..entry.trailer];
+            let ascends = if restart < self.restarts && self.restart(restart)? == at {
+                restart += 1;
+                let order = compare(&key, last_trailer, tail, trailer);
+                entry.shared == 0 && (at == 0 || order == Ordering::Less)
+            } else if entry.shared == key.len() && at > 0 {
+                !tail.is_empty() || trailer < last_trailer
+            } else {
+                // The first byte that is not shared must be greater: this says that keys ascend and
+                // that no more could have been shared, which searching relies on.
+                at > 0
+                    && entry.shared < key.len()
+                    && tail.first().is_some_and(|&first| first > key[entry.shared])
+            };
+            let kind = InternalKey::unpack(trailer).map(|(_, kind)| kind);
+            if !ascends || !kind.is_some_and(|kind| content.allows(kind)) {
+                return Err(self.wrong("entry out of order or of no known kind"));
+            }
+            key.truncate(entry.shared);
+            key.extend_from_slice(tail);
+            if key.len() > KEY_BYTES_MAX {
+                return Err(self.wrong("key too long"));
+            }
+            last_trailer = trailer;
+            at = entry.next;
+        }
+        if restart != self.restarts {
+            return Err(self.wrong("a restart is no entry"));
+        }
+        Ok(())
+    }
+
+    #[cold]
+    fn wrong(&self, text: &str) -> Error {
+        Error::corruption(text).at(self.offset)
+    }
+
+    #[inline]
+    fn entries(&self) -> &[u8] {
+        &self.bytes[..self.entries_len]
+    }
+
+    fn restart(&self, i: usize) -> Result<usize> {
+        match self.bytes[self.entries_len + 4 * i..].first_chunk::<4>() {
+            Some(bytes) => Ok(u32::from_le_bytes(*bytes) as usize),
+            None => Err(self.wrong("restart out of bounds")),
+        }
+    }
+
+    /// Has it no entry?
+    pub fn is_empty(&self) -> bool {
+        self.entries_len == 0
+    }
+
+    /// Bytes in memory.
+    pub fn memory_bytes(&self) -> usize {
+        self.bytes.len() + size_of::<Block>()
+    }
+
+    /// The number of restarts whose entries fulfil `holds`, which must be a prefix of them.
+    #[inline]
+    fn partition_restarts(&self, holds: impl Fn(&[u8], u64) -> bool) -> Result<usize> {
+        let entries = self.entries();
+        let (mut low, mut high) = (0, self.restarts);
+        while low < high {
+            let middle = low + (high - low) / 2;
+            let entry = entry_at(entries, self.restart(middle)?);
+            let entry = entry.ok_or_else(|| self.wrong("entry cut short"))?;
+            if holds(&entries[entry.tail..entry.trailer], trailer_of(entries, entry)) {
+                low = middle + 1;
+            } else {
+                high = middle;
+            }
+        }
+        Ok(low)
+    }
+
+    /// The offset of the last restart before the place of `key` and `trailer`, or of the first.
+    #[inline]
+    fn restart_before(&self, key: &[u8], trailer: u64) -> Result<usize> {
+        let less = |k: &[u8], t: u64| compare(k, t, key, trailer) == Ordering::Less;
+        match self.partition_restarts(less)? {
+            _ if self.restarts == 0 => Ok(self.entries_len),
+            n => self.restart(n.saturating_sub(1)),
+        }
+    }
+
+    /// Lends the versions of `key` at or below `at`, newest first, until `visit` says `false`.
+    /// Returns `true` if the block ended among versions of `key`, so that the next may have more.
+    ///
+    /// No key is rebuilt: it is enough to know how many bytes the entry before has in common with
+    /// `key`. An entry that shares more with it is below `key` for the same reason, one that shares
+    /// less is above.
+    pub fn get(
+        &self,
+        key: &[u8],
+        at: SeqNo,
+        visit: &mut dyn FnMut(SeqNo, ValueKind, &[u8]) -> bool,
+    ) -> Result<bool> {
+        let entries = self.entries();
+        let mut next = self.restart_before(key, InternalKey::seek(key, at).trailer())?;
+        let mut matched = 0;
+        let mut found = false;
+        while next < entries.len() {
+            let entry = entry_at(entries, next).ok_or_else(|| self.wrong("entry cut short"))?;
+            next = entry.next;
+            let tail = &entries[entry.tail..entry.trailer];
+            if found && entry.shared == key.len() && tail.is_empty() {
+                // Another version of the same key.
+            } else if found && entry.shared > 0 {
+                return Ok(false);
+            } else if entry.shared > matched {
+                continue;
+            } else if entry.shared > 0 && entry.shared < matched {
+                return Ok(false);
+            } else {
+                let rest = &key[entry.shared..];
+                let same = shared_prefix(tail, rest);
+                found = match (tail.get(same), rest.get(same)) {
+                    (None, None) => true,
+                    (None, Some(_)) => false,
+                    (Some(a), Some(b)) if a < b => false,
+                    _ => return Ok(false),
+                };
+                matched = entry.shared + same;
+            }
+            if found {
+                let unpacked = InternalKey::unpack(trailer_of(entries, entry));
+                let (seqno, kind) = unpacked.ok_or_else(|| self.wrong("no known kind"))?;
+                if seqno <= at && !visit(seqno, kind, &entries[entry.value..entry.next]) {
+                    return Ok(false);
+                }
+            }
+        }
+        Ok(found)
+    }
+}
+
+/// What [`BlockCursor::before`] found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Before {
+    /// No entry of this block has a smaller user key.
+    Nothing,
+    /// The cursor stands on the newest version of the preceding user key.
+    Newest,
+    /// The cursor stands on a version of the preceding user key; newer ones may lie further ahead, in
+    /// this block or an earlier one.
+    Unsure,
+}
+
+/// A place in a block. The block itself is handed in with every call, always the same until the next
+/// `first`, `seek` or `before`. The key is rebuilt in one buffer that is used again and again.
+#[derive(Debug)]
+pub struct BlockCursor {
+    key: Vec<u8>,
+    seqno: SeqNo,
+    kind: ValueKind,
+    value: (usize, usize),
+    next: usize,
+    on_entry: bool,
+}
+
+impl BlockCursor {
+    /// A cursor that stands nowhere.
+    pub fn new() -> BlockCursor {
+        BlockCursor {
+            key: Vec::new(),
+            seqno: 0,
+            kind: ValueKind::Delete,
+            value: (0, 0),
+            next: 0,
+            on_entry: false,
+        }
+    }
+
+    /// Leaves the block.
+    pub fn clear(&mut self) {
+        self.on_entry = false;
+    }
+
+    /// The entry under the cursor.
+    #[inline]
+    pub fn entry<'a>(&'a self, block: &'a Block) -> Option<(InternalKey<'a>, &'a [u8])> {
+        if !self.on_entry {
+            return None;
+        }
+        let key = InternalKey { user_key: &self.key, seqno: self.seqno, kind: self.kind };
+        Some((key, &block.bytes[self.value.0..self.value.1]))
+    }
+
+    /// To the next entry; `false` at the end of the block.
+    #[inline]
+    pub fn next(&mut self, block: &Block) -> Result<bool> {
+        self.on_entry = false;
+        let entries = block.entries();
+        if self.next >= entries.len() {
+            return Ok(false);
+        }
+        let entry = entry_at(entries, self.next).filter(|entry| entry.shared <= self.key.len());
+        let entry = entry.ok_or_else(|| block.wrong("entry cut short"))?;
+        let unpacked = InternalKey::unpack(trailer_of(entries, entry));
+        (self.seqno, self.kind) = unpacked.ok_or_else(|| block.wrong("no known kind"))?;
+        self.key.truncate(entry.shared);
+        self.key.extend_from_slice(&entries[entry.tail..entry.trailer]);
+        self.value = (entry.value, entry.next);
+        self.next = entry.next;
+        self.on_entry = true;
+        Ok(true)
+    }
+
+    fn restart_at(&mut self, offset: usize) {
+        self.key.clear();
+        self.next = offset;
+        self.on_entry = false;
+    }
+
+    /// To the first entry; `false` if there is none.
+    pub fn first(&mut self, block: &Block) -> Result<bool> {
+        self.restart_at(0);
+        self.next(block)
+    }
+
+    /// To the first entry at or after `target`; `false` if there is none.
+    pub fn seek(&mut self, block: &Block, target: InternalKey<'_>) -> Result<bool> {
+        let trailer = target.trailer();
+        self.restart_at(block.restart_before(target.user_key, trailer)?);
+        while self.next(block)? {
+            let here = self.seqno << 8 | self.kind as u64;
+            if compare(&self.key, here, target.user_key, trailer) != Ordering::Less {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// To the newest version, as far as this block shows it, of the greatest user key below `key`
+    /// (`None`: of the greatest user key).
+    pub fn before(&mut self, block: &Block, key: Option<&[u8]>) -> Result<Before> {
+        let below = |k: &[u8]| key.is_none_or(|key| k < key);
+        let restarts = block.partition_restarts(|k, _| below(k))?;
+        self.on_entry = false;
+        let Some(restart) = restarts.checked_sub(1) else { return Ok(Before::Nothing) };
+        // The last entry below `key` is in the stretch of this restart. Walk it, remembering where the
+        // run of versions of the current user key began.
+        let head = block.restart(restart)?;
+        self.restart_at(head);
+        let entries = block.entries();
+        let (mut at, mut run, mut run_key_len) = (head, head, 0);
+        while at < entries.len() {
+            let entry = entry_at(entries, at).filter(|entry| entry.shared <= self.key.len());
+            let entry = entry.ok_or_else(|| block.wrong("entry cut short"))?;
+            let tail = &entries[entry.tail..entry.trailer];
+            let same = entry.shared == run_key_len && tail.is_empty() && at > head;
+            if !same {
+                if at > head && !self.is_below(entry.shared, tail, key) {
+                    break;
+                }
+                self.key.truncate(entry.shared);
+                self.key.extend_from_slice(tail);
+                (run, run_key_len) = (at, self.key.len());
+            }
+            at = entry.next;
+        }
+        let entry = entry_at(entries, run).ok_or_else(|| block.wrong("entry cut short"))?;
+        let unpacked = InternalKey::unpack(trailer_of(entries, entry));
+        (self.seqno, self.kind) = unpacked.ok_or_else(|| block.wrong("no known kind"))?;
+        self.value = (entry.value, entry.next);
+        self.next = entry.next;
+        self.on_entry = true;
+        Ok(if run > head { Before::Newest } else { Before::Unsure })
+    }
+
+    /// Is the key that has `shared` bytes of the current key, then `tail`, below `key`?
+    fn is_below(&self, shared: usize, tail: &[u8], key: Option<&[u8]>) -> bool {
+        let Some(key) = key else { return true };
+        let front = &self.key[..shared];
+        match key.split_at_checked(shared) {
+            Some((key_front, key_tail)) => (front, tail) < (key_front, key_tail),
+            None => front < key,
+        }
+    }
+}
+
+impl Default for BlockCursor {
+    fn default() -> BlockCursor {
+        BlockCursor::new()
+    }
+}

@@ -1,1 +1,261 @@
-//! stub
+//! The index in memory: one flat row of separators, parsed once.
+//!
+//! Separator `i` is at or above every entry of block `i` and below every entry of block `i + 1`. What
+//! all separators begin with is kept once; the next eight bytes of each are a number in a row of its
+//! own, so that a search touches few cache lines and compares whole keys only to break ties.
+
+use std::cmp::Ordering;
+
+use crate::base::coding::{Decoder, put_field, put_varint};
+use crate::base::error::{Error, Result};
+use crate::base::key::InternalKey;
+use crate::base::limits::DECODE_BYTES_MAX;
+use crate::table::block::{Block, BlockCursor, compare};
+use crate::table::block_builder::shared_prefix;
+use crate::table::format::BlockHandle;
+use crate::table::properties::{put_timestamps, read_timestamps};
+
+const TAG_TIMESTAMPS: u32 = 1;
+
+/// Most bytes of separators of a table whose file has this length: an index is stored packed and with
+/// shared prefixes, so that a small hostile one could unfold to anything.
+pub fn separator_bytes_max(file_len: u64) -> u64 {
+    file_len.saturating_mul(4).max(DECODE_BYTES_MAX as u64)
+}
+
+/// Appends the value of an index entry: where its block is, and its timestamps.
+pub fn put_index_value(out: &mut Vec<u8>, handle: BlockHandle, timestamps: Option<(i64, i64)>) {
+    put_varint(out, handle.offset);
+    put_varint(out, u64::from(handle.len));
+    if let Some((min, max)) = timestamps {
+        let mut payload = Vec::with_capacity(16);
+        put_timestamps(&mut payload, min, max);
+        put_field(out, TAG_TIMESTAMPS, false, &payload);
+    }
+}
+
+fn read_index_value(value: &[u8]) -> Result<(BlockHandle, Option<(i64, i64)>)> {
+    let mut d = Decoder::new(value);
+    let handle = BlockHandle { offset: d.varint()?, len: d.varint32()? };
+    let mut timestamps = None;
+    while !d.is_empty() {
+        let before = d.clone();
+        let (tag, must_understand, mut payload) = d.field()?;
+        if tag == TAG_TIMESTAMPS {
+            timestamps = Some(read_timestamps(&mut payload)?);
+            payload.finish()?;
+        } else if must_understand {
+            let text = format!("index field {tag} is not known and must be understood");
+            return Err(Error::unsupported(text).at(before.offset()));
+        }
+    }
+    Ok((handle, timestamps))
+}
+
+/// A short user key `s` with `last <= s < next`, in `out`.
+pub fn shortest_separator(last: &[u8], next: &[u8], out: &mut Vec<u8>) {
+    debug_assert!(last < next);
+    out.clear();
+    let shared = shared_prefix(last, next);
+    match (last.get(shared), next.get(shared)) {
+        (Some(_), Some(_)) if next.len() > shared + 1 => out.extend_from_slice(&next[..=shared]),
+        (Some(&a), Some(&b)) if a + 1 < b => {
+            out.extend_from_slice(&last[..shared]);
+            out.push(a + 1);
+        }
+        _ => out.extend_from_slice(last),
+    }
+}
+
+/// The separators and handles of a table's data blocks.
+#[derive(Default)]
+pub struct Index {
+    prefix: Vec<u8>,
+    heads: Vec<u64>,
+    tails: Vec<u8>,
+    tail_ends: Vec<usize>,
+    trailers: Vec<u64>,
+    handles: Vec<BlockHandle>,
+    timestamps: Vec<Option<(i64, i64)>>,
+}
+
+impl Index {
+    /// Flattens a sound index block, which stands at `offset` of its file, and checks that the data
+    /// blocks lie side by side from the beginning of the file to `data_end`.
+    pub fn parse(block: &Block, offset: u64, data_end: u64, file_len: u64) -> Result<Index> {
+        let wrong = |text: &str| Error::corruption(text).at(offset);
+        let mut index = Index { prefix: common_prefix(block)?, ..Index::default() };
+        let mut next = 0;
+        let mut cursor = BlockCursor::new();
+        let mut more = cursor.first(block)?;
+        while let Some((key, value)) = cursor.entry(block).filter(|_| more) {
+            let (handle, timestamps) = read_index_value(value)
+                .map_err(|e| Error::new(e.kind(), format!("index entry: {e}")).at(offset))?;
+            let end = handle.end().filter(|&end| handle.offset == next && end <= data_end);
+            next = end.ok_or_else(|| wrong("data blocks do not lie side by side"))?;
+            let tail = key.user_key.strip_prefix(index.prefix.as_slice());
+            let tail = tail.ok_or_else(|| wrong("separators out of order"))?;
+            index.push(tail, key.trailer(), handle, timestamps);
+            if index.tails.len() as u64 > separator_bytes_max(file_len) {
+                return Err(wrong("separators unfold to more bytes than allowed"));
+            }
+            more = cursor.next(block)?;
+        }
+        if next != data_end {
+            return Err(wrong("data blocks end too early"));
+        }
+        Ok(index)
+    }
+
+    fn push(&mut self, tail: &[u8], trailer: u64, handle: BlockHandle, ts: Option<(i64, i64)>) {
+        self.heads.push(head(tail));
+        self.tails.extend_from_slice(tail);
+        self.tail_ends.push(self.tails.len());
+        self.trailers.push(trailer);
+        self.handles.push(handle);
+        self.timestamps.push(ts);
+    }
+
+    /// Data blocks.
+    pub fn len(&self) -> usize {
+        self.handles.len()
+    }
+
+    /// Where block `i` is.
+    #[inline]
+    pub fn handle(&self, i: usize) -> BlockHandle {
+        self.handles[i]
+    }
+
+    /// Least and greatest timestamp of block `i`, if all its values have one.
+    pub fn timestamps(&self, i: usize) -> Option<(i64, i64)> {
+        self.timestamps[i]
+    }
+
+    /// Separator `i`: user key in two parts, and trailer.
+    pub fn separator(&self, i: usize) -> (&[u8], &[u8], u64) {
+        (&self.prefix, self.tail(i), self.trailers[i])
+    }
+
+    #[inline]
+    fn tail(&self, i: usize) -> &[u8] {
+        let start = if i == 0 { 0 } else { self.tail_ends[i - 1] };
+        &self.tails[start..self.tail_ends[i]]
+    }
+
+    /// Is the user key of separator `i` this one?
+    #[inline]
+    pub fn separator_is(&self, i: usize, user_key: &[u8]) -> bool {
+        user_key.strip_prefix(self.prefix.as_slice()) == Some(self.tail(i))
+    }
+
+    /// The first block that may hold an entry at or after `target`; the number of blocks if none.
+    #[inline]
+    pub fn seek(&self, target: InternalKey<'_>) -> usize {
+        let front = &target.user_key[..self.prefix.len().min(target.user_key.len())];
+        match front.cmp(&self.prefix) {
+            Ordering::Less => return 0,
+            Ordering::Greater => return self.len(),
+            Ordering::Equal => {}
+        }
+        let tail = &target.user_key[front.len()..];
+        let trailer = target.trailer();
+        let wanted = head(tail);
+        let mut low = self.heads.partition_point(|&head| head < wanted);
+        let mut high = low + self.heads[low..].partition_point(|&head| head == wanted);
+        while low < high {
+            let middle = low + (high - low) / 2;
+            let order = compare(self.tail(middle), self.trailers[middle], tail, trailer);
+            if order == Ordering::Less {
+                low = middle + 1;
+            } else {
+                high = middle;
+            }
+        }
+        low
+    }
+
+    /// Bytes in memory.
+    pub fn memory_bytes(&self) -> usize {
+        let row = size_of::<u64>() * 2
+            + size_of::<usize>()
+            + size_of::<BlockHandle>()
+            + size_of::<Option<(i64, i64)>>();
+        size_of::<Index>() + self.prefix.len() + self.tails.len() + self.len() * row
+    }
+}
+
+/// The first eight bytes as a number that sorts like them.
+#[inline]
+fn head(key: &[u8]) -> u64 {
+    if let Some(bytes) = key.first_chunk::<8>() {
+        return u64::from_be_bytes(*bytes);
+    }
+    let mut bytes = [0; 8];
+    bytes[..key.len()].copy_from_slice(key);
+    u64::from_be_bytes(bytes)
+}
+
+/// What all separators begin with: what the first and the last have in common.
+fn common_prefix(block: &Block) -> Result<Vec<u8>> {
+    let mut cursor = BlockCursor::new();
+    cursor.first(block)?;
+    let mut prefix = cursor.entry(block).map_or(Vec::new(), |(key, _)| key.user_key.to_vec());
+    cursor.before(block, None)?;
+    let last = cursor.entry(block).map_or(&[][..], |(key, _)| key.user_key);
+    prefix.truncate(shared_prefix(&prefix, last));
+    Ok(prefix)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::bytes::Bytes;
+    use crate::base::key::{SEQNO_MAX, ValueKind};
+    use crate::table::block::Content;
+    use crate::table::block_builder::BlockBuilder;
+    use quickcheck::quickcheck;
+
+    quickcheck! {
+        fn separators_separate(a: Vec<u8>, b: Vec<u8>) -> bool {
+            if a == b {
+                return true;
+            }
+            let (last, next) = if a < b { (a, b) } else { (b, a) };
+            let mut out = Vec::new();
+            shortest_separator(&last, &next, &mut out);
+            last <= out && out < next && out.len() <= last.len().max(next.len())
+        }
+
+        fn seeks_like_a_sorted_row(keys: Vec<(Vec<u8>, u8)>, prefix: Vec<u8>,
+                                   probes: Vec<(Vec<u8>, u8, bool)>) -> bool {
+            let mut keys: Vec<_> = keys
+                .into_iter()
+                .map(|(key, seqno)| ([prefix.clone(), key].concat(), u64::from(seqno)))
+                .collect();
+            keys.sort_by(|a, b| a.0.cmp(&b.0).then(b.1.cmp(&a.1)));
+            keys.dedup();
+            let mut builder = BlockBuilder::new(4);
+            let mut value = Vec::new();
+            for (i, (key, seqno)) in keys.iter().enumerate() {
+                value.clear();
+                let handle = BlockHandle { offset: i as u64 * 10, len: 1 };
+                put_index_value(&mut value, handle, (i % 2 == 0).then_some((-1, 5)));
+                builder.add(InternalKey::new(key, *seqno, ValueKind::Put), &value);
+            }
+            let block = Block::parse(Bytes::from(builder.finish()), 0, Content::Index).unwrap();
+            let index = Index::parse(&block, 0, keys.len() as u64 * 10, 0).unwrap();
+            let own = keys.iter().map(|(key, seqno)| (key.clone(), *seqno));
+            let foreign = probes.into_iter().map(|(key, seqno, with)| {
+                (if with { [prefix.clone(), key].concat() } else { key }, u64::from(seqno))
+            });
+            own.chain(foreign).chain([(Vec::new(), SEQNO_MAX)]).all(|(key, at)| {
+                let target = InternalKey::seek(&key, at);
+                let want = keys.partition_point(|(key, seqno)| {
+                    InternalKey::new(key, *seqno, ValueKind::Put) < target
+                });
+                index.seek(target) == want
+            })
+        }
+    }
+}

@@ -1,62 +1,426 @@
-//! Reads tables.
+//! Open tables: what is resident, how a key is found, and how all of it is checked.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use crate::base::error::Result;
+use crate::base::bytes::Bytes;
+use crate::base::error::{Error, Result};
 use crate::base::id::FileId;
-use crate::base::key::{KeyRange, SeqNo, ValueKind};
+use crate::base::key::{InternalKey, KeyRange, SEQNO_MAX, SeqNo, ValueKind, successor};
+use crate::base::limits::DECODE_BYTES_MAX;
 use crate::base::sync::Arc;
-use crate::iter::range_del::RangeTombstones;
+use crate::cache::block_cache::BlockCache;
+use crate::cache::budget::{MemoryBudget, Reservation};
+use crate::fs::ReadableFile;
+use crate::iter::range_del::{RangeTombstone, RangeTombstones};
+use crate::table::Block;
+use crate::table::KeyGroupCount;
 use crate::table::Properties;
 use crate::table::TableIterator;
+use crate::table::block::{BlockCursor, Content, compare};
+use crate::table::filter::{Filter, key_hash};
+use crate::table::format::{BlockHandle, FOOTER_BYTES, Footer, open_block};
+use crate::table::index::Index;
+use crate::table::properties::{entry_hash, key_group};
 
-/// An open table.
-pub struct Table;
+/// What a block may be larger than its one value: the key, twice, and lengths.
+const BLOCK_SLACK_BYTES: usize = 1 << 20;
+
+/// A whole-file pass reads pieces of this size.
+const PASS_BYTES: usize = 256 << 10;
+
+/// An open table. Index, filter, range tombstones and properties are resident and charged to the
+/// budget; data blocks come through the cache. Dropping it takes its blocks out of the cache.
+pub struct Table {
+    file: Arc<dyn ReadableFile>,
+    path: PathBuf,
+    len: u64,
+    footer: Footer,
+    raw_max: usize,
+    index: Index,
+    filter: Option<Filter>,
+    tombstones: Arc<RangeTombstones>,
+    properties: Properties,
+    cache: Arc<BlockCache<Block>>,
+    owner: u64,
+    _resident: Reservation,
+}
 
 impl Table {
-    /// Lends the versions.
+    /// Opens the table `id`: reads and checks everything but the data blocks. The path is only for
+    /// messages. `value_bytes_max` bounds what a packed block may unfold to.
+    ///
+    /// # Errors
+    /// `Corruption`, naming the file and an offset in it, if anything is not what was written, or if
+    /// the file is another table's; `Unsupported` for a newer format or a missing codec.
+    pub fn open(
+        file: Arc<dyn ReadableFile>,
+        path: &Path,
+        id: FileId,
+        cache: &Arc<BlockCache<Block>>,
+        budget: &MemoryBudget,
+        value_bytes_max: usize,
+    ) -> Result<Arc<Table>> {
+        let raw_max = value_bytes_max.saturating_add(BLOCK_SLACK_BYTES).max(DECODE_BYTES_MAX);
+        let parts = Parts::read(&*file, &id, raw_max).map_err(|e| e.in_file(path))?;
+        let mut resident = parts.index.memory_bytes() + parts.tombstones.memory_bytes();
+        resident += parts.filter.as_ref().map_or(0, Filter::bytes) + size_of::<Table>();
+        resident += parts.properties.key_groups.len() * size_of::<KeyGroupCount>();
+        Ok(Arc::new(Table {
+            len: file.len(),
+            file,
+            path: path.to_owned(),
+            footer: parts.footer,
+            raw_max,
+            index: parts.index,
+            filter: parts.filter,
+            tombstones: Arc::new(parts.tombstones),
+            properties: parts.properties,
+            cache: cache.clone(),
+            owner: cache.next_owner(),
+            _resident: budget.reserve(resident),
+        }))
+    }
+
+    /// Lends the versions of `key` at or below `at`, newest first, until `visit` says `false`. Range
+    /// tombstones are the caller's to ask for. The filter is asked first; a block that is cached
+    /// costs no allocation and no copy.
+    ///
+    /// # Errors
+    /// Those of reading; `Corruption` and `Unsupported` as for [`open`](Table::open).
     pub fn get(
         &self,
-        _key: &[u8],
-        _at: SeqNo,
-        _visit: &mut dyn FnMut(SeqNo, ValueKind, &[u8]) -> bool,
+        key: &[u8],
+        at: SeqNo,
+        visit: &mut dyn FnMut(SeqNo, ValueKind, &[u8]) -> bool,
     ) -> Result<()> {
-        todo!()
+        if self.filter.as_ref().is_some_and(|filter| !filter.may_contain(key_hash(key))) {
+            return Ok(());
+        }
+        let mut i = self.index.seek(InternalKey::seek(key, at));
+        while i < self.index.len() {
+            let block = self.block(i, true)?;
+            let may_go_on = block.get(key, at, visit).map_err(|e| e.in_file(&self.path))?;
+            if !may_go_on || !self.index.separator_is(i, key) {
+                return Ok(());
+            }
+            i += 1;
+        }
+        Ok(())
     }
-    /// A cursor.
-    pub fn iter(self: &Arc<Table>, _fill_cache: bool) -> TableIterator {
-        todo!()
+
+    /// A cursor that owns a share of the table. Without `fill_cache` it reads ahead in large pieces
+    /// and leaves no block in the cache: for flushes, compactions and checks.
+    pub fn iter(self: &Arc<Table>, fill_cache: bool) -> TableIterator {
+        TableIterator::new(self.clone(), fill_cache)
     }
-    /// Range tombstones.
+
+    /// The range tombstones.
     pub fn range_tombstones(&self) -> &Arc<RangeTombstones> {
-        todo!()
+        &self.tombstones
     }
-    /// Properties.
+
+    /// Counts and ranges, as stored.
     pub fn properties(&self) -> &Properties {
-        todo!()
+        &self.properties
     }
-    /// Bounds as when it was built.
+
+    /// All user keys and ranges of range tombstones, half-open.
     pub fn bounds(&self) -> &KeyRange {
-        todo!()
+        &self.properties.bounds
     }
-    /// Length in bytes.
+
+    /// Length of the file in bytes.
+    #[expect(clippy::len_without_is_empty, reason = "a file with a footer is never empty")]
     pub fn len(&self) -> u64 {
-        todo!()
+        self.len
     }
-    /// Whose it is.
+
+    /// Identity.
     pub fn id(&self) -> FileId {
-        todo!()
+        self.footer.id
     }
-    /// Where it is.
+
+    /// The path it was opened with.
     pub fn path(&self) -> &Path {
-        todo!()
+        &self.path
     }
-    /// Checks every byte.
-    pub fn verify(&self, _digest: Option<&[u8; 32]>) -> Result<()> {
-        todo!()
+
+    /// Memory that stays in use while the table is open, in bytes.
+    pub fn resident_bytes(&self) -> usize {
+        self._resident.bytes()
     }
-    /// About where `key` would be.
-    pub fn approximate_offset(&self, _key: &[u8]) -> u64 {
-        todo!()
+
+    /// About how many bytes of the file belong to keys below `key`. Reads nothing.
+    pub fn approximate_offset(&self, key: &[u8]) -> u64 {
+        match self.index.seek(InternalKey::seek(key, SEQNO_MAX)) {
+            i if i < self.index.len() => self.index.handle(i).offset,
+            _ => self.footer.data_end(),
+        }
+    }
+
+    /// The resident index.
+    pub(super) fn index(&self) -> &Index {
+        &self.index
+    }
+
+    /// Where the data blocks end.
+    pub(super) fn data_end(&self) -> u64 {
+        self.footer.data_end()
+    }
+
+    /// Block `i`, from the cache or the file; a block that was read stays in the cache if `fill`.
+    #[inline]
+    pub(super) fn block(&self, i: usize, fill: bool) -> Result<Arc<Block>> {
+        let handle = self.index.handle(i);
+        if let Some(block) = self.cache.get(self.owner, handle.offset) {
+            return Ok(block);
+        }
+        let stored = self.read(handle.offset, handle.stored_bytes())?;
+        let block = self.parse_block(handle, stored)?;
+        if !fill {
+            return Ok(block);
+        }
+        let charge = block.memory_bytes();
+        Ok(self.cache.insert(self.owner, handle.offset, block, charge))
+    }
+
+    /// Block `i` if it is in the cache.
+    pub(super) fn cached_block(&self, i: usize) -> Option<Arc<Block>> {
+        self.cache.get(self.owner, self.index.handle(i).offset)
+    }
+
+    pub(super) fn read(&self, offset: u64, len: usize) -> Result<Bytes> {
+        self.file.read_at(offset, len).map_err(|e| e.in_file(&self.path))
+    }
+
+    /// Checks and parses the data block that was read from `handle`.
+    pub(super) fn parse_block(&self, handle: BlockHandle, stored: Bytes) -> Result<Arc<Block>> {
+        let block = open_block(stored, &self.footer.id, handle.offset, self.raw_max)
+            .and_then(|raw| Block::parse(raw, handle.offset, Content::Data))
+            .map_err(|e| e.in_file(&self.path))?;
+        if block.is_empty() {
+            return Err(self.wrong("data block without entries", handle.offset));
+        }
+        Ok(Arc::new(block))
+    }
+
+    #[cold]
+    fn wrong(&self, text: &str, offset: u64) -> Error {
+        Error::corruption(text).at(offset).in_file(&self.path)
+    }
+
+    /// Reads every byte from the file, cache or not, and checks all that can be checked: the digest
+    /// of the file if one is given, every checksum, the order of all entries, the separators, that
+    /// the filter lets every key pass, counts, ranges and key groups.
+    ///
+    /// # Errors
+    /// `Corruption`, naming the file and an offset in it; those of reading.
+    pub fn verify(&self, digest: Option<&[u8; 32]>) -> Result<()> {
+        let mut hasher = blake3::Hasher::new();
+        let mut offset = 0;
+        while offset < self.len {
+            let piece = self.read(offset, (self.len - offset).min(PASS_BYTES as u64) as usize)?;
+            hasher.update(&piece);
+            offset += piece.len() as u64;
+        }
+        if digest.is_some_and(|digest| hasher.finalize().as_bytes() != digest) {
+            return Err(self.wrong("digest of the file differs", 0));
+        }
+        let again = Parts::read(&*self.file, &self.footer.id, self.raw_max);
+        let again = again.map_err(|e| e.in_file(&self.path))?;
+        if again.footer != self.footer || again.properties != self.properties {
+            return Err(self.wrong("footer or properties changed", self.footer.properties.offset));
+        }
+        let mut census = Census::new(self);
+        for i in 0..self.index.len() {
+            let handle = self.index.handle(i);
+            let stored = self.read(handle.offset, handle.stored_bytes())?;
+            census.add_block(i, &*self.parse_block(handle, stored)?)?;
+        }
+        census.finish()
+    }
+}
+
+impl Drop for Table {
+    fn drop(&mut self) {
+        self.cache.remove_owner(self.owner);
+    }
+}
+
+/// What stands behind the data blocks.
+struct Parts {
+    footer: Footer,
+    index: Index,
+    filter: Option<Filter>,
+    tombstones: RangeTombstones,
+    properties: Properties,
+}
+
+impl Parts {
+    fn read(file: &dyn ReadableFile, id: &FileId, raw_max: usize) -> Result<Parts> {
+        let Some(offset) = file.len().checked_sub(FOOTER_BYTES as u64) else {
+            return Err(Error::corruption("file too short for a table").at(file.len()));
+        };
+        let footer = Footer::decode(&file.read_at(offset, FOOTER_BYTES)?, offset, id)?;
+        let open = |handle: BlockHandle| {
+            let stored = file.read_at(handle.offset, handle.stored_bytes())?;
+            open_block(stored, id, handle.offset, raw_max)
+        };
+        let at = footer.index.offset;
+        let block = Block::parse(open(footer.index)?, at, Content::Index)?;
+        let index = Index::parse(&block, at, footer.data_end(), file.len())?;
+        let at = footer.properties.offset;
+        let properties = Properties::decode(&open(footer.properties)?, 0)
+            .map_err(|e| Error::new(e.kind(), format!("properties: {e}")).at(at))?;
+        let filter = match footer.filter {
+            Some(handle) => Filter::parse(&open(handle)?).map_err(|e| e.at(handle.offset))?,
+            None => None,
+        };
+        let tombstones = match footer.range_tombstones {
+            Some(handle) => read_range_tombstones(open(handle)?, handle.offset)?,
+            None => Vec::new(),
+        };
+        if properties.range_deletes != tombstones.len() as u64
+            || properties.data_blocks != index.len() as u64
+            || properties.key_group_bytes > 2
+        {
+            return Err(Error::corruption("properties and contents disagree").at(at));
+        }
+        let tombstones = RangeTombstones::new(tombstones);
+        Ok(Parts { footer, index, filter, tombstones, properties })
+    }
+}
+
+fn read_range_tombstones(raw: Bytes, offset: u64) -> Result<Vec<RangeTombstone>> {
+    let block = Block::parse(raw, offset, Content::RangeTombstones)?;
+    let mut list = Vec::new();
+    let mut cursor = BlockCursor::new();
+    let mut more = cursor.first(&block)?;
+    while let Some((key, end)) = cursor.entry(&block).filter(|_| more) {
+        if key.user_key >= end {
+            return Err(Error::corruption("range tombstone covers nothing").at(offset));
+        }
+        let (start, end) = (key.user_key.to_vec(), end.to_vec());
+        list.push(RangeTombstone { start, end, seqno: key.seqno });
+        more = cursor.next(&block)?;
+    }
+    Ok(list)
+}
+
+/// Counts a table's entries anew, to be compared with what its properties say.
+struct Census<'a> {
+    table: &'a Table,
+    found: Properties,
+    seqnos: Option<(SeqNo, SeqNo)>,
+    first_key: Vec<u8>,
+    last_key: Vec<u8>,
+    last_trailer: u64,
+}
+
+impl<'a> Census<'a> {
+    fn new(table: &'a Table) -> Census<'a> {
+        Census {
+            table,
+            found: Properties {
+                key_group_bytes: table.properties.key_group_bytes,
+                ..Properties::default()
+            },
+            seqnos: table.tombstones.seqno_bounds(),
+            first_key: Vec::new(),
+            last_key: Vec::new(),
+            last_trailer: 0,
+        }
+    }
+
+    fn add_block(&mut self, i: usize, block: &Block) -> Result<()> {
+        let offset = self.table.index.handle(i).offset;
+        let wrong = |text: &str| self.table.wrong(text, offset);
+        let separator = |i: usize| {
+            let (prefix, tail, trailer) = self.table.index.separator(i);
+            ([prefix, tail].concat(), trailer)
+        };
+        let below = i.checked_sub(1).map(separator);
+        let above = separator(i);
+        let mut cursor = BlockCursor::new();
+        let mut more = cursor.first(block).map_err(|e| e.in_file(&self.table.path))?;
+        while let Some((key, value)) = cursor.entry(block).filter(|_| more) {
+            let trailer = key.trailer();
+            let first = self.found.entries == 0;
+            let ascends = compare(&self.last_key, self.last_trailer, key.user_key, trailer).is_lt();
+            let inside = compare(key.user_key, trailer, &above.0, above.1).is_le()
+                && below
+                    .as_ref()
+                    .is_none_or(|(k, t)| compare(k, *t, key.user_key, trailer).is_lt());
+            if !inside || !(first || ascends) {
+                return Err(wrong("entries out of order, or outside their separators"));
+            }
+            let hash = key_hash(key.user_key);
+            if self.table.filter.as_ref().is_some_and(|filter| !filter.may_contain(hash)) {
+                return Err(wrong("the filter denies a key that is here"));
+            }
+            if first {
+                self.first_key = key.user_key.to_vec();
+            }
+            self.last_key.clear();
+            self.last_key.extend_from_slice(key.user_key);
+            self.last_trailer = trailer;
+            count(&mut self.found, &mut self.seqnos, key, hash, value);
+            more = cursor.next(block).map_err(|e| e.in_file(&self.table.path))?;
+        }
+        self.found.data_blocks += 1;
+        Ok(())
+    }
+
+    fn finish(self) -> Result<()> {
+        let stored = &self.table.properties;
+        let points = (self.found.entries > 0)
+            .then(|| KeyRange { start: self.first_key, end: Some(successor(&self.last_key)) });
+        let ranges = self.table.tombstones.span();
+        let bounds = match (points, ranges) {
+            (Some(a), Some(b)) => KeyRange { start: a.start.min(b.start), end: a.end.max(b.end) },
+            (a, b) => a.or(b).unwrap_or(KeyRange { start: Vec::new(), end: Some(Vec::new()) }),
+        };
+        let (seqno_min, seqno_max) = self.seqnos.unwrap_or_default();
+        let found = Properties {
+            range_deletes: stored.range_deletes,
+            seqno_min,
+            seqno_max,
+            ts_min: stored.ts_min,
+            ts_max: stored.ts_max,
+            timestamp_extractor: stored.timestamp_extractor.clone(),
+            bounds,
+            ..self.found
+        };
+        if found != *stored {
+            let offset = self.table.footer.properties.offset;
+            return Err(self.table.wrong("properties and contents disagree", offset));
+        }
+        Ok(())
+    }
+}
+
+fn count(
+    found: &mut Properties,
+    seqnos: &mut Option<(SeqNo, SeqNo)>,
+    key: InternalKey<'_>,
+    hash: u64,
+    value: &[u8],
+) {
+    found.entries += 1;
+    found.deletes += u64::from(key.kind == ValueKind::Delete);
+    found.merges += u64::from(key.kind == ValueKind::Merge);
+    found.raw_key_bytes += key.user_key.len() as u64 + 8;
+    found.raw_value_bytes += value.len() as u64;
+    let (min, max) = seqnos.unwrap_or((key.seqno, key.seqno));
+    *seqnos = Some((min.min(key.seqno), max.max(key.seqno)));
+    if found.key_group_bytes > 0 {
+        let group = key_group(key.user_key, found.key_group_bytes);
+        if found.key_groups.last().is_none_or(|last| last.group != group) {
+            found.key_groups.push(KeyGroupCount { group, entries: 0, hash: 0 });
+        }
+        if let Some(last) = found.key_groups.last_mut() {
+            last.entries += 1;
+            last.hash = last.hash.wrapping_add(entry_hash(hash, key.trailer(), value));
+        }
     }
 }
