@@ -147,9 +147,7 @@ fn unsafe_code(file: &str, text: &str, code: &str) -> Vec<String> {
             continue;
         }
         let after = after.trim_start();
-        let cited = lines[line.saturating_sub(6)..line]
-            .iter()
-            .any(|line| line.contains("//") && line.to_lowercase().contains("claim"));
+        let cited = cites_a_claim(&lines[line.saturating_sub(7)..line]);
         if (after.starts_with('{') || after.starts_with("impl")) && !cited {
             broken.push(format!("{file}:{line}: this `unsafe` cites no claim"));
         }
@@ -160,6 +158,18 @@ fn unsafe_code(file: &str, text: &str, code: &str) -> Vec<String> {
         }
     }
     broken
+}
+
+/// Whether the last `SAFETY:` comment in these lines names a claim by number, or another block that
+/// does.
+fn cites_a_claim(lines: &[&str]) -> bool {
+    let Some(start) = lines.iter().rposition(|line| line.contains("// SAFETY:")) else {
+        return false;
+    };
+    let comments = lines[start..].iter().filter_map(|line| line.split_once("//"));
+    comments
+        .map(|(_, text)| text)
+        .any(|text| text.contains(|c: char| c.is_ascii_digit()) || text.contains("SAFETY: as for "))
 }
 
 fn features(file: &str, text: &str, code: &str) -> Vec<String> {
@@ -417,8 +427,12 @@ fn unsafe_stands_in_its_files_and_cites_claims() {
     assert!(check("fs/disk.rs", "#![allow(unsafe_code)]")[0].contains("the lint"));
     assert!(check("fs/mmap.rs", block)[0].contains("cites no claim"));
     assert!(check("fs/mmap.rs", "unsafe impl Send for X {}")[0].contains("cites no claim"));
-    let good = format!("#![allow(unsafe_code)]\n\n\n\n\n\n// SAFETY: claim 1.\n{block}");
-    assert_eq!(check("fs/mmap.rs", &good), [""; 0]);
+    let with = |comment: &str| check("fs/mmap.rs", &format!("{comment}\n{block}"));
+    assert_eq!(with("#![allow(unsafe_code)]\n// SAFETY: claim 1."), [""; 0]);
+    assert_eq!(with("// SAFETY: nobody else has it\n// (3)."), [""; 0]);
+    assert_eq!(with("// SAFETY: as for the key."), [""; 0]);
+    assert_eq!(with("// SAFETY: trust me.").len(), 1);
+    assert_eq!(with("// claim 1\n// SAFETY: trust me.").len(), 1);
     assert_eq!(check("fs/disk.rs", "// unsafe { }\nlet x = \"unsafe\";"), [""; 0]);
 }
 
