@@ -8,6 +8,12 @@
 //! (see [`busy::Busy`]), steps the job where it likes, applies the edit, and releases the claim.
 
 pub mod below;
+pub mod busy;
 pub mod filter;
+pub mod flush;
 mod fold;
 pub mod iter;
+pub mod job;
+pub mod manual;
+pub mod output;
+pub mod picker;

@@ -1,0 +1,465 @@
+//! Chooses what to compact next. Pure: a tree, options and claims in, a plan out.
+//!
+//! Leveled. Level 0 is due when too many of its files overlap (*depth*, not number: an import leaves
+//! many files that do not); levels from 1 on when they outgrow their target. Three things differ from
+//! the textbook:
+//!
+//! * Targets are dynamic: they are derived from the size of the last level, upwards, and level 0 is
+//!   merged straight into the *base*, the first level that is worth having. All levels between are
+//!   empty. So a small tree has one level, and all but a tenth of a large one lies in the last.
+//! * Level 0's newest small files are merged among themselves while merging them into the base would
+//!   rewrite many times their size: frequent checkpoints leave small files.
+//! * When nothing is due, files with dead weight are rewritten in place: clipped ones, and those whose
+//!   tombstones have nothing left to hide.
+//!
+//! Dropping whole expired files will be another [`Reason`], without outputs.
+
+use crate::base::key::KeyRange;
+use crate::base::key::SeqNo;
+use crate::base::limits::LEVELS;
+use crate::base::sync::Arc;
+use crate::compaction::below::Below;
+use crate::compaction::busy::Busy;
+use crate::version::edit::FamilyEdit;
+use crate::version::levels;
+use crate::version::levels::Described;
+use crate::version::levels::Levels;
+
+/// The shape of a family's tree.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PickerOptions {
+    /// Level 0 is due when so many of its files overlap in one key. At least 1.
+    pub l0_trigger: usize,
+    /// Target of the base level in bytes.
+    pub base_level_bytes: u64,
+    /// Each level's target is so many times that of the level above. At least 2.
+    pub level_multiplier: u64,
+    /// Derive the targets from the last level's size; else from level 1 downwards.
+    pub dynamic_levels: bool,
+    /// Outputs end at about this many bytes, and where they would overlap more than ten times as
+    /// much in the next level.
+    pub file_bytes: u64,
+    /// A compaction is not widened beyond this many bytes of input.
+    pub compaction_bytes_max: u64,
+    /// Rewrite clipped files when nothing else is due.
+    pub rewrite_clipped: bool,
+    /// Rewrite a file above nothing when its tombstones are this percentage of its entries. 0: never.
+    pub tombstone_percent: u64,
+}
+
+impl Default for PickerOptions {
+    fn default() -> PickerOptions {
+        PickerOptions {
+            l0_trigger: 4,
+            base_level_bytes: 64 << 20,
+            level_multiplier: 10,
+            dynamic_levels: true,
+            file_bytes: 64 << 20,
+            compaction_bytes_max: 25 * (64 << 20),
+            rewrite_clipped: true,
+            tombstone_percent: 10,
+        }
+    }
+}
+
+impl PickerOptions {
+    /// Most bytes of the next level that one output may overlap.
+    pub fn overlap_bytes_max(&self) -> u64 {
+        self.file_bytes.saturating_mul(10)
+    }
+}
+
+/// Why something is compacted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Reason {
+    /// Too many files of level 0 overlap.
+    Level0,
+    /// Small files of level 0 are merged among themselves.
+    SmallFiles,
+    /// The level outgrew its target.
+    Size,
+    /// The file holds bytes outside its bounds.
+    Clipped,
+    /// The file's tombstones have nothing left to hide.
+    Tombstones,
+    /// Somebody asked.
+    Manual,
+}
+
+/// A plan: which files become which level. Holds no lock and changes nothing.
+#[derive(Debug)]
+pub struct Compaction<F> {
+    /// Why.
+    pub reason: Reason,
+    /// The level that is relieved.
+    pub level: usize,
+    /// The level of the outputs. Equal to `level`: rewritten in place.
+    pub output_level: usize,
+    /// Files by level; level 0 newest first.
+    pub inputs: Vec<(u8, Vec<Arc<F>>)>,
+    /// The one input goes to the output level as it is. See [`Compaction::moved`].
+    pub trivial_move: bool,
+    /// All keys of the inputs.
+    pub range: KeyRange,
+    /// Where versions older than the inputs may lie.
+    pub below: Below,
+    /// Bounds and bytes of the files that outputs will meet in the next compaction, in order.
+    pub grandparents: Vec<(KeyRange, u64)>,
+}
+
+impl<F: Described> Compaction<F> {
+    /// All inputs with their levels.
+    pub fn files(&self) -> impl Iterator<Item = (u8, &Arc<F>)> {
+        self.inputs.iter().flat_map(|(level, files)| files.iter().map(|file| (*level, file)))
+    }
+
+    /// Bytes of all inputs.
+    pub fn bytes(&self) -> u64 {
+        self.files().map(|(_, file)| file.meta().len).sum()
+    }
+
+    /// The edit of a trivial move, which needs no job; `None` if this is none.
+    pub fn moved(&self) -> Option<FamilyEdit> {
+        let mut edit = self.removal();
+        let to = self.output_level as u8;
+        edit.added = self.files().map(|(_, file)| (to, Arc::new(file.meta().clone()))).collect();
+        self.trivial_move.then_some(edit)
+    }
+
+    /// An edit that removes all inputs.
+    pub(super) fn removal(&self) -> FamilyEdit {
+        let removed = self.files().map(|(level, file)| (level, file.meta().number)).collect();
+        FamilyEdit { removed, ..FamilyEdit::default() }
+    }
+}
+
+/// What to compact next, if anything. `oldest_snapshot`: the oldest live one, or `SEQNO_MAX`.
+///
+/// O(files log files). The caller claims the plan in `busy` before it lets go of the tree.
+pub fn pick<F: Described>(
+    levels: &Levels<F>,
+    options: &PickerOptions,
+    busy: &Busy,
+    oldest_snapshot: SeqNo,
+) -> Option<Compaction<F>> {
+    let picker = Picker { levels, options, busy, targets: Targets::new(levels, options) };
+    let mut due: Vec<(u64, usize)> =
+        (0..LEVELS - 1).map(|level| (picker.score(level), level)).collect();
+    due.retain(|(score, _)| *score >= FULL);
+    due.sort_by_key(|&(score, level)| (std::cmp::Reverse(score), level));
+    let mut due = due.into_iter();
+    due.find_map(|(_, level)| match level {
+        0 => picker.level0(),
+        _ => picker.level(level),
+    })
+    .or_else(|| picker.dead_weight(oldest_snapshot))
+}
+
+/// Is anything due that [`pick`] would find, were nothing running? For stall decisions and tests.
+pub fn score_max<F: Described>(levels: &Levels<F>, options: &PickerOptions) -> u64 {
+    let busy = Busy::new();
+    let picker = Picker { levels, options, busy: &busy, targets: Targets::new(levels, options) };
+    (0..LEVELS - 1).map(|level| picker.score(level)).max().unwrap_or(0)
+}
+
+/// A score in percent: the level has reached its target.
+const FULL: u64 = 100;
+
+/// How large each level should be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Targets {
+    /// The level that level 0 is merged into; those between are empty.
+    pub base: usize,
+    /// Target of each level from `base` on, in bytes.
+    pub bytes: [u64; LEVELS],
+}
+
+impl Targets {
+    /// The targets of a tree.
+    pub fn new<F: Described>(levels: &Levels<F>, options: &PickerOptions) -> Targets {
+        let (base_bytes, by) = (options.base_level_bytes.max(1), options.level_multiplier.max(2));
+        let sizes: Vec<u64> = levels.iter().map(|level| bytes(level)).collect();
+        let occupied = (1..LEVELS).find(|&level| !levels[level].is_empty());
+        let (mut base, mut target) = (1, base_bytes);
+        if options.dynamic_levels {
+            let mut size = sizes[1..].iter().copied().max().unwrap_or(0);
+            base = occupied.unwrap_or(LEVELS - 1);
+            (base..LEVELS - 1).for_each(|_| size /= by);
+            // A level is opened above when the topmost one would be larger than a base should be.
+            while base > 1 && size > base_bytes {
+                base -= 1;
+                size /= by;
+            }
+            target = size.clamp(base_bytes / by, base_bytes).max(1);
+        }
+        let mut bytes = [u64::MAX; LEVELS];
+        for slot in &mut bytes[base..] {
+            *slot = target.max(base_bytes);
+            target = target.saturating_mul(by);
+        }
+        Targets { base, bytes }
+    }
+}
+
+fn bytes<F: Described>(files: &[Arc<F>]) -> u64 {
+    files.iter().map(|file| file.meta().len).sum()
+}
+
+/// The smallest range that holds the bounds of all these files.
+pub(super) fn hull<'a, F: Described + 'a>(files: impl Iterator<Item = &'a Arc<F>>) -> KeyRange {
+    files.fold(KeyRange::new(vec![], Some(vec![])), |hull, file| join(hull, &file.meta().bounds))
+}
+
+fn join(a: KeyRange, b: &KeyRange) -> KeyRange {
+    if a.is_empty() || b.is_empty() {
+        return if a.is_empty() { b.clone() } else { a };
+    }
+    let end = match (a.end, &b.end) {
+        (Some(a), Some(b)) => Some(a.max(b.clone())),
+        _ => None,
+    };
+    KeyRange { start: a.start.min(b.start.clone()), end }
+}
+
+/// Files of level 0 whose bounds hang together.
+pub(super) struct Cluster {
+    /// Their places in level 0, newest first.
+    pub(super) files: Vec<usize>,
+    pub(super) range: KeyRange,
+    /// The most files that overlap in one key.
+    pub(super) depth: usize,
+}
+
+/// Level 0 in clusters, ascending by key. No file of one overlaps the range of another. O(n²).
+pub(super) fn clusters<F: Described>(files: &[Arc<F>]) -> Vec<Cluster> {
+    let mut order: Vec<usize> =
+        (0..files.len()).filter(|&i| !files[i].meta().bounds.is_empty()).collect();
+    order.sort_by(|&a, &b| files[a].meta().bounds.start.cmp(&files[b].meta().bounds.start));
+    let mut out: Vec<Cluster> = Vec::new();
+    for i in order {
+        let bounds = &files[i].meta().bounds;
+        match out.last_mut().filter(|cluster| cluster.range.overlaps(bounds)) {
+            Some(cluster) => {
+                cluster.files.push(i);
+                cluster.range = join(std::mem::take(&mut cluster.range), bounds);
+                let holds = |j: &&usize| files[**j].meta().bounds.contains(&bounds.start);
+                cluster.depth = cluster.depth.max(cluster.files.iter().filter(holds).count());
+            }
+            None => out.push(Cluster { files: vec![i], range: bounds.clone(), depth: 1 }),
+        }
+    }
+    out.iter_mut().for_each(|cluster| cluster.files.sort_unstable());
+    out
+}
+
+pub(super) struct Picker<'a, F> {
+    pub(super) levels: &'a Levels<F>,
+    pub(super) options: &'a PickerOptions,
+    pub(super) busy: &'a Busy,
+    pub(super) targets: Targets,
+}
+
+impl<F: Described> Picker<'_, F> {
+    fn free(&self, file: &Arc<F>) -> bool {
+        !self.busy.holds(file.meta().number)
+    }
+
+    /// How full a level is, in percent of what makes it due; what is being compacted does not count.
+    fn score(&self, level: usize) -> u64 {
+        let files = &self.levels[level];
+        if level == 0 {
+            let trigger = self.options.l0_trigger.max(1);
+            let depth = clusters(files).iter().map(|cluster| cluster.depth).max().unwrap_or(0);
+            // Files that do not overlap still cost each scan a cursor.
+            return (depth.max(files.len() / 4) as u64 * FULL) / trigger as u64;
+        }
+        let waiting: u64 = files.iter().filter(|f| self.free(f)).map(|f| f.meta().len).sum();
+        let target = self.targets.bytes[level];
+        let over = u64::from(waiting > target);
+        (u128::from(waiting) * u128::from(FULL) / u128::from(target)) as u64 + over
+    }
+
+    /// A cluster of level 0 into the base, the deepest first; or its small files into one.
+    fn level0(&self) -> Option<Compaction<F>> {
+        let files = &self.levels[0];
+        let trigger = self.options.l0_trigger.max(1);
+        let crowded = files.len() >= 4 * trigger;
+        let mut due = clusters(files);
+        due.retain(|cluster| cluster.depth >= trigger || crowded);
+        due.sort_by_key(|cluster| std::cmp::Reverse(cluster.depth));
+        due.iter().find_map(|cluster| {
+            let whole = self.to_base(cluster, Reason::Level0);
+            let above: u64 = cluster.files.iter().map(|&i| files[i].meta().len).sum();
+            let costly = whole.bytes() > above.saturating_mul(5);
+            let wait = !self.busy.allows(&whole);
+            if costly || wait && cluster.depth >= 2 * trigger {
+                if let Some(small) = self.small_files(cluster) {
+                    return Some(small);
+                }
+            }
+            (!wait).then_some(whole)
+        })
+    }
+
+    /// All of a cluster into the base. Taking *all* files that hang together takes every older file
+    /// that overlaps one taken (I3).
+    pub(super) fn to_base(&self, cluster: &Cluster, reason: Reason) -> Compaction<F> {
+        let files = cluster.files.iter().map(|&i| Arc::clone(&self.levels[0][i])).collect();
+        self.plan(reason, 0, self.targets.base, files)
+    }
+
+    /// The newest files of a cluster that are of about one size, into one file of level 0.
+    fn small_files(&self, cluster: &Cluster) -> Option<Compaction<F>> {
+        let files = &self.levels[0];
+        let mut run: Vec<Arc<F>> = Vec::new();
+        let mut total = 0u64;
+        for &i in cluster.files.iter().skip_while(|&&i| !self.free(&files[i])) {
+            let len = files[i].meta().len;
+            let fits = total == 0 || len <= total.saturating_mul(2);
+            if !fits || !self.free(&files[i]) || total + len > self.options.compaction_bytes_max {
+                break;
+            }
+            total += len;
+            run.push(Arc::clone(&files[i]));
+        }
+        if run.len() < (self.options.l0_trigger / 2).max(2) {
+            return None;
+        }
+        // The output takes the place of the run, so nobody else may belong into the middle of it:
+        // files of other sources may carry any sequence numbers.
+        let low = run.iter().map(|f| f.meta().seqno_min).min()?;
+        let high = run.iter().map(|f| f.meta().seqno_max).max()?;
+        let range = hull(run.iter());
+        let inside = |f: &Arc<F>| {
+            let meta = f.meta();
+            meta.seqno_min <= high && meta.seqno_max >= low && meta.bounds.overlaps(&range)
+        };
+        let others = files.iter().filter(|f| !run.iter().any(|r| Arc::ptr_eq(r, f)));
+        if others.into_iter().any(inside) {
+            return None;
+        }
+        let plan = self.plan(Reason::SmallFiles, 0, 0, run);
+        self.busy.allows(&plan).then_some(plan)
+    }
+
+    /// The best file of a level into the next: clipped ones, then those that rewrite least below
+    /// for what they bring, where a tombstone brings as much as what it will remove.
+    fn level(&self, level: usize) -> Option<Compaction<F>> {
+        let mut files: Vec<(bool, u64, &Arc<F>)> = self.levels[level]
+            .iter()
+            .filter(|file| self.free(file))
+            .map(|file| {
+                let meta = file.meta();
+                let next = &self.levels[level + 1];
+                let rewritten = bytes(&next[levels::overlapping(next, &meta.bounds)]);
+                let entries = u128::from(meta.entries.max(1));
+                let tombstones = u128::from(meta.tombstones()).min(entries);
+                let brings = u128::from(meta.len.max(1)) * (entries + tombstones) / entries;
+                let cost = u128::from(rewritten) * 1024 / brings.max(1);
+                (!meta.clipped, cost.min(u128::from(u64::MAX)) as u64, file)
+            })
+            .collect();
+        files.sort_by_key(|&(whole, cost, _)| (whole, cost));
+        let mut plans = files.into_iter().map(|(_, _, file)| self.widened(level, file));
+        plans.find(|plan| self.busy.allows(plan))
+    }
+
+    /// A file into the next level, with all its neighbours that rewrite nothing more there.
+    fn widened(&self, level: usize, file: &Arc<F>) -> Compaction<F> {
+        let one = self.plan(Reason::Size, level, level + 1, vec![Arc::clone(file)]);
+        if one.trivial_move || one.inputs.len() < 2 {
+            return one;
+        }
+        let here = &self.levels[level];
+        let more = here[levels::overlapping(here, &one.range)].to_vec();
+        if more.len() < 2 {
+            return one;
+        }
+        let wide = self.plan(Reason::Size, level, level + 1, more);
+        let same = wide.inputs.last().map(|i| i.1.len()) == one.inputs.last().map(|i| i.1.len());
+        let fits = wide.bytes() <= self.options.compaction_bytes_max;
+        if same && fits && self.busy.allows(&wide) { wide } else { one }
+    }
+
+    /// A file whose dead bytes a rewrite in place removes for certain, so that it comes up once.
+    fn dead_weight(&self, oldest_snapshot: SeqNo) -> Option<Compaction<F>> {
+        let mut files = (1..LEVELS).flat_map(|l| self.levels[l].iter().map(move |f| (l, f)));
+        files.find_map(|(level, file)| {
+            let meta = file.meta();
+            let reason = if meta.clipped && self.options.rewrite_clipped {
+                Reason::Clipped
+            } else if self.is_shed(level, file, oldest_snapshot) {
+                Reason::Tombstones
+            } else {
+                return None;
+            };
+            let plan = self.plan(reason, level, level, vec![Arc::clone(file)]);
+            self.busy.allows(&plan).then_some(plan)
+        })
+    }
+
+    /// Would a rewrite in place drop all tombstones, and are they many?
+    fn is_shed(&self, level: usize, file: &Arc<F>, oldest_snapshot: SeqNo) -> bool {
+        let (meta, percent) = (file.meta(), self.options.tombstone_percent);
+        let many = meta.tombstones() > 0
+            && u128::from(meta.tombstones()) * 100
+                >= u128::from(meta.entries) * u128::from(percent);
+        let deeper = || {
+            let mut levels = self.levels[level + 1..].iter();
+            levels.any(|l| !levels::overlapping(l, &meta.bounds).is_empty())
+        };
+        percent > 0 && many && meta.seqno_max <= oldest_snapshot && !deeper()
+    }
+
+    /// Completes a plan: what overlaps in the output level, what lies below, what comes next.
+    pub(super) fn plan(
+        &self,
+        reason: Reason,
+        level: usize,
+        output_level: usize,
+        files: Vec<Arc<F>>,
+    ) -> Compaction<F> {
+        let mut range = hull(files.iter());
+        let mut lower = Vec::new();
+        if output_level > level {
+            let output = &self.levels[output_level];
+            lower = output[levels::overlapping(output, &range)].to_vec();
+            range = join(range, &hull(lower.iter()));
+            for between in &self.levels[level + 1..output_level] {
+                let none = levels::overlapping(between, &range).is_empty();
+                assert!(none, "a compaction would pass files on its way down");
+            }
+        }
+        let mut older: Vec<KeyRange> = self.levels[output_level + 1..]
+            .iter()
+            .flat_map(|deeper| &deeper[levels::overlapping(deeper, &range)])
+            .map(|file| file.meta().bounds.clone())
+            .collect();
+        if output_level == 0 {
+            let inputs = |f: &&Arc<F>| !files.iter().any(|input| Arc::ptr_eq(input, f));
+            older.extend(self.levels[0].iter().filter(inputs).map(|f| f.meta().bounds.clone()));
+        }
+        let grandparents: Vec<(KeyRange, u64)> = match self.levels.get(output_level + 1) {
+            Some(next) if output_level > 0 => next[levels::overlapping(next, &range)]
+                .iter()
+                .map(|file| (file.meta().bounds.clone(), file.meta().len))
+                .collect(),
+            _ => Vec::new(),
+        };
+        let overlap: u64 = grandparents.iter().map(|(_, len)| len).sum();
+        let trivial_move = output_level > level
+            && files.len() == 1
+            && lower.is_empty()
+            && !files[0].meta().clipped
+            && overlap <= self.options.overlap_bytes_max();
+        let mut inputs = vec![(level as u8, files)];
+        if !lower.is_empty() {
+            inputs.push((output_level as u8, lower));
+        }
+        let below = Below::ranges(older);
+        Compaction { reason, level, output_level, inputs, trivial_move, range, below, grandparents }
+    }
+}
+
+#[cfg(test)]
+mod tests;
