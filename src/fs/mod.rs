@@ -74,6 +74,7 @@ pub trait WritableFile: Send {
 }
 
 /// A file open for positioned reads.
+#[expect(clippy::len_without_is_empty, reason = "nobody asks whether a file is empty")]
 pub trait ReadableFile: Send + Sync {
     /// Length in bytes when it was opened.
     fn len(&self) -> u64;
