@@ -19,3 +19,6 @@ pub mod set;
 pub mod state;
 #[allow(clippy::module_inception)]
 pub mod version;
+
+#[cfg(test)]
+mod tests;
