@@ -57,7 +57,7 @@ pub struct Offset(NonZeroU32);
 
 impl Offset {
     fn new(chunk: usize, within: usize) -> Offset {
-        debug_assert!(chunk < CHUNKS_MAX && within % UNIT == 0 && within >= CHUNK_HEADER);
+        debug_assert!(chunk < CHUNKS_MAX && within.is_multiple_of(UNIT) && within >= CHUNK_HEADER);
         let raw = (chunk as u32) << WITHIN_BITS | (within / UNIT) as u32;
         Offset(NonZeroU32::new(raw).expect("a chunk begins with its header"))
     }
@@ -86,7 +86,10 @@ pub struct Slot(AtomicU64);
 
 impl Slot {
     /// A free slot.
-    pub const EMPTY: Slot = Slot(AtomicU64::new(0));
+    #[inline]
+    pub const fn empty() -> Slot {
+        Slot(AtomicU64::new(0))
+    }
 
     /// Hash and offset as a word, zero if the slot is empty: enough to compare hashes, nothing more.
     #[inline]
@@ -524,7 +527,7 @@ mod tests {
     #[test]
     fn readers_see_what_was_published() {
         let (mut writer, arena) = Arena::new();
-        let slot = Slot::EMPTY;
+        let slot = Slot::empty();
         assert_eq!(slot.load(), None);
         let many = if cfg!(miri) { 100 } else { 20_000 };
         std::thread::scope(|scope| {

@@ -159,7 +159,7 @@ impl Index {
 
 impl Segment {
     fn new() -> Segment {
-        Segment { buckets: [const { Bucket([const { Slot::EMPTY }; 8]) }; BUCKETS] }
+        Segment { buckets: [const { Bucket([const { Slot::empty() }; 8]) }; BUCKETS] }
     }
 
     /// The `i`-th bucket where a hash may be.
