@@ -7,7 +7,7 @@ use crate::base::sync::Arc;
 use crate::iter::InternalIterator;
 use crate::memtable::MemTable;
 use crate::memtable::arena::{Entry, Offset};
-use crate::memtable::order::{Head, Run, compare, lower_bound};
+use crate::memtable::order::{Head, Order, Run, compare};
 
 /// A cursor over the versions in a memtable, in both directions. Holds the memtable.
 ///
@@ -16,6 +16,8 @@ use crate::memtable::order::{Head, Run, compare, lower_bound};
 /// never fails.
 pub struct MemTableIterator {
     table: Arc<MemTable>,
+    /// What all keys begin with.
+    common: Arc<[u8]>,
     runs: Vec<Place>,
     /// The run in which the current key is, if there is one.
     current: usize,
@@ -24,27 +26,28 @@ pub struct MemTableIterator {
 
 /// A run and the first place in it at or above the current key.
 struct Place {
-    run: Run,
+    run: Arc<Run>,
     at: usize,
 }
 
 impl Place {
     #[inline]
     fn head(&self) -> Option<&Head> {
-        self.run.get(self.at)
+        self.run.heads().get(self.at)
     }
 
     #[inline]
     fn head_before(&self) -> Option<&Head> {
-        self.run.get(self.at.checked_sub(1)?)
+        self.run.heads().get(self.at.checked_sub(1)?)
     }
 }
 
 impl MemTableIterator {
     /// A cursor that stands nowhere yet.
-    pub(super) fn new(table: Arc<MemTable>, runs: &[Run]) -> MemTableIterator {
-        let runs = runs.iter().map(|run| Place { run: Arc::clone(run), at: 0 }).collect();
-        MemTableIterator { table, runs, current: 0, entry: None }
+    pub(super) fn new(table: Arc<MemTable>, order: &Order) -> MemTableIterator {
+        let common = Arc::clone(order.common());
+        let runs = order.runs().iter().map(|run| Place { run: Arc::clone(run), at: 0 }).collect();
+        MemTableIterator { table, common, runs, current: 0, entry: None }
     }
 
     #[inline]
@@ -100,7 +103,7 @@ impl MemTableIterator {
 
     fn place_all(&mut self, key: &[u8]) {
         for place in &mut self.runs {
-            place.at = lower_bound(&self.table.arena, &place.run, key);
+            place.at = place.run.lower_bound(&self.table.arena, &self.common, key);
         }
     }
 }
@@ -140,7 +143,7 @@ impl InternalIterator for MemTableIterator {
     }
 
     fn last(&mut self) -> Result<()> {
-        self.runs.iter_mut().for_each(|place| place.at = place.run.len());
+        self.runs.iter_mut().for_each(|place| place.at = place.run.heads().len());
         self.settle_backward();
         Ok(())
     }

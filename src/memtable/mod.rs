@@ -185,7 +185,7 @@ impl MemTable {
         let mut order = self.order.lock();
         let before = order.bytes();
         order.catch_up(&self.arena, self.frozen.load(Ordering::Acquire));
-        let cursor = MemTableIterator::new(Arc::clone(self), order.runs());
+        let cursor = MemTableIterator::new(Arc::clone(self), &order);
         let after = order.bytes();
         self.recharge(before, after);
         cursor
