@@ -274,9 +274,9 @@ impl<'a> BatchReader<'a> {
         std::iter::from_fn(move || self.next())
     }
 
-    /// The next operation. After an error: nothing.
+    /// The next operation. After an error: nothing. (This type is no `Iterator`, whose `count` would
+    /// hide [`count`](BatchReader::count).)
     #[inline]
-    #[expect(clippy::should_implement_trait, reason = "`Iterator::count` would hide `count`")]
     pub fn next(&mut self) -> Option<Result<Op<'a>>> {
         if self.done {
             return None;
@@ -298,10 +298,11 @@ mod tests {
     use crate::base::error::ErrorKind;
     use quickcheck::quickcheck;
 
+    type OwnedOp = (ValueKind, u32, Vec<u8>, Vec<u8>);
     type Program = Vec<(u8, u32, Vec<u8>, Vec<u8>)>;
 
     /// The batch of a program, and the operations that it should hold.
-    fn build(program: &Program) -> (WriteBatch, Vec<(ValueKind, u32, Vec<u8>, Vec<u8>)>) {
+    fn build(program: &Program) -> (WriteBatch, Vec<OwnedOp>) {
         let (mut batch, mut want) = (WriteBatch::new(), Vec::new());
         for (kind, family, key, value) in program {
             let kind = ValueKind::from_byte(kind % 4 + 1).unwrap();
@@ -331,7 +332,7 @@ mod tests {
         (batch, want)
     }
 
-    fn read(bytes: &[u8]) -> Result<Vec<(ValueKind, u32, Vec<u8>, Vec<u8>)>> {
+    fn read(bytes: &[u8]) -> Result<Vec<OwnedOp>> {
         BatchReader::new(bytes, 0)?
             .ops()
             .map(|op| op.map(|op| (op.kind, op.family.0, op.key.to_vec(), op.value.to_vec())))

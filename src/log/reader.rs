@@ -74,7 +74,6 @@ impl LogReader {
     /// # Errors
     /// Only for segments beyond the first 128 MiB, which are read again: those of the file system, and
     /// `Corruption` if the bytes have changed meanwhile.
-    #[expect(clippy::should_implement_trait, reason = "fallible; `?` reads better this way around")]
     pub fn next(&mut self) -> Result<Option<(LogPosition, Bytes)>> {
         loop {
             if self.current.is_none() {

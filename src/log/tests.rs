@@ -566,7 +566,8 @@ impl Machine {
             match self.rng.below(10) {
                 0..=5 => {
                     self.appended += 1;
-                    let len = self.rng.below(if self.appended % 8 == 0 { 900 } else { 60 });
+                    let len =
+                        self.rng.below(if self.appended.is_multiple_of(8) { 900 } else { 60 });
                     let mut payload = self.appended.to_le_bytes().to_vec();
                     payload.resize(8 + len as usize, self.appended as u8);
                     let full = self.rng.below(16) == 0;
@@ -643,8 +644,11 @@ fn many_lives(seed: u64) {
         }
         let steps = rng.below(30);
         let _ = machine.live(steps);
-        let keep = [Keep::Nothing, Keep::All, Keep::Torn, Keep::Torn][rng.below(4) as usize];
-        machine.fs = machine.fs.crash_image(keep, rng.next_u64());
+        // The process dies alone (the disk goes on, unsynced as it is), or the power goes.
+        machine.fs.crash_after(None);
+        if let Some(keep) = [None, Some(Keep::Nothing), Some(Keep::Torn)][rng.below(3) as usize] {
+            machine.fs = machine.fs.crash_image(keep, rng.next_u64());
+        }
     }
     let _ = machine.live(0);
 }
