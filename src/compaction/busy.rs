@@ -72,6 +72,11 @@ impl Busy {
             && !self.claims.values().filter(crossing).any(|c| c.range.overlaps(&compaction.range))
     }
 
+    /// Does a running compaction read or write in this range?
+    pub fn touches(&self, range: &KeyRange) -> bool {
+        self.claims.values().any(|claim| claim.range.overlaps(range))
+    }
+
     /// Number of running compactions.
     pub fn len(&self) -> usize {
         self.claims.len()

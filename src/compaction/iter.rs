@@ -380,4 +380,4 @@ impl Keeper<'_> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

@@ -32,7 +32,7 @@ pub struct RangeCompaction {
 /// What a [`RangeCompaction`] does next.
 #[derive(Debug)]
 pub enum Next<F> {
-    /// Run this (or install its move), then ask again. It was not claimed yet.
+    /// Claim and run this, or install its move. One may ask again at once.
     Run(Compaction<F>),
     /// A running compaction is in the way: ask again when one has ended.
     Wait,
@@ -74,6 +74,10 @@ impl RangeCompaction {
                 self.next_files(&picker)
             };
             let Some((end, plan)) = plan else {
+                // What is still running may put something into this level or the next.
+                if busy.touches(&self.range) {
+                    return Next::Wait;
+                }
                 self.level += 1;
                 self.rest = self.range.clone();
                 continue;

@@ -10,7 +10,7 @@ use quickcheck::Gen;
 use quickcheck::quickcheck;
 
 /// Appends, neither commutative nor without trace of an absent base. Sometimes refuses to combine.
-pub(crate) struct Append;
+pub(in crate::compaction) struct Append;
 
 impl MergeOperator for Append {
     fn name(&self) -> &str {
@@ -68,9 +68,9 @@ impl CompactionFilter for Picky {
 
 /// Points and range tombstones: a source, an output, or all of a tree.
 #[derive(Clone, Debug, Default)]
-struct Data {
-    points: Vec<Version>,
-    tombstones: Vec<RangeTombstone>,
+pub(in crate::compaction) struct Data {
+    pub(in crate::compaction) points: Vec<Version>,
+    pub(in crate::compaction) tombstones: Vec<RangeTombstone>,
 }
 
 impl Data {
@@ -84,7 +84,7 @@ impl Data {
     }
 
     /// The slowest and plainest reader.
-    fn read(&self, key: &[u8], at: SeqNo) -> Option<Vec<u8>> {
+    pub(in crate::compaction) fn read(&self, key: &[u8], at: SeqNo) -> Option<Vec<u8>> {
         let covers = |t: &&RangeTombstone| *t.start <= *key && *key < *t.end && t.seqno <= at;
         let cover = self.tombstones.iter().filter(covers).map(|t| t.seqno).max().unwrap_or(0);
         let mut versions: Vec<&Version> =
@@ -222,8 +222,7 @@ impl Scene {
         self.snapshots.iter().copied().chain([SEQNO_MAX])
     }
 
-    /// Compacts and returns the whole tree before, after, and the outputs alone. The inputs are what
-    /// the compacted sources hold; `clip` cuts keys from them.
+    /// Compacts and returns the whole tree before, after, and the outputs alone.
     fn compact(&self, rules: Rules) -> (Data, Data, Vec<Data>) {
         let sources = self.sources();
         let (first, len) = self.compacted;

@@ -1,1 +1,339 @@
+//! Simulated trees: files are descriptions, and a compaction's outputs are made up.
 
+use super::*;
+use crate::base::id::FileId;
+use crate::base::id::FileNumber;
+use crate::base::key::SEQNO_MAX;
+use crate::base::rng::Rng;
+use crate::compaction::busy::ClaimId;
+use crate::compaction::manual::Next;
+use crate::compaction::manual::RangeCompaction;
+use crate::version::meta::FileMeta;
+use quickcheck::quickcheck;
+
+fn options() -> PickerOptions {
+    PickerOptions {
+        l0_trigger: 3,
+        base_level_bytes: 400,
+        level_multiplier: 3,
+        file_bytes: 100,
+        compaction_bytes_max: 1000,
+        ..PickerOptions::default()
+    }
+}
+
+fn key(k: u64) -> Vec<u8> {
+    (k as u16).to_be_bytes().to_vec()
+}
+
+/// A tree, what runs on it, and where everything random comes from.
+struct Sim {
+    levels: Levels<FileMeta>,
+    options: PickerOptions,
+    busy: Busy,
+    running: Vec<(ClaimId, Compaction<FileMeta>)>,
+    rng: Rng,
+    counter: u32,
+    seqno: SeqNo,
+    picks: usize,
+}
+
+impl Sim {
+    fn new(seed: u64, options: PickerOptions) -> Sim {
+        Sim {
+            levels: levels::empty(),
+            options,
+            busy: Busy::new(),
+            running: Vec::new(),
+            rng: Rng::new(seed),
+            counter: 0,
+            seqno: 0,
+            picks: 0,
+        }
+    }
+
+    fn file(&mut self, start: u64, end: u64, len: u64, seqnos: (SeqNo, SeqNo)) -> Arc<FileMeta> {
+        self.counter += 1;
+        let number = FileNumber::new(1, self.counter);
+        let tombstones = if self.rng.below(4) == 0 { 5 } else { 0 };
+        Arc::new(FileMeta {
+            number,
+            id: FileId::new(1, number),
+            len: len.max(1),
+            digest: [0; 32],
+            bounds: KeyRange::new(key(start), Some(key(end))),
+            clipped: self.rng.below(10) == 0,
+            seqno_min: seqnos.0,
+            seqno_max: seqnos.1,
+            entries: 10,
+            deletes: tombstones,
+            range_deletes: 0,
+            timestamps: None,
+        })
+    }
+
+    fn apply(&mut self, edit: &FamilyEdit) {
+        self.levels = levels::edited(&self.levels, edit, Arc::clone).unwrap().0;
+    }
+
+    fn flush(&mut self) {
+        let start = self.rng.below(1000);
+        let wide = self.rng.below(3) == 0;
+        let end = start + 1 + self.rng.below(if wide { 1000 } else { 50 });
+        let seqnos = (self.seqno + 1, self.seqno + 10);
+        self.seqno += 10;
+        let len = 1 + self.rng.below(150);
+        let file = self.file(start, end, len, seqnos);
+        self.apply(&FamilyEdit { added: vec![(0, file)], ..FamilyEdit::default() });
+    }
+
+    fn oldest_snapshot(&mut self) -> SeqNo {
+        if self.rng.below(2) == 0 { SEQNO_MAX } else { self.rng.below(self.seqno + 1) }
+    }
+
+    /// Picks one compaction, checks the plan, and lets it run.
+    fn pick(&mut self, oldest_snapshot: SeqNo) -> bool {
+        let plan = pick(&self.levels, &self.options, &self.busy, oldest_snapshot);
+        let Some(plan) = plan else { return false };
+        self.start(plan);
+        true
+    }
+
+    fn start(&mut self, plan: Compaction<FileMeta>) {
+        self.check(&plan);
+        self.picks += 1;
+        if let Some(edit) = plan.moved() {
+            return self.apply(&edit);
+        }
+        self.running.push((self.busy.claim(&plan), plan));
+    }
+
+    fn check(&self, plan: &Compaction<FileMeta>) {
+        let inputs: Vec<&FileMeta> = plan.files().map(|(_, file)| &**file).collect();
+        assert!(!inputs.is_empty());
+        for meta in &inputs {
+            assert!(!self.busy.holds(meta.number), "a busy file was picked");
+            assert!(plan.range.covers(&meta.bounds));
+        }
+        let is_input = |file: &FileMeta| inputs.iter().any(|input| input.number == file.number);
+        // I3: nothing that stays above the outputs or beside them is older than an input.
+        if plan.level == 0 {
+            let stays = self.levels[0].iter().filter(|file| !is_input(file));
+            for file in stays {
+                for input in inputs.iter().filter(|input| input.bounds.overlaps(&file.bounds)) {
+                    let older = file.seqno_max < input.seqno_min;
+                    assert!(!older || plan.output_level == 0, "an older file of level 0 stays");
+                }
+            }
+        }
+        // What lies deeper and overlaps is below; nothing that overlaps is passed.
+        let passed = plan.level.max(1)..=plan.output_level;
+        for (level, files) in self.levels.iter().enumerate().skip(1) {
+            for file in files.iter().filter(|f| f.bounds.overlaps(&plan.range) && !is_input(f)) {
+                if level > plan.output_level {
+                    assert!(plan.below.may_hold(&file.bounds.intersect(&plan.range).start));
+                } else if plan.output_level > plan.level && level > plan.level {
+                    assert!(!passed.contains(&level), "a file of a level on the way is left out");
+                }
+            }
+        }
+        assert!(!plan.trivial_move || (inputs.len() == 1 && !inputs[0].clipped));
+    }
+
+    /// Ends a running compaction: disjoint outputs inside its range, somewhat smaller than the inputs.
+    fn complete(&mut self) {
+        let at = self.rng.below(self.running.len() as u64) as usize;
+        let (claim, plan) = self.running.swap_remove(at);
+        let bytes = plan.bytes() * (6 + self.rng.below(5)) / 10;
+        let number = |key: &[u8]| u64::from(u16::from_be_bytes([key[0], key[1]]));
+        let (start, end) = (number(&plan.range.start), number(plan.range.end.as_ref().unwrap()));
+        let metas = || plan.files().map(|(_, file)| file);
+        let low = metas().map(|file| file.seqno_min).min().unwrap();
+        let high = metas().map(|file| file.seqno_max).max().unwrap();
+        let pieces = if plan.output_level == 0 { 1 } else { bytes / self.options.file_bytes + 1 };
+        let pieces = pieces.min(end - start);
+        let mut edit = plan.removal();
+        for i in 0..pieces {
+            let from = start + (end - start) * i / pieces;
+            let to = start + (end - start) * (i + 1) / pieces;
+            let mut file = (*self.file(from, to, bytes / pieces, (low, high))).clone();
+            file.clipped = false;
+            if plan.below.is_empty() {
+                file.deletes = 0;
+            }
+            edit.added.push((plan.output_level as u8, Arc::new(file)));
+        }
+        self.apply(&edit);
+        self.busy.release(claim);
+    }
+
+    /// Until there is nothing more to do.
+    fn settle(&mut self) {
+        let begin = self.picks;
+        loop {
+            while self.running.len() < 3 && self.pick(SEQNO_MAX) {}
+            if self.running.is_empty() {
+                break;
+            }
+            self.complete();
+            assert!(self.picks - begin < 5000, "the picker never ends");
+        }
+        assert!(self.busy.is_empty());
+        assert!(score_max(&self.levels, &self.options) < FULL, "something is still due");
+    }
+}
+
+quickcheck! {
+    fn every_tree_settles(seed: u64, dynamic: bool) -> bool {
+        let mut sim = Sim::new(seed, PickerOptions { dynamic_levels: dynamic, ..options() });
+        for _ in 0..200 {
+            match sim.rng.below(4) {
+                0 | 1 => sim.flush(),
+                2 if sim.running.len() < 3 => {
+                    let oldest = sim.oldest_snapshot();
+                    sim.pick(oldest);
+                }
+                _ if !sim.running.is_empty() => sim.complete(),
+                _ => {}
+            }
+        }
+        sim.settle();
+        let dead = |file: &Arc<FileMeta>| file.clipped;
+        sim.levels[1..].iter().all(|level| !level.iter().any(dead))
+    }
+
+    fn a_range_goes_down_to_the_bottom(seed: u64, start: u16, len: u16) -> bool {
+        let mut sim = Sim::new(seed, options());
+        for _ in 0..60 {
+            sim.flush();
+            if sim.rng.below(3) == 0 {
+                sim.pick(SEQNO_MAX);
+            }
+            if sim.rng.below(3) == 0 && !sim.running.is_empty() {
+                sim.complete();
+            }
+        }
+        let start = u64::from(start % 1000);
+        let range = KeyRange::new(key(start), Some(key(start + 1 + u64::from(len % 500))));
+        let mut walk = RangeCompaction::new(&sim.levels, range.clone(), true);
+        let newest = sim.levels.iter().flat_map(|l| l.iter()).map(|f| f.number).max();
+        for _ in 0..2000 {
+            match walk.next(&sim.levels, &sim.options, &sim.busy) {
+                Next::Run(plan) => sim.start(plan),
+                Next::Wait => sim.complete(),
+                Next::Done => {
+                    while !sim.running.is_empty() {
+                        sim.complete();
+                    }
+                    let holds = |level: &levels::Level<FileMeta>| {
+                        level.iter().any(|f| f.bounds.overlaps(&range))
+                    };
+                    let old = |f: &Arc<FileMeta>| f.bounds.overlaps(&range) && Some(f.number) <= newest;
+                    let levels = sim.levels.iter().filter(|level| holds(level)).count();
+                    return levels <= 1 && !sim.levels.iter().any(|level| level.iter().any(old));
+                }
+            }
+            if sim.running.len() > 1 {
+                sim.complete();
+            }
+        }
+        false
+    }
+}
+
+fn tree(files: &[(u8, u64, u64, u64)]) -> Sim {
+    let mut sim = Sim::new(1, options());
+    for (i, &(level, start, end, len)) in files.iter().enumerate() {
+        let seqno = 1000 - i as SeqNo;
+        let mut file = (*sim.file(start, end, len, (seqno, seqno))).clone();
+        (file.clipped, file.deletes) = (false, 0);
+        let edit = FamilyEdit { added: vec![(level, Arc::new(file))], ..FamilyEdit::default() };
+        sim.apply(&edit);
+    }
+    sim
+}
+
+fn picked(sim: &Sim) -> Option<Compaction<FileMeta>> {
+    pick(&sim.levels, &sim.options, &sim.busy, SEQNO_MAX)
+}
+
+#[test]
+fn depth_counts_not_files() {
+    let apart: Vec<_> = (0..8).map(|i| (0, i * 10, i * 10 + 10, 50)).collect();
+    assert!(picked(&tree(&apart)).is_none(), "eight files side by side are no depth");
+    let sim = tree(&[(0, 0, 50, 50), (0, 40, 90, 50), (0, 45, 47, 50), (0, 200, 210, 50)]);
+    let plan = picked(&sim).unwrap();
+    assert_eq!((plan.level, plan.output_level, plan.files().count()), (0, LEVELS - 1, 3));
+    assert_eq!(plan.range, KeyRange::new(key(0), Some(key(90))));
+    assert!(plan.below.is_empty());
+}
+
+#[test]
+fn small_files_wait_for_each_other_instead_of_rewriting_the_base() {
+    let base = [(6, 0, 500, 200), (6, 500, 1000, 200)];
+    let small = [(0, 0, 999, 3), (0, 0, 999, 3), (0, 0, 999, 3)];
+    let plan = picked(&tree(&[&small[..], &base].concat())).unwrap();
+    assert_eq!((plan.reason, plan.output_level), (Reason::SmallFiles, 0));
+    assert!(plan.below.may_hold(&key(700)) && !plan.trivial_move);
+    let large = small.map(|f| (f.0, f.1, f.2, 60));
+    let plan = picked(&tree(&[&large[..], &base].concat())).unwrap();
+    assert_eq!((plan.reason, plan.output_level, plan.files().count()), (Reason::Level0, 6, 5));
+}
+
+#[test]
+fn a_level_opens_above_a_full_base() {
+    let targets = |len| Targets::new(&tree(&[(6, 0, 10, len)]).levels, &options());
+    assert_eq!(targets(400).base, 6);
+    let larger = targets(1100);
+    assert_eq!((larger.base, larger.bytes[5]), (5, 400));
+    assert_eq!(targets(5000).base, 3);
+    let fixed = PickerOptions { dynamic_levels: false, ..options() };
+    let fixed = Targets::new(&tree(&[(6, 0, 10, 400)]).levels, &fixed);
+    assert_eq!((fixed.base, fixed.bytes[1], fixed.bytes[2]), (1, 400, 1200));
+}
+
+#[test]
+fn moves_what_overlaps_nothing() {
+    let mut sim = tree(&[(5, 0, 10, 450), (6, 20, 30, 1300)]);
+    let plan = picked(&sim).unwrap();
+    assert!(plan.trivial_move);
+    let edit = plan.moved().unwrap();
+    sim.apply(&edit);
+    assert_eq!((sim.levels[5].len(), sim.levels[6].len()), (0, 2));
+}
+
+#[test]
+fn outputs_of_running_jobs_are_kept_clear() {
+    // The first job's inputs leave a gap that its output spans.
+    let mut sim = tree(&[(5, 0, 10, 450), (5, 40, 50, 450), (6, 0, 100, 900), (6, 100, 110, 1300)]);
+    let plan = picked(&sim).unwrap();
+    assert_eq!((plan.level, plan.range.clone()), (5, KeyRange::new(key(0), Some(key(100)))));
+    sim.start(plan);
+    let gap = Arc::clone(&tree(&[(5, 20, 30, 9)]).levels[5][0]);
+    let gap = Arc::new(FileMeta { number: FileNumber::new(1, 99), ..(*gap).clone() });
+    sim.apply(&FamilyEdit { added: vec![(5, gap)], ..FamilyEdit::default() });
+    let picker = Picker {
+        levels: &sim.levels,
+        options: &sim.options,
+        busy: &Busy::new(),
+        targets: Targets::new(&sim.levels, &sim.options),
+    };
+    let cross = picker.plan(Reason::Manual, 5, 6, vec![Arc::clone(&sim.levels[5][1])]);
+    assert!(!sim.busy.allows(&cross));
+}
+
+#[test]
+fn dead_weight_is_rewritten_once_and_only_when_it_goes() {
+    let mut sim = tree(&[(6, 0, 10, 50)]);
+    let with = |sim: &mut Sim, clipped, deletes| {
+        let file = FileMeta { clipped, deletes, ..(*sim.levels[6][0]).clone() };
+        sim.levels[6] = Arc::from(vec![Arc::new(file)]);
+    };
+    assert!(picked(&sim).is_none());
+    with(&mut sim, true, 0);
+    let plan = picked(&sim).unwrap();
+    assert_eq!((plan.reason, plan.level, plan.output_level), (Reason::Clipped, 6, 6));
+    with(&mut sim, false, 5);
+    assert_eq!(picked(&sim).unwrap().reason, Reason::Tombstones);
+    assert!(pick(&sim.levels, &sim.options, &sim.busy, 3).is_none(), "a snapshot needs them");
+}
