@@ -8,6 +8,7 @@ use crate::base::key::{InternalKey, KeyRange, SEQNO_MAX, SeqNo, ValueKind, succe
 use crate::base::limits::{DECODE_BYTES_MAX, KEY_BYTES_MAX};
 use crate::fs::WritableFile;
 use crate::iter::range_del::RangeTombstone;
+use crate::table::Properties;
 use crate::table::TableMeta;
 use crate::table::TableOptions;
 use crate::table::block::compare;
@@ -16,7 +17,6 @@ use crate::table::compression::{Codec, Compressor};
 use crate::table::filter::{FilterBuilder, key_hash};
 use crate::table::format::{BlockHandle, FOOTER_BYTES, Footer, put_block};
 use crate::table::index::{put_index_value, separator_bytes_max, shortest_separator};
-use crate::table::properties::{KeyGroupCount, Properties, entry_hash, key_group};
 
 /// The file is appended to in pieces of at least this size.
 const APPEND_BYTES: usize = 64 << 10;
@@ -211,16 +211,7 @@ impl TableBuilder {
         properties.merges += u64::from(key.kind == ValueKind::Merge);
         properties.raw_key_bytes += key.user_key.len() as u64 + 8;
         properties.raw_value_bytes += value.len() as u64;
-        if properties.key_group_bytes > 0 {
-            let group = key_group(key.user_key, properties.key_group_bytes);
-            let groups = &mut properties.key_groups;
-            if groups.last().is_none_or(|last| last.group != group) {
-                groups.push(KeyGroupCount { group, entries: 0, hash: 0 });
-            }
-            let last = groups.last_mut().expect("just pushed");
-            last.entries += 1;
-            last.hash = last.hash.wrapping_add(entry_hash(self.last_hash, key.trailer(), value));
-        }
+        properties.count_in_group(key, self.last_hash, value);
         self.count_seqno(key.seqno);
         if let Some(extractor) = &self.options.timestamp
             && key.kind != ValueKind::Delete

@@ -132,9 +132,20 @@ impl Index {
         self.timestamps[i]
     }
 
-    /// Separator `i`: user key in two parts, and trailer.
-    pub fn separator(&self, i: usize) -> (&[u8], &[u8], u64) {
-        (&self.prefix, self.tail(i), self.trailers[i])
+    /// May block `i` begin and end with these entries (user key and trailer)?
+    pub fn fits(&self, i: usize, first: (&[u8], u64), last: (&[u8], u64)) -> bool {
+        self.compare(i, last.0, last.1).is_ge()
+            && (i == 0 || self.compare(i - 1, first.0, first.1).is_lt())
+    }
+
+    /// Separator `i` compared with an entry.
+    fn compare(&self, i: usize, user_key: &[u8], trailer: u64) -> Ordering {
+        let front = self.prefix.len().min(user_key.len());
+        let (front, tail) = user_key.split_at(front);
+        self.prefix
+            .as_slice()
+            .cmp(front)
+            .then_with(|| compare(self.tail(i), self.trailers[i], tail, trailer))
     }
 
     #[inline]
@@ -243,7 +254,7 @@ mod tests {
                 put_index_value(&mut value, handle, (i % 2 == 0).then_some((-1, 5)));
                 builder.add(InternalKey::new(key, *seqno, ValueKind::Put), &value);
             }
-            let block = Block::parse(Bytes::from(builder.finish()), 0, Content::Index).unwrap();
+            let block = Block::parse(Bytes::from(builder.finish()), 0, Content::Index, |_, _| true).unwrap();
             let index = Index::parse(&block, 0, keys.len() as u64 * 10, 0).unwrap();
             let own = keys.iter().map(|(key, seqno)| (key.clone(), *seqno));
             let foreign = probes.into_iter().map(|(key, seqno, with)| {

@@ -3,7 +3,7 @@
 use std::mem;
 
 use crate::base::bytes::Bytes;
-use crate::base::error::Result;
+use crate::base::error::{Error, Result};
 use crate::base::key::{InternalKey, SEQNO_MAX};
 use crate::base::sync::Arc;
 use crate::iter::InternalIterator;
@@ -59,7 +59,7 @@ impl TableIterator {
         } else {
             let handle = self.table.index().handle(i);
             let stored = self.read_ahead(handle, backward)?;
-            self.table.parse_block(handle, stored)?
+            self.table.parse_block(i, stored)?
         };
         self.block = Some((i, block));
         Ok(true)
@@ -198,7 +198,15 @@ impl InternalIterator for TableIterator {
         let (entry, _) = self.entry().expect("prev needs an entry to start from");
         key.extend_from_slice(entry.user_key);
         let i = self.block.as_ref().map_or(0, |(i, _)| *i);
-        let done = self.before(i, Some(&key));
+        let done = self.before(i, Some(&key)).and_then(|()| match self.entry() {
+            // Only a file that changed under us gets here; without this it could go on for ever.
+            Some((now, _)) if now.user_key >= key.as_slice() => {
+                let offset = self.table.index().handle(i).offset;
+                let e = Error::corruption("going back leads forward").at(offset);
+                Err(e.in_file(self.table.path()))
+            }
+            _ => Ok(()),
+        });
         if self.key.capacity() < key.capacity() {
             self.key = key;
         }

@@ -4,7 +4,7 @@ use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use crate::base::coding::{Decoder, put_field, put_prefixed, put_u64, put_varint};
 use crate::base::error::{Error, Result};
-use crate::base::key::{KeyRange, SeqNo};
+use crate::base::key::{InternalKey, KeyRange, SeqNo};
 
 /// How many entries a key group has in a table, and what they are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
@@ -87,6 +87,29 @@ mod tag {
 }
 
 impl Properties {
+    /// Counts an entry in its key group, unless groups are not counted. Keys come in order, but those
+    /// too short for a group, which belong to group 0, may come between others.
+    pub fn count_in_group(&mut self, key: InternalKey<'_>, key_hash: u64, value: &[u8]) {
+        if self.key_group_bytes == 0 {
+            return;
+        }
+        let group = key_group(key.user_key, self.key_group_bytes);
+        let groups = &mut self.key_groups;
+        let i = match groups.last() {
+            Some(last) if last.group == group => groups.len() - 1,
+            _ => match groups.binary_search_by_key(&group, |count| count.group) {
+                Ok(i) => i,
+                Err(i) => {
+                    groups.insert(i, KeyGroupCount { group, entries: 0, hash: 0 });
+                    i
+                }
+            },
+        };
+        groups[i].entries += 1;
+        let hash = entry_hash(key_hash, key.trailer(), value);
+        groups[i].hash = groups[i].hash.wrapping_add(hash);
+    }
+
     /// The stored form.
     pub fn encode(&self) -> Vec<u8> {
         let mut out = Vec::new();

@@ -16,11 +16,10 @@ use crate::table::Block;
 use crate::table::KeyGroupCount;
 use crate::table::Properties;
 use crate::table::TableIterator;
-use crate::table::block::{BlockCursor, Content, compare};
+use crate::table::block::{BlockCursor, Content};
 use crate::table::filter::{Filter, key_hash};
 use crate::table::format::{BlockHandle, FOOTER_BYTES, Footer, open_block};
 use crate::table::index::Index;
-use crate::table::properties::{entry_hash, key_group};
 
 /// What a block may be larger than its one value: the key, twice, and lengths.
 const BLOCK_SLACK_BYTES: usize = 1 << 20;
@@ -176,7 +175,7 @@ impl Table {
             return Ok(block);
         }
         let stored = self.read(handle.offset, handle.stored_bytes())?;
-        let block = self.parse_block(handle, stored)?;
+        let block = self.parse_block(i, stored)?;
         if !fill {
             return Ok(block);
         }
@@ -193,10 +192,16 @@ impl Table {
         self.file.read_at(offset, len).map_err(|e| e.in_file(&self.path))
     }
 
-    /// Checks and parses the data block that was read from `handle`.
-    pub(super) fn parse_block(&self, handle: BlockHandle, stored: Bytes) -> Result<Arc<Block>> {
+    /// Checks and parses data block `i`, which was read from its handle. What passes is in order
+    /// with all other blocks, since it lies between its separators.
+    pub(super) fn parse_block(&self, i: usize, stored: Bytes) -> Result<Arc<Block>> {
+        let handle = self.index.handle(i);
         let block = open_block(stored, &self.footer.id, handle.offset, self.raw_max)
-            .and_then(|raw| Block::parse(raw, handle.offset, Content::Data))
+            .and_then(|raw| {
+                let fits =
+                    |first: (&[u8], u64), last: (&[u8], u64)| self.index.fits(i, first, last);
+                Block::parse(raw, handle.offset, Content::Data, fits)
+            })
             .map_err(|e| e.in_file(&self.path))?;
         if block.is_empty() {
             return Err(self.wrong("data block without entries", handle.offset));
@@ -210,7 +215,7 @@ impl Table {
     }
 
     /// Reads every byte from the file, cache or not, and checks all that can be checked: the digest
-    /// of the file if one is given, every checksum, the order of all entries, the separators, that
+    /// of the file if one is given, every checksum, the order of all entries and blocks, that
     /// the filter lets every key pass, counts, ranges and key groups.
     ///
     /// # Errors
@@ -235,7 +240,8 @@ impl Table {
         for i in 0..self.index.len() {
             let handle = self.index.handle(i);
             let stored = self.read(handle.offset, handle.stored_bytes())?;
-            census.add_block(i, &*self.parse_block(handle, stored)?)?;
+            let block = self.parse_block(i, stored)?;
+            census.add_block(i, &block)?;
         }
         census.finish()
     }
@@ -267,7 +273,7 @@ impl Parts {
             open_block(stored, id, handle.offset, raw_max)
         };
         let at = footer.index.offset;
-        let block = Block::parse(open(footer.index)?, at, Content::Index)?;
+        let block = Block::parse(open(footer.index)?, at, Content::Index, |_, _| true)?;
         let index = Index::parse(&block, at, footer.data_end(), file.len())?;
         let at = footer.properties.offset;
         let properties = Properties::decode(&open(footer.properties)?, 0)
@@ -292,7 +298,7 @@ impl Parts {
 }
 
 fn read_range_tombstones(raw: Bytes, offset: u64) -> Result<Vec<RangeTombstone>> {
-    let block = Block::parse(raw, offset, Content::RangeTombstones)?;
+    let block = Block::parse(raw, offset, Content::RangeTombstones, |_, _| true)?;
     let mut list = Vec::new();
     let mut cursor = BlockCursor::new();
     let mut more = cursor.first(&block)?;
@@ -314,7 +320,6 @@ struct Census<'a> {
     seqnos: Option<(SeqNo, SeqNo)>,
     first_key: Vec<u8>,
     last_key: Vec<u8>,
-    last_trailer: u64,
 }
 
 impl<'a> Census<'a> {
@@ -328,42 +333,24 @@ impl<'a> Census<'a> {
             seqnos: table.tombstones.seqno_bounds(),
             first_key: Vec::new(),
             last_key: Vec::new(),
-            last_trailer: 0,
         }
     }
 
     fn add_block(&mut self, i: usize, block: &Block) -> Result<()> {
         let offset = self.table.index.handle(i).offset;
         let wrong = |text: &str| self.table.wrong(text, offset);
-        let separator = |i: usize| {
-            let (prefix, tail, trailer) = self.table.index.separator(i);
-            ([prefix, tail].concat(), trailer)
-        };
-        let below = i.checked_sub(1).map(separator);
-        let above = separator(i);
         let mut cursor = BlockCursor::new();
         let mut more = cursor.first(block).map_err(|e| e.in_file(&self.table.path))?;
         while let Some((key, value)) = cursor.entry(block).filter(|_| more) {
-            let trailer = key.trailer();
-            let first = self.found.entries == 0;
-            let ascends = compare(&self.last_key, self.last_trailer, key.user_key, trailer).is_lt();
-            let inside = compare(key.user_key, trailer, &above.0, above.1).is_le()
-                && below
-                    .as_ref()
-                    .is_none_or(|(k, t)| compare(k, *t, key.user_key, trailer).is_lt());
-            if !inside || !(first || ascends) {
-                return Err(wrong("entries out of order, or outside their separators"));
-            }
             let hash = key_hash(key.user_key);
             if self.table.filter.as_ref().is_some_and(|filter| !filter.may_contain(hash)) {
                 return Err(wrong("the filter denies a key that is here"));
             }
-            if first {
+            if self.found.entries == 0 {
                 self.first_key = key.user_key.to_vec();
             }
             self.last_key.clear();
             self.last_key.extend_from_slice(key.user_key);
-            self.last_trailer = trailer;
             count(&mut self.found, &mut self.seqnos, key, hash, value);
             more = cursor.next(block).map_err(|e| e.in_file(&self.table.path))?;
         }
@@ -413,14 +400,5 @@ fn count(
     found.raw_value_bytes += value.len() as u64;
     let (min, max) = seqnos.unwrap_or((key.seqno, key.seqno));
     *seqnos = Some((min.min(key.seqno), max.max(key.seqno)));
-    if found.key_group_bytes > 0 {
-        let group = key_group(key.user_key, found.key_group_bytes);
-        if found.key_groups.last().is_none_or(|last| last.group != group) {
-            found.key_groups.push(KeyGroupCount { group, entries: 0, hash: 0 });
-        }
-        if let Some(last) = found.key_groups.last_mut() {
-            last.entries += 1;
-            last.hash = last.hash.wrapping_add(entry_hash(hash, key.trailer(), value));
-        }
-    }
+    found.count_in_group(key, hash, value);
 }
