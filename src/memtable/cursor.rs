@@ -24,6 +24,9 @@ pub struct MemTableIterator {
     entry: Option<Offset>,
 }
 
+/// Entries lie in the order of their arrival: while one is read, later ones are on their way.
+const AHEAD: usize = 6;
+
 /// A run and the first place in it at or above the current key.
 struct Place {
     run: Arc<Run>,
@@ -97,13 +100,20 @@ impl MemTableIterator {
 
     #[inline]
     fn next_key(&mut self) {
-        self.runs[self.current].at += 1;
+        let place = &mut self.runs[self.current];
+        place.at += 1;
+        if let Some(head) = place.run.heads().get(place.at + AHEAD) {
+            self.table.arena.prefetch(head.offset);
+        }
         self.settle_forward();
     }
 
     fn place_all(&mut self, key: &[u8]) {
         for place in &mut self.runs {
             place.at = place.run.lower_bound(&self.table.arena, &self.common, key);
+            if let Some(head) = place.head() {
+                self.table.arena.prefetch(head.offset);
+            }
         }
     }
 }
