@@ -83,6 +83,13 @@ impl FileMeta {
         self.deletes.saturating_add(self.range_deletes)
     }
 
+    /// The same file, asked only for keys of `range` any more; `None` if none of its keys is there.
+    pub fn clip(&self, range: &KeyRange) -> Option<FileMeta> {
+        let bounds = self.bounds.intersect(range);
+        let clipped = self.clipped || bounds != self.bounds;
+        (!bounds.is_empty()).then(|| FileMeta { bounds, clipped, ..self.clone() })
+    }
+
     /// Appends the stored form to `out`.
     pub fn encode_into(&self, out: &mut Vec<u8>) {
         put_number(out, tag::NUMBER, true, self.number.0);

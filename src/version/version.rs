@@ -222,3 +222,6 @@ fn overlap_depth(files: &[Arc<TableFile>]) -> usize {
     let depth_at = |key: &[u8]| files.iter().filter(|f| f.meta().bounds.contains(key)).count();
     files.iter().map(|file| depth_at(&file.meta().bounds.start)).max().unwrap_or(0)
 }
+
+#[cfg(test)]
+mod tests;
