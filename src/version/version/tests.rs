@@ -96,7 +96,7 @@ fn clip(all: &Shown, bounds: &KeyRange) -> Shown {
     let tombstones = all.tombstones.iter().filter_map(|t| {
         let part = KeyRange::new(t.start.clone(), Some(t.end.clone())).intersect(bounds);
         let end = part.end.clone()?;
-        (!part.is_empty()).then(|| RangeTombstone { start: part.start, end, seqno: t.seqno })
+        (!part.is_empty()).then_some(RangeTombstone { start: part.start, end, seqno: t.seqno })
     });
     Shown { entries: entries.collect(), tombstones: tombstones.collect() }
 }
