@@ -129,7 +129,6 @@ impl Table {
     }
 
     /// Length of the file in bytes.
-    #[expect(clippy::len_without_is_empty, reason = "a file with a footer is never empty")]
     pub fn len(&self) -> u64 {
         self.len
     }

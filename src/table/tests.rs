@@ -124,7 +124,9 @@ fn write(
     let mut dels = dels.iter();
     for (key, seqno, kind, value) in list {
         builder.add(InternalKey::new(key, *seqno, *kind), value).unwrap();
-        dels.next().map(|del| builder.add_range_tombstone(del).unwrap());
+        if let Some(del) = dels.next() {
+            builder.add_range_tombstone(del).unwrap();
+        }
     }
     dels.for_each(|del| builder.add_range_tombstone(del).unwrap());
     assert_eq!(builder.entries(), list.len() as u64);
@@ -391,8 +393,7 @@ fn no_changed_byte_passes() {
         assert!(meta.properties.data_blocks > 2);
         let want = answers(&open(&fs).unwrap(), &list).unwrap();
         let good = fs.read(path());
-        for at in 0..good.len() {
-            let byte = good[at];
+        for (at, &byte) in good.iter().enumerate() {
             for bad in [byte ^ 0x01, byte ^ 0x80, 0, 0xff] {
                 if bad == byte {
                     continue;
