@@ -178,6 +178,19 @@ impl WriteBatch {
         self.bytes[8..HEADER_BYTES].copy_from_slice(&count.to_le_bytes());
     }
 
+    /// The operations, whether the encoding is complete or not.
+    pub(crate) fn reader(&self) -> BatchReader<'_> {
+        let left = u32::try_from(self.count).expect("the batch was checked");
+        BatchReader {
+            d: Decoder::new(&self.bytes[HEADER_BYTES..]),
+            seqno: self.seqno(),
+            count: left,
+            left,
+            done: false,
+            value_bytes_max: usize::MAX,
+        }
+    }
+
     /// Sequence number of the first operation, 0 before it was set.
     pub(crate) fn seqno(&self) -> SeqNo {
         let seqno = self.bytes.first_chunk::<8>().expect("a batch has its header");

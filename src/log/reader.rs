@@ -120,6 +120,11 @@ impl LogReader {
         self.torn.as_ref()
     }
 
+    /// The segments that hold the accepted records, oldest first.
+    pub fn segments(&self) -> &[SegmentFile] {
+        &self.files
+    }
+
     /// Syncs every segment of the log and the directory's names, so that what was accepted survives
     /// the next crash. To be done before a new epoch's first segment declares the end, and before
     /// anything that was read is served.

@@ -211,8 +211,10 @@ fn follow_links(
         let Ok(before) = segments.binary_search_by_key(&prev.segment, |s| s.file.number) else {
             return Err(missing(prev.segment));
         };
-        let instance = |header: &SegmentHeader| header.id.as_bytes()[..8].to_vec();
-        if segments[before].header().is_some_and(|h| instance(h) != instance(header)) {
+        // Each opening of a database has an identity of its own; within one, it must not change.
+        let opening = |h: &SegmentHeader| (h.number.epoch(), h.id.as_bytes()[..8].to_vec());
+        let (this, other) = (opening(header), segments[before].header().map(opening));
+        if other.is_some_and(|other| this.0 == other.0 && this.1 != other.1) {
             return Err(segments[before].corruption(16, "a segment of another database"));
         }
         (index, end) = (before, Some(prev.offset));

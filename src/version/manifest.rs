@@ -131,10 +131,14 @@ impl Recovered {
         state.header.instance = instance;
         state.header.clean = None;
         state.apply(edit).map_err(|e| refused(&e))?;
+        // An import names its tables itself, from 1 on: the epoch is nobody else's.
+        let named = state.tables().map(|(_, _, meta)| meta.number);
+        let named = named.filter(|number| number.epoch() == self.epoch);
+        let first = 1 + named.map(FileNumber::counter).max().unwrap_or(0);
         let mut writer = ManifestWriter {
             fs: self.fs,
             dir: self.dir,
-            numbers: Arc::new(FileNumbers::new(self.epoch, 1)),
+            numbers: Arc::new(FileNumbers::new(self.epoch, first)),
             state,
             log: None,
             number: None,

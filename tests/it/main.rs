@@ -1,3 +1,4 @@
 //! One binary of integration tests, against the public interface.
 
+mod basic;
 mod layering;

@@ -1,0 +1,250 @@
+//! Who runs the jobs: threads that wait for a signal, or the caller, step by step.
+//!
+//! Scheduling is idempotent: a signal says "look", and whoever looks picks what the state asks for.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::thread::JoinHandle;
+
+use crate::base::error::{Error, ErrorKind, Result};
+use crate::base::id::{FamilyId, FileNumber};
+use crate::base::sync::{Arc, Mutex, Ordering, Receiver, Sender, bounded};
+use crate::compaction::busy::Busy;
+use crate::db::core::{Core, attention};
+use crate::db::file_set::Pending;
+use crate::db::jobs::{Job, keeps_files};
+use crate::db::options::Background;
+use crate::db::stats::Event;
+use crate::version::names::FileName;
+use crate::version::set::VersionSet;
+
+/// Entries that a job handles in one step.
+const STEP_ENTRIES: usize = 1024;
+
+/// What the `versions` lock protects.
+pub(in crate::db) struct Versions {
+    /// The live files.
+    pub set: VersionSet,
+    /// Inputs and output ranges of running compactions, by family.
+    pub busy: std::collections::BTreeMap<FamilyId, Busy>,
+    /// Families with a running flush.
+    pub flushing: Vec<FamilyId>,
+    /// Checkpoints that wait for flushes, oldest first.
+    pub checkpoints: Vec<Arc<Pending>>,
+    /// The last failure of a job that may succeed later; taken by whoever reports it.
+    pub job_error: Option<Error>,
+}
+
+impl Versions {
+    pub fn new(set: VersionSet) -> Versions {
+        Versions {
+            set,
+            busy: Default::default(),
+            flushing: Vec::new(),
+            checkpoints: Vec::new(),
+            job_error: None,
+        }
+    }
+}
+
+/// How writers wake the background, and the jobs of inline mode.
+pub(in crate::db) struct Signals {
+    flush: (Sender<()>, Receiver<()>),
+    compact: (Sender<()>, Receiver<()>),
+    /// Inline mode: jobs begun and not finished. A leaf lock, never held while a job runs.
+    begun: Mutex<Vec<Job>>,
+}
+
+impl Signals {
+    pub fn new(compactors: usize) -> Signals {
+        Signals { flush: bounded(1), compact: bounded(compactors.max(1)), begun: Mutex::default() }
+    }
+
+    /// There may be something to do.
+    pub fn work(&self) {
+        // A full channel already says so.
+        let _ = self.flush.0.try_send(());
+        while self.compact.0.try_send(()).is_ok() {}
+    }
+}
+
+/// The threads of a database. Empty in inline mode.
+pub(in crate::db) struct Threads(Vec<JoinHandle<()>>);
+
+impl Threads {
+    #[expect(clippy::disallowed_methods, reason = "the one place where threads begin")]
+    pub fn start(core: &Arc<Core>) -> Threads {
+        let Background::Threads(compactors) = core.env.background else {
+            return Threads(Vec::new());
+        };
+        let mut threads = Vec::new();
+        let flusher = Arc::clone(core);
+        threads.push(std::thread::spawn(move || flusher.run_flushes()));
+        for _ in 0..compactors.max(1) {
+            let compactor = Arc::clone(core);
+            threads.push(std::thread::spawn(move || compactor.run_compactions()));
+        }
+        core.signals.work();
+        Threads(threads)
+    }
+
+    /// Asks all threads to end, and waits. A running compaction is dropped at its next step.
+    pub fn stop(&mut self, core: &Core) {
+        core.stopping.store(true, Ordering::Release);
+        while !self.0.is_empty() {
+            core.signals.work();
+            let (ended, running): (Vec<_>, Vec<_>) =
+                self.0.drain(..).partition(JoinHandle::is_finished);
+            for thread in ended {
+                let _ = thread.join(); // panics were caught and told
+            }
+            self.0 = running;
+            std::thread::yield_now();
+        }
+        core.signals.begun.lock().clear();
+    }
+}
+
+impl Core {
+    fn run_flushes(self: Arc<Self>) {
+        while !self.stopping.load(Ordering::Acquire) {
+            crossbeam_channel::select! {
+                recv(self.signals.flush.1) -> _ => {}
+                recv(self.pressure) -> _ => self.relieve(),
+                recv(self.sweep) -> number => {
+                    if let Ok(number) = number {
+                        self.remove_table(number);
+                    }
+                }
+            }
+            while !self.stopping.load(Ordering::Acquire)
+                && let Some(job) = self.pick_flush()
+                && self.run(job)
+            {}
+        }
+    }
+
+    fn run_compactions(self: Arc<Self>) {
+        while !self.stopping.load(Ordering::Acquire) {
+            let _ = self.signals.compact.1.recv();
+            while !self.stopping.load(Ordering::Acquire)
+                && let Some(job) = self.pick_compaction()
+                && self.run(job)
+            {}
+        }
+    }
+
+    /// Runs a job to its end; `false` if it failed and the next one had better wait for a signal.
+    fn run(&self, mut job: Job) -> bool {
+        loop {
+            if self.stopping.load(Ordering::Acquire) && !job.is_flush() {
+                self.abandon(job, None);
+                return false;
+            }
+            match self.step_job(&mut job) {
+                Ok(false) => {}
+                Ok(true) => return true,
+                Err(error) => {
+                    self.abandon(job, Some(&error));
+                    return false;
+                }
+            }
+        }
+    }
+
+    /// Runs a job on the caller's thread.
+    pub fn run_here(&self, mut job: Job) -> Result<()> {
+        loop {
+            match self.step_job(&mut job) {
+                Ok(false) => {}
+                Ok(true) => return Ok(()),
+                Err(error) => {
+                    self.abandon(job, Some(&error));
+                    return Err(error);
+                }
+            }
+        }
+    }
+
+    /// One step of a job. A panic is caught, and is an error that stops writes.
+    fn step_job(&self, job: &mut Job) -> Result<bool> {
+        catch_unwind(AssertUnwindSafe(|| job.step(self, STEP_ENTRIES))).unwrap_or_else(|panic| {
+            let text = panic
+                .downcast_ref::<&str>()
+                .map(|text| (*text).to_owned())
+                .or_else(|| panic.downcast_ref::<String>().cloned());
+            let text = text.unwrap_or_else(|| "without a message".to_owned());
+            Err(Error::new(ErrorKind::Halted, format!("a background job panicked: {text}")))
+        })
+    }
+
+    /// Drops a job that cannot go on: its outputs are removed, its inputs are free again. Lack of
+    /// space passes; everything else stops writes.
+    fn abandon(&self, job: Job, error: Option<&Error>) {
+        let outputs = job.created();
+        self.release(job);
+        if !error.is_some_and(keeps_files) {
+            outputs.into_iter().for_each(|number| self.remove_table(number));
+        }
+        let Some(error) = error else { return };
+        if error.kind() == ErrorKind::NoSpace {
+            self.versions.lock().job_error = Some(error.clone());
+            self.tell(&Event::JobFailed(error.clone()));
+        } else {
+            let halted = self.halt(error);
+            for pending in self.versions.lock().checkpoints.drain(..) {
+                pending.fail(&halted);
+            }
+        }
+        self.progress.notify_all();
+    }
+
+    /// Inline mode: begins a job or does one step of one that was begun, whichever `choice` says.
+    pub fn step(&self, choice: u64) -> Result<bool> {
+        if !self.is_inline() {
+            return Ok(false);
+        }
+        if self.pressure.try_recv().is_ok() {
+            self.relieve();
+        }
+        while let Ok(number) = self.sweep.try_recv() {
+            self.remove_table(number);
+        }
+        self.check_halted()?;
+        let mut begun = std::mem::take(&mut *self.signals.begun.lock());
+        begun.extend(self.pick_flush());
+        begun.extend(self.pick_compaction());
+        if begun.is_empty() {
+            return Ok(false);
+        }
+        let mut job = begun.swap_remove((choice % begun.len() as u64) as usize);
+        self.signals.begun.lock().extend(begun);
+        match self.step_job(&mut job) {
+            Ok(true) => Ok(true),
+            Ok(false) => {
+                self.signals.begun.lock().push(job);
+                Ok(true)
+            }
+            Err(error) => {
+                self.abandon(job, Some(&error));
+                Err(error)
+            }
+        }
+    }
+
+    /// Memory is short: asks the next writer to rotate the largest memtable, or does it itself if
+    /// there is no writer. It never waits for the commit lock: its holder may wait for this thread.
+    fn relieve(&self) {
+        self.attention.fetch_or(attention::ROTATE, Ordering::Release);
+        if let Some(mut state) = self.commit.state.try_lock()
+            && self.attention.load(Ordering::Acquire) & attention::ROTATE != 0
+        {
+            self.rotate_largest(&mut state);
+        }
+    }
+
+    /// Removes a table that nothing refers to. A failure leaves a file that the next open removes.
+    pub fn remove_table(&self, number: FileNumber) {
+        let path = self.dir.join(FileName::Table(number).to_string());
+        let _ = self.env.fs.remove(&path);
+    }
+}

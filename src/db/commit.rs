@@ -1,0 +1,343 @@
+//! How a write becomes visible: group commit, the log, the memtables, publication, rotation.
+//!
+//! One leader at a time: whoever holds `state`. A writer that finds it taken leaves its batch in the
+//! queue and blocks on the same lock; when it gets it, an earlier leader has either committed the
+//! batch along with its own, or it leads itself and takes what has queued up. So the lock is the
+//! waiting line, nobody is ever woken for nothing else, and an uncontended write costs one lock.
+
+use crate::base::error::{Error, ErrorKind, Result};
+use crate::base::id::FamilyId;
+use crate::base::key::{InternalKey, SeqNo, ValueKind};
+use crate::base::limits::BATCH_BYTES_MAX;
+use crate::base::sync::{Arc, Mutex, MutexGuard, OnceLock, Ordering};
+use crate::batch::WriteBatch;
+use crate::db::column_family::Family;
+use crate::db::core::{Core, attention};
+use crate::db::stats::count;
+use crate::db::super_version::{Immutable, SuperVersion};
+use crate::db::wal::Wal;
+use crate::memtable::{MemTable, MemTableOptions, MemTableWriter};
+
+/// The commit pipeline.
+pub(in crate::db) struct Commit {
+    pub state: Mutex<CommitState>,
+    /// Batches of writers that wait for `state`. A leaf lock.
+    queue: Mutex<Vec<Arc<Ticket>>>,
+}
+
+/// A batch in the queue, and what became of it.
+struct Ticket {
+    batch: Mutex<WriteBatch>,
+    sync: bool,
+    outcome: OnceLock<Result<SeqNo>>,
+}
+
+/// What the leader owns.
+pub(in crate::db) struct CommitState {
+    /// The last sequence number given out; those of failed writes are burnt.
+    pub last_seqno: SeqNo,
+    /// `None` when the log is off.
+    pub wal: Option<Wal>,
+    /// The one writer of each family's memtable, by family number.
+    pub writers: Vec<Option<FamilyWriter>>,
+    /// Single operations are encoded here on their way to the log.
+    scratch: WriteBatch,
+    /// Set while memtables are being changed; found set by a leader, an earlier one unwound half-way.
+    applying: bool,
+}
+
+/// The writing half of a family.
+pub(in crate::db) struct FamilyWriter {
+    pub family: Arc<Family>,
+    pub mem: MemTableWriter,
+}
+
+/// What a writer brings: a batch, or one operation that needs none while the log is off.
+#[derive(Clone, Copy)]
+pub(in crate::db) enum Payload<'a> {
+    Batch(&'a WriteBatch),
+    One { family: FamilyId, kind: ValueKind, key: &'a [u8], value: &'a [u8] },
+}
+
+impl Payload<'_> {
+    fn count(&self) -> u64 {
+        match self {
+            Payload::Batch(batch) => batch.count(),
+            Payload::One { .. } => 1,
+        }
+    }
+
+    fn copy_into(&self, out: &mut WriteBatch) {
+        match *self {
+            Payload::Batch(batch) => out.append(batch),
+            Payload::One { family, kind, key, value } => match kind {
+                ValueKind::Put => out.put(family, key, value),
+                ValueKind::Delete => out.delete(family, key),
+                ValueKind::Merge => out.merge(family, key, value),
+                ValueKind::RangeDelete => out.delete_range(family, key, value),
+            },
+        }
+    }
+}
+
+impl CommitState {
+    pub fn new(last_seqno: SeqNo, wal: Option<Wal>) -> CommitState {
+        let scratch = WriteBatch::new();
+        CommitState { last_seqno, wal, writers: Vec::new(), scratch, applying: false }
+    }
+
+    /// Adds the writing half of a family.
+    pub fn add_writer(&mut self, family: Arc<Family>, mem: MemTableWriter) {
+        let slot = family.id.0 as usize;
+        if self.writers.len() <= slot {
+            self.writers.resize_with(slot + 1, || None);
+        }
+        assert!(self.writers[slot].is_none(), "one writer a memtable");
+        self.writers[slot] = Some(FamilyWriter { family, mem });
+    }
+
+    #[inline]
+    pub fn writer(&mut self, id: FamilyId) -> Option<&mut FamilyWriter> {
+        self.writers.get_mut(id.0 as usize)?.as_mut()
+    }
+
+    fn check_families(&self, payload: &Payload<'_>) -> Result<()> {
+        let known = |id: FamilyId| match self.writers.get(id.0 as usize) {
+            Some(Some(_)) => Ok(()),
+            _ => Err(Error::not_found(format!("column family {id}"))),
+        };
+        match *payload {
+            Payload::One { family, .. } => known(family),
+            Payload::Batch(batch) => batch.reader().ops().try_for_each(|op| known(op?.family)),
+        }
+    }
+}
+
+impl Commit {
+    pub fn new(state: CommitState) -> Commit {
+        Commit { state: Mutex::new(state), queue: Mutex::new(Vec::new()) }
+    }
+}
+
+impl Core {
+    /// Commits `payload`, alone or in a group, and returns the sequence number of its last operation.
+    pub fn commit(&self, payload: Payload<'_>, sync: bool) -> Result<SeqNo> {
+        if let Some(mut state) = self.commit.state.try_lock() {
+            let outcome = self.lead(&mut state, Some((payload, sync)));
+            return outcome.expect("own payload");
+        }
+        let mut batch = WriteBatch::new();
+        payload.copy_into(&mut batch);
+        let ticket = Arc::new(Ticket { batch: Mutex::new(batch), sync, outcome: OnceLock::new() });
+        self.commit.queue.lock().push(Arc::clone(&ticket));
+        let mut state = self.commit.state.lock();
+        if ticket.outcome.get().is_none() {
+            self.lead(&mut state, None);
+        }
+        ticket.outcome.get().expect("a leader takes the whole queue").clone()
+    }
+
+    /// Commits one's own payload, if any, and everything in the queue.
+    fn lead(
+        &self,
+        state: &mut MutexGuard<'_, CommitState>,
+        own: Option<(Payload<'_>, bool)>,
+    ) -> Option<Result<SeqNo>> {
+        let outcome = own.map(|(payload, sync)| self.commit_one(state, payload, sync));
+        // Those who queued up behind share one log record and one sync, in bounded groups.
+        loop {
+            let mut queue = self.commit.queue.lock();
+            if queue.is_empty() {
+                return outcome;
+            }
+            let mut bytes = 0;
+            let fits = queue.iter().take_while(|ticket| {
+                bytes += ticket.batch.lock().bytes();
+                bytes <= BATCH_BYTES_MAX
+            });
+            let group: Vec<_> = fits.cloned().collect();
+            let rest = queue.split_off(group.len().max(1));
+            let group = std::mem::replace(&mut *queue, rest);
+            drop(queue);
+            self.commit_group(state, &group);
+        }
+    }
+
+    fn commit_group(&self, state: &mut CommitState, group: &[Arc<Ticket>]) {
+        // A batch that names an unknown family fails alone.
+        let (good, bad): (Vec<_>, Vec<_>) = group.iter().partition(|ticket| {
+            state.check_families(&Payload::Batch(&ticket.batch.lock())).is_ok()
+        });
+        for ticket in bad {
+            let batch = ticket.batch.lock();
+            let error = state.check_families(&Payload::Batch(&batch)).expect_err("refused above");
+            let _ = ticket.outcome.set(Err(error));
+        }
+        let Some((first, others)) = good.split_first() else { return };
+        let mut batch = first.batch.lock();
+        for ticket in others {
+            batch.append(&ticket.batch.lock());
+        }
+        let sync = good.iter().any(|ticket| ticket.sync);
+        let outcome = self.commit_one(state, Payload::Batch(&batch), sync);
+        for ticket in &good {
+            let _ = ticket.outcome.set(outcome.clone());
+        }
+    }
+
+    /// The life of a write. The order is the whole secret: log, sync, memtables, publication.
+    pub fn commit_one(
+        &self,
+        state: &mut CommitState,
+        payload: Payload<'_>,
+        sync: bool,
+    ) -> Result<SeqNo> {
+        if self.attention.load(Ordering::Relaxed) != 0 || state.applying {
+            self.attend(state)?;
+        }
+        state.check_families(&payload)?;
+        let first = state.last_seqno + 1;
+        let operations = payload.count();
+        if operations == 0 {
+            return Ok(state.last_seqno);
+        }
+        let last = state.last_seqno + operations;
+        if state.wal.is_some() {
+            self.append(state, &payload, first, sync)?;
+        } else if sync {
+            return Err(Error::invalid("a synced write needs the log"));
+        }
+        state.last_seqno = last;
+        state.applying = true;
+        let full = apply(state, &payload, first);
+        state.applying = false;
+        self.visible.store(last, Ordering::Release);
+        count(&self.counters.operations, operations);
+        count(&self.counters.groups, 1);
+        if full {
+            self.rotate_full(state);
+        }
+        Ok(last)
+    }
+
+    /// Writes the payload to the log. Whatever happens, its sequence numbers are used up.
+    fn append(
+        &self,
+        state: &mut CommitState,
+        payload: &Payload<'_>,
+        first: SeqNo,
+        sync: bool,
+    ) -> Result<()> {
+        let last_before = first - 1;
+        state.scratch.clear();
+        payload.copy_into(&mut state.scratch);
+        state.scratch.set_seqno(first);
+        let wal = state.wal.as_mut().expect("the log is on");
+        let mut outcome = wal.append(state.scratch.as_bytes(), last_before, || self.numbers.next());
+        if outcome.is_ok() {
+            count(&self.counters.log_bytes, state.scratch.bytes() as u64);
+            if sync {
+                outcome = wal.sync();
+                count(&self.counters.log_syncs, 1);
+            }
+        }
+        if let Err(e) = &outcome {
+            state.last_seqno += payload.count();
+            if e.kind() != ErrorKind::NoSpace {
+                self.halt(e);
+            }
+        }
+        outcome
+    }
+
+    /// Deals with whatever asked for attention.
+    #[cold]
+    fn attend(&self, state: &mut CommitState) -> Result<()> {
+        if state.applying {
+            return Err(self.halt(&Error::new(ErrorKind::Halted, "a writer panicked half-way")));
+        }
+        self.check_halted()?;
+        let wishes = self.attention.load(Ordering::Acquire);
+        if wishes & attention::ROTATE != 0 {
+            self.rotate_largest(state);
+        }
+        if wishes & attention::STALL != 0 {
+            self.wait_for_room()?;
+        }
+        Ok(())
+    }
+
+    /// Rotates all memtables that have reached their size.
+    fn rotate_full(&self, state: &mut CommitState) {
+        let at = state.last_seqno;
+        for writer in state.writers.iter_mut().flatten() {
+            if writer.mem.is_full() {
+                self.rotate(writer, at);
+            }
+        }
+        self.update_stall();
+        self.signals.work();
+    }
+
+    /// Rotates the largest memtable, because memory is short.
+    pub fn rotate_largest(&self, state: &mut CommitState) {
+        self.attention.fetch_and(!attention::ROTATE, Ordering::AcqRel);
+        let at = state.last_seqno;
+        let writers = state.writers.iter_mut().flatten();
+        let largest = writers.max_by_key(|writer| writer.mem.table().bytes());
+        if let Some(writer) = largest
+            && !writer.mem.table().is_empty()
+        {
+            self.rotate(writer, at);
+            self.update_stall();
+            self.signals.work();
+        }
+    }
+
+    /// Freezes a family's memtable and puts a fresh one in its place: pointer work. Every operation
+    /// of the family up to `upto`, the last sequence number given out, is then in frozen memtables
+    /// or tables. The group that wrote them is published before any other lock is let go.
+    pub fn rotate(&self, writer: &mut FamilyWriter, upto: SeqNo) {
+        debug_assert!(!writer.mem.table().is_empty(), "empty memtables are not rotated");
+        let bytes_max = writer.family.options().memtable_bytes_max;
+        let (mem, table) = self.new_memtable(bytes_max, writer.mem.table().keys());
+        let frozen = std::mem::replace(&mut writer.mem, mem).freeze();
+        writer.family.cell.update(|old| {
+            let mut immutables = Vec::with_capacity(old.immutables.len() + 1);
+            immutables.push(Immutable { table: Arc::clone(&frozen), upto });
+            immutables.extend(old.immutables.iter().cloned());
+            SuperVersion { mem: Arc::clone(&table), immutables, version: Arc::clone(&old.version) }
+        });
+    }
+
+    /// A memtable charged to this database.
+    pub fn new_memtable(
+        &self,
+        bytes_max: usize,
+        keys_hint: usize,
+    ) -> (MemTableWriter, Arc<MemTable>) {
+        MemTable::new(MemTableOptions { bytes_max, keys_hint }, self.member.reserve(0))
+    }
+}
+
+/// Puts every operation into its memtable; says whether one of them is full now.
+#[inline]
+fn apply(state: &mut CommitState, payload: &Payload<'_>, first: SeqNo) -> bool {
+    match *payload {
+        Payload::One { family, kind, key, value } => {
+            let writer = state.writer(family).expect("checked before the log was written");
+            writer.mem.insert(InternalKey::new(key, first, kind), value);
+            writer.mem.is_full()
+        }
+        Payload::Batch(batch) => {
+            let mut full = false;
+            for (op, seqno) in batch.reader().ops().zip(first..) {
+                let op = op.expect("our own batch");
+                let writer = state.writer(op.family).expect("checked before the log was written");
+                writer.mem.insert(InternalKey::new(op.key, seqno, op.kind), op.value);
+                full |= writer.mem.is_full();
+            }
+            full
+        }
+    }
+}

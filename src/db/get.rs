@@ -1,0 +1,240 @@
+//! Point lookups: memtable, frozen memtables, tables; the first answer wins.
+
+use crate::base::error::{Error, Result};
+use crate::base::key::{SEQNO_MAX, SeqNo, ValueKind};
+use crate::base::sync::Arc;
+use crate::db::column_family::{ColumnFamily, Family};
+use crate::db::core::Core;
+use crate::db::snapshot::Snapshot;
+use crate::db::super_version::SuperVersion;
+use crate::iter::resolve::{MergeOperator, Resolver, Step};
+use crate::memtable::MemTable;
+
+/// What a read sees: a pinned [`SuperVersion`], and a sequence number in it.
+pub(in crate::db) struct View {
+    pub super_version: Arc<SuperVersion>,
+    pub at: SeqNo,
+}
+
+impl View {
+    /// Pins the bundle *first*, then loads what is visible. The other way round, a flush and a
+    /// compaction in between could drop the only version that is visible at the older number.
+    #[inline]
+    pub fn new(core: &Core, family: &Family, snapshot: Option<&Snapshot>) -> View {
+        let super_version = family.cell.load();
+        let at = match snapshot {
+            Some(snapshot) => {
+                assert_eq!(snapshot.instance(), core.instance, "a snapshot of another database");
+                snapshot.seqno()
+            }
+            None => core.visible(),
+        };
+        View { super_version, at }
+    }
+}
+
+/// Lends the value of `key` at `at` to `f`.
+#[inline]
+pub(in crate::db) fn lookup<R>(
+    super_version: &SuperVersion,
+    operator: impl FnOnce() -> Option<Arc<dyn MergeOperator>>,
+    key: &[u8],
+    at: SeqNo,
+    f: impl FnOnce(Option<&[u8]>) -> R,
+) -> Result<R> {
+    // The newest source decides alone when it has a value: everything else, range tombstones
+    // included, is older.
+    let mem = &super_version.mem;
+    if !mem.has_range_tombstones()
+        && let Some(found) = mem.get(key, at)
+    {
+        match found.kind {
+            ValueKind::Put => return Ok(f(Some(found.value))),
+            ValueKind::Delete => return Ok(f(None)),
+            _ => {}
+        }
+    }
+    lookup_all(super_version, operator, key, at, f)
+}
+
+fn lookup_all<R>(
+    super_version: &SuperVersion,
+    operator: impl FnOnce() -> Option<Arc<dyn MergeOperator>>,
+    key: &[u8],
+    at: SeqNo,
+    f: impl FnOnce(Option<&[u8]>) -> R,
+) -> Result<R> {
+    let mut resolver = Resolver::new();
+    resolver.reset(at);
+    let mut lend = Some(f);
+    let mut lent = None;
+    let step = search(super_version, &mut resolver, key, at, &mut |value| {
+        let f = lend.take().expect("one value is lent");
+        lent = Some(f(Some(value)));
+    })?;
+    match step {
+        Step::Value => Ok(lent.expect("the value was lent")),
+        Step::Absent => Ok(lend.take().expect("nothing was lent")(None)),
+        Step::Merge => {
+            let merged = resolver.merged(key, operator().as_deref())?;
+            Ok(lend.take().expect("nothing was lent")(Some(merged)))
+        }
+        Step::More => unreachable!("the search ends with an answer"),
+    }
+}
+
+/// Feeds all versions of `key` to the resolver, newest source first, until it knows the answer. A
+/// plain value is lent to `found`.
+pub(in crate::db) fn search(
+    super_version: &SuperVersion,
+    resolver: &mut Resolver,
+    key: &[u8],
+    at: SeqNo,
+    found: &mut dyn FnMut(&[u8]),
+) -> Result<Step> {
+    let immutables = super_version.immutables.iter().map(|immutable| &immutable.table);
+    for mem in std::iter::once(&super_version.mem).chain(immutables) {
+        match search_memtable(mem, resolver, key, at, found) {
+            Step::More => {}
+            step => return Ok(step),
+        }
+    }
+    match super_version.version.get(key, at, resolver, found)? {
+        Step::More => Ok(resolver.end()),
+        step => Ok(step),
+    }
+}
+
+fn search_memtable(
+    mem: &MemTable,
+    resolver: &mut Resolver,
+    key: &[u8],
+    at: SeqNo,
+    found: &mut dyn FnMut(&[u8]),
+) -> Step {
+    if mem.has_range_tombstones() {
+        match mem.range_tombstones().cover(key, at) {
+            0 => {}
+            cover => resolver.cover(cover),
+        }
+    }
+    for version in mem.versions(key, at) {
+        match resolver.push(version.seqno, version.kind, version.value) {
+            Step::More => {}
+            Step::Value => {
+                found(version.value);
+                return Step::Value;
+            }
+            step => return step,
+        }
+    }
+    Step::More
+}
+
+/// Lends the merge operands of `key`, oldest first, after the value they apply to, if there is one.
+pub(in crate::db) fn operands<R>(
+    view: &View,
+    key: &[u8],
+    f: impl FnOnce(Option<&[u8]>, &[&[u8]]) -> R,
+) -> Result<R> {
+    let mut resolver = Resolver::new();
+    resolver.reset(view.at);
+    let mut value = None;
+    let step = search(&view.super_version, &mut resolver, key, view.at, &mut |found| {
+        value = Some(found.to_vec());
+    })?;
+    Ok(match step {
+        Step::Value => f(value.as_deref(), &[]),
+        Step::Merge => {
+            let operands: Vec<&[u8]> = resolver.operands().map(|(_, operand)| operand).collect();
+            f(resolver.base(), &operands)
+        }
+        _ => f(None, &[]),
+    })
+}
+
+/// Reads one family again and again for the price of a check: it holds on to the family's current
+/// memtables and tables, and looks for newer ones at each read.
+///
+/// A resting reader keeps tables that were compacted away on disk; [`release`](Reader::release) lets
+/// go of them.
+pub struct Reader {
+    core: Arc<Core>,
+    family: Arc<Family>,
+    held: Option<(u64, Arc<SuperVersion>)>,
+}
+
+impl Reader {
+    pub(in crate::db) fn new(core: Arc<Core>, family: &ColumnFamily) -> Reader {
+        Reader { core, family: Arc::clone(&family.0), held: None }
+    }
+
+    /// Lends the newest value of `key`, or `None`, to `f`. See
+    /// [`Db::get_with`](crate::Db::get_with).
+    ///
+    /// # Errors
+    /// `Io` or `Corruption` from a table; `Incompatible` for merge operands without an operator.
+    #[inline]
+    pub fn get_with<R>(&mut self, key: &[u8], f: impl FnOnce(Option<&[u8]>) -> R) -> Result<R> {
+        self.read(key, None, f)
+    }
+
+    /// The same as of a snapshot.
+    ///
+    /// # Panics
+    /// If the snapshot is of another database.
+    pub fn get_at<R>(
+        &mut self,
+        snapshot: &Snapshot,
+        key: &[u8],
+        f: impl FnOnce(Option<&[u8]>) -> R,
+    ) -> Result<R> {
+        self.read(key, Some(snapshot), f)
+    }
+
+    /// Lets go of memtables and tables until the next read.
+    pub fn release(&mut self) {
+        self.held = None;
+    }
+
+    #[inline]
+    fn read<R>(
+        &mut self,
+        key: &[u8],
+        snapshot: Option<&Snapshot>,
+        f: impl FnOnce(Option<&[u8]>) -> R,
+    ) -> Result<R> {
+        let generation = self.family.cell.generation();
+        let held = match &mut self.held {
+            Some((held, super_version)) if *held == generation => super_version,
+            held => &mut held.insert((generation, self.family.cell.load())).1,
+        };
+        // Loaded after the bundle was pinned, as in `View::new`.
+        let at = match snapshot {
+            Some(snapshot) => {
+                assert_eq!(snapshot.instance(), self.core.instance, "a foreign snapshot");
+                snapshot.seqno()
+            }
+            None => self.core.visible(),
+        };
+        let family = &self.family;
+        lookup(held, || family.options().merge_operator.clone(), key, at, f)
+    }
+}
+
+/// Has anything been written to `key` after `at`, as far as this memtable knows?
+#[inline]
+pub(in crate::db) fn changed_since(mem: &MemTable, key: &[u8], at: SeqNo) -> bool {
+    mem.newest(key).is_some_and(|(seqno, _)| seqno > at)
+        || (mem.has_range_tombstones() && mem.range_tombstones().cover(key, SEQNO_MAX) > at)
+}
+
+/// Keys are not empty and not over the limit.
+#[inline]
+pub(in crate::db) fn check_key(key: &[u8]) -> Result<()> {
+    match key.len() {
+        1..=crate::base::limits::KEY_BYTES_MAX => Ok(()),
+        0 => Err(Error::invalid("the empty key")),
+        len => Err(Error::invalid(format!("a key of {len} bytes"))),
+    }
+}

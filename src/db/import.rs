@@ -1,0 +1,186 @@
+//! Restore and rescale: a new database made of tables that exist, each asked only for a key range.
+//!
+//! No table is read and none is rewritten: files get new names by hard links, and one manifest
+//! records them with the bounds within which they count. Key groups make the sources disjoint, so
+//! that their tables keep their levels, and sequence numbers of different sources are never compared.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use crate::base::coding::Decoder;
+use crate::base::error::{Error, Result};
+use crate::base::id::{FamilyId, FileNumber};
+use crate::base::key::{KeyRange, SeqNo};
+use crate::base::sync::Arc;
+use crate::db::Db;
+use crate::db::open::Opening;
+use crate::db::options::{ColumnFamilyOptions, Env, Options};
+use crate::fs::Fs;
+use crate::version::edit::{FamilyRecord, VersionEdit};
+use crate::version::manifest::recover;
+use crate::version::meta::FileMeta;
+use crate::version::names::FileName;
+
+/// A file set to import from, and the part of it that is wanted.
+#[derive(Clone, Debug)]
+pub struct ImportSource {
+    /// The set is its database at this sequence number.
+    pub seqno: SeqNo,
+    /// Only keys in this range are taken.
+    pub clip: KeyRange,
+    /// The families.
+    pub families: Vec<ImportFamily>,
+}
+
+/// A family of an [`ImportSource`].
+#[derive(Clone, Debug)]
+pub struct ImportFamily {
+    /// Families of different sources are matched by name.
+    pub name: String,
+    /// The merge operator that its operands need.
+    pub merge_operator: Option<String>,
+    /// Its recorded options, as [`SetFamily::options`](crate::SetFamily::options) gave them.
+    pub options: Vec<u8>,
+    /// Its tables; those of level 0 newest first.
+    pub tables: Vec<ImportTable>,
+}
+
+/// A table of an [`ImportFamily`].
+#[derive(Clone, Debug)]
+pub struct ImportTable {
+    /// Level it came from, and goes to.
+    pub level: u8,
+    /// Its description, as [`SetTable::meta`](crate::SetTable::meta) gave it.
+    pub meta: Vec<u8>,
+    /// Where its bytes lie, on the file system of the new database.
+    pub path: PathBuf,
+}
+
+impl Db {
+    /// Creates a database in `dir` out of the given sources, without reading or writing a byte of
+    /// their tables: costs one link a table and one manifest.
+    ///
+    /// If it fails, the directory holds no database, and a later import may use it.
+    ///
+    /// # Errors
+    /// `InvalidArgument`: the directory holds a database, or the clips overlap. `Incompatible`: two
+    /// sources disagree about a family's merge operator. `Corruption`: a table is missing, or has
+    /// another length than its description says. Those of the file system.
+    pub fn import(dir: &Path, options: Options, env: Env, sources: &[ImportSource]) -> Result<Db> {
+        check_clips(sources)?;
+        let fs = Arc::clone(env.fs());
+        fs.create_dir(dir)?;
+        let lock = fs.lock(dir)?;
+        clear(&*fs, dir)?;
+        let recovered = recover(&fs, dir, fs.list(dir)?)?;
+        if !recovered.is_new() {
+            return Err(Error::invalid("the directory holds a database").in_file(dir));
+        }
+        let mut plan = Plan::new(recovered.epoch);
+        for source in sources {
+            plan.add(source)?;
+        }
+        for (from, number) in &plan.links {
+            fs.link(from, &dir.join(FileName::Table(*number).to_string()))?;
+        }
+        fs.sync_dir(dir)?;
+        let opening = Opening::new(dir, options, env, lock, Vec::new());
+        let core = opening.finish(recovered, plan.edit)?;
+        Ok(Db::start(core))
+    }
+}
+
+/// Sources must not claim the same key.
+fn check_clips(sources: &[ImportSource]) -> Result<()> {
+    for (i, source) in sources.iter().enumerate() {
+        if sources[..i].iter().any(|other| other.clip.overlaps(&source.clip)) {
+            return Err(Error::invalid("two sources are to give the same keys"));
+        }
+    }
+    Ok(())
+}
+
+/// Removes what an import that failed left behind. Without `CURRENT` there is no database.
+fn clear(fs: &dyn Fs, dir: &Path) -> Result<()> {
+    let listing = fs.list(dir)?;
+    if listing.iter().any(|listed| FileName::parse(&listed.name) == Some(FileName::Current)) {
+        return Err(Error::invalid("the directory holds a database").in_file(dir));
+    }
+    for listed in listing {
+        if let Some(FileName::Table(_)) = FileName::parse(&listed.name) {
+            fs.remove(&dir.join(&listed.name))?;
+        }
+    }
+    Ok(())
+}
+
+/// The edit that makes the new database, and the links that it needs.
+struct Plan {
+    epoch: u32,
+    counter: u32,
+    edit: VersionEdit,
+    names: BTreeMap<String, FamilyId>,
+    links: Vec<(PathBuf, FileNumber)>,
+}
+
+impl Plan {
+    fn new(epoch: u32) -> Plan {
+        let (names, links) = (BTreeMap::new(), Vec::new());
+        Plan { epoch, counter: 0, edit: VersionEdit::default(), names, links }
+    }
+
+    fn add(&mut self, source: &ImportSource) -> Result<()> {
+        let last = self.edit.last_seqno.get_or_insert(0);
+        *last = source.seqno.max(*last);
+        for family in &source.families {
+            let id = self.family(family, source.seqno)?;
+            // Numbers ascend, and newer level-0 tables must have greater ones.
+            for table in family.tables.iter().rev() {
+                self.table(id, table, &source.clip)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn family(&mut self, family: &ImportFamily, seqno: SeqNo) -> Result<FamilyId> {
+        if let Some(id) = self.names.get(&family.name) {
+            let record = &mut self.edit.created[id.0 as usize];
+            if record.merge_operator != family.merge_operator {
+                return Err(Error::incompatible(format!(
+                    "family {:?} has merge operator {:?} in one source and {:?} in another",
+                    family.name, record.merge_operator, family.merge_operator
+                )));
+            }
+            record.flushed_seqno = record.flushed_seqno.max(seqno);
+            return Ok(*id);
+        }
+        ColumnFamilyOptions::decode(&family.options)?;
+        let id = FamilyId(self.edit.created.len() as u32);
+        self.names.insert(family.name.clone(), id);
+        self.edit.created.push(FamilyRecord {
+            id,
+            name: family.name.clone(),
+            merge_operator: family.merge_operator.clone(),
+            compaction_filter: None,
+            options: family.options.clone(),
+            flushed_seqno: seqno,
+        });
+        self.edit.next_family = Some(id.0 + 1);
+        Ok(id)
+    }
+
+    fn table(&mut self, id: FamilyId, table: &ImportTable, clip: &KeyRange) -> Result<()> {
+        let mut meta = FileMeta::decode(Decoder::new(&table.meta))?;
+        let bounds = meta.bounds.intersect(clip);
+        if bounds.is_empty() {
+            return Ok(());
+        }
+        self.counter += 1;
+        meta.number = FileNumber::new(self.epoch, self.counter);
+        meta.clipped |= bounds != meta.bounds;
+        meta.bounds = bounds;
+        self.links.push((table.path.clone(), meta.number));
+        self.edit.family(id).added.push((table.level, Arc::new(meta)));
+        Ok(())
+    }
+}

@@ -1,0 +1,356 @@
+//! Background jobs: what is picked, run in steps, and installed.
+//!
+//! A job goes through four hands: *picked* and claimed under the `versions` lock, *stepped* under no
+//! lock, *recorded* in the manifest under the manifest lock, *installed* under the `versions` lock.
+
+use crate::base::error::{Error, ErrorKind, Result};
+use crate::base::id::FileNumber;
+use crate::base::key::{SEQNO_MAX, SeqNo};
+use crate::base::sync::{Arc, MutexGuard};
+use crate::compaction::below::Below;
+use crate::compaction::busy::ClaimId;
+use crate::compaction::flush::FlushJob;
+use crate::compaction::iter::Rules;
+use crate::compaction::job::{CompactionJob, Progress};
+use crate::compaction::output::OutputOptions;
+use crate::compaction::picker::{Compaction, pick};
+use crate::db::background::Versions;
+use crate::db::column_family::Family;
+use crate::db::core::Core;
+use crate::db::stats::{Event, add};
+use crate::db::super_version::{Immutable, SuperVersion};
+use crate::version::edit::{FamilyEdit, VersionEdit};
+use crate::version::file::TableFile;
+use crate::version::names::FileName;
+use crate::version::set::Installed;
+
+/// A unit of background work, run in steps so that anything may happen in between.
+pub(in crate::db) enum Job {
+    Flush {
+        family: Arc<Family>,
+        memtables: Vec<Immutable>,
+        job: Box<FlushJob>,
+    },
+    /// Claimed; its first step opens the inputs, or moves the one input without opening it.
+    Claimed {
+        family: Arc<Family>,
+        claim: ClaimId,
+        compaction: Option<Box<Compaction<TableFile>>>,
+    },
+    Compact {
+        family: Arc<Family>,
+        claim: ClaimId,
+        begun: SeqNo,
+        job: Box<CompactionJob>,
+    },
+}
+
+impl Job {
+    pub fn is_flush(&self) -> bool {
+        matches!(self, Job::Flush { .. })
+    }
+
+    /// Numbers of the files it has created.
+    pub fn created(&self) -> Vec<FileNumber> {
+        match self {
+            Job::Flush { job, .. } => job.created().to_vec(),
+            Job::Compact { job, .. } => job.created().to_vec(),
+            Job::Claimed { .. } => Vec::new(),
+        }
+    }
+
+    /// Handles about `entries` entries; `true` when the job is done and installed.
+    pub fn step(&mut self, core: &Core, entries: usize) -> Result<bool> {
+        match self {
+            Job::Flush { family, memtables, job } => match job.step(entries)? {
+                Progress::More => return Ok(false),
+                Progress::Done(edit) => core.finish_flush(family, memtables, edit)?,
+            },
+            Job::Compact { family, claim, begun, job } => match job.step(entries)? {
+                Progress::More => return Ok(false),
+                Progress::Done(edit) => {
+                    core.finish_compaction(family, *claim, *begun, job, edit)?;
+                }
+            },
+            Job::Claimed { family, claim, compaction } => {
+                let compaction = compaction.take().expect("a claimed job is begun once");
+                if let Some(edit) = compaction.moved() {
+                    core.finish_move(family, *claim, &compaction, edit)?;
+                } else {
+                    *self = core.begin(Arc::clone(family), *claim, *compaction)?;
+                    return Ok(false);
+                }
+            }
+        }
+        core.signals.work();
+        Ok(true)
+    }
+}
+
+impl Core {
+    /// The next flush, claimed: the oldest memtables of a family that has any waiting, up to the next
+    /// pending checkpoint that needs the family.
+    pub fn pick_flush(&self) -> Option<Job> {
+        let families = self.all_families();
+        let mut versions = self.versions.lock();
+        for family in families {
+            if versions.flushing.contains(&family.id) {
+                continue;
+            }
+            let memtables = flushable(&versions, &family);
+            if !memtables.is_empty() {
+                versions.flushing.push(family.id);
+                drop(versions);
+                let job = Box::new(self.flush_job(&family, &memtables));
+                return Some(Job::Flush { family, memtables, job });
+            }
+        }
+        None
+    }
+
+    /// A flush of these memtables, oldest first.
+    pub fn flush_job(&self, family: &Family, memtables: &[Immutable]) -> FlushJob {
+        let tables: Vec<_> = memtables.iter().map(|m| Arc::clone(&m.table)).collect();
+        let rules = Rules {
+            snapshots: self.snapshots.seqnos(),
+            below: Below::unknown(),
+            operator: family.options().merge_operator.clone(),
+            filter: None,
+        };
+        FlushJob::new(&tables, rules, self.output_options(family, 0))
+    }
+
+    fn output_options(&self, family: &Family, level: usize) -> OutputOptions {
+        let options = family.options();
+        let numbers = Arc::clone(&self.numbers);
+        OutputOptions {
+            fs: Arc::clone(self.env.fs()),
+            dir: self.dir.clone(),
+            instance: self.instance,
+            numbers: Arc::new(move || numbers.next()),
+            table: options.table_options(level, self.options.value_bytes_max),
+            file_bytes: options.file_bytes,
+            overlap_bytes_max: options.picker_options().overlap_bytes_max(),
+        }
+    }
+
+    /// The next compaction of any family, claimed.
+    pub fn pick_compaction(&self) -> Option<Job> {
+        let oldest = self.snapshots.seqnos().first().copied().unwrap_or(SEQNO_MAX);
+        for family in self.all_families() {
+            let options = family.options().picker_options();
+            let mut versions = self.versions.lock();
+            let Some(live) = versions.set.family(family.id) else { continue };
+            let version = Arc::clone(&live.version);
+            let busy = versions.busy.entry(family.id).or_default();
+            if let Some(compaction) = pick(&version.levels, &options, busy, oldest) {
+                return Some(self.claim(versions, family, compaction));
+            }
+        }
+        None
+    }
+
+    /// Claims a plan, and makes a job of it.
+    pub fn claim(
+        &self,
+        mut versions: MutexGuard<'_, Versions>,
+        family: Arc<Family>,
+        compaction: Compaction<TableFile>,
+    ) -> Job {
+        let claim = versions.busy.entry(family.id).or_default().claim(&compaction);
+        drop(versions);
+        Job::Claimed { family, claim, compaction: Some(Box::new(compaction)) }
+    }
+
+    fn begin(
+        &self,
+        family: Arc<Family>,
+        claim: ClaimId,
+        compaction: Compaction<TableFile>,
+    ) -> Result<Job> {
+        let options = family.options();
+        let output = self.output_options(&family, compaction.output_level);
+        // Everything in the inputs was visible before this; what is taken later sees all of it.
+        let (snapshots, begun) = self.snapshots.seqnos_and_visible(&self.visible);
+        let rules = Rules {
+            snapshots,
+            below: Below::unknown(),
+            operator: options.merge_operator.clone(),
+            filter: options.compaction_filter.as_ref().map(|factory| factory.create()),
+        };
+        let job = Box::new(CompactionJob::new(compaction, rules, output)?);
+        Ok(Job::Compact { family, claim, begun, job })
+    }
+
+    /// Claims are given back; memtables may be flushed again.
+    pub fn release(&self, job: Job) {
+        let mut versions = self.versions.lock();
+        match &job {
+            Job::Flush { family, .. } => versions.flushing.retain(|id| *id != family.id),
+            Job::Compact { family, claim, .. } | Job::Claimed { family, claim, .. } => {
+                if let Some(busy) = versions.busy.get_mut(&family.id) {
+                    busy.release(*claim);
+                }
+            }
+        }
+        drop(versions);
+        drop(job);
+    }
+}
+
+/// A family's memtables that one flush may take, oldest first: none from the other side of a pending
+/// checkpoint than the oldest.
+fn flushable(versions: &Versions, family: &Family) -> Vec<Immutable> {
+    let now = family.cell.load();
+    let pending = versions.checkpoints.iter().filter(|pending| pending.needs(family.id));
+    let limit = pending.map(|pending| pending.seqno).min().unwrap_or(SeqNo::MAX);
+    now.immutables.iter().rev().take_while(|immutable| immutable.upto <= limit).cloned().collect()
+}
+
+impl Core {
+    /// Installs a flush: the tables replace the memtables for every reader at once, slots of pending
+    /// checkpoints are filled, and log segments that are no longer needed go.
+    fn finish_flush(
+        &self,
+        family: &Arc<Family>,
+        memtables: &[Immutable],
+        mut edit: FamilyEdit,
+    ) -> Result<()> {
+        let flushed = memtables.last().expect("a flush has memtables").upto;
+        edit.flushed_seqno = Some(flushed);
+        let bytes = edit.added.iter().map(|(_, meta)| meta.len).sum();
+        let mut whole = VersionEdit::default();
+        whole.families.insert(family.id, edit);
+        self.apply(&mut whole, |versions| versions.flushing.retain(|id| *id != family.id))?;
+        add(&self.counters.flushes, 1);
+        add(&self.counters.flush_bytes, bytes);
+        let (family, memtables) = (family.name.clone(), memtables.len());
+        self.tell(&Event::Flushed { family, memtables, bytes });
+        Ok(())
+    }
+
+    fn finish_compaction(
+        &self,
+        family: &Arc<Family>,
+        claim: ClaimId,
+        begun: SeqNo,
+        job: &CompactionJob,
+        edit: FamilyEdit,
+    ) -> Result<()> {
+        let bytes_written = edit.added.iter().map(|(_, meta)| meta.len).sum();
+        let compaction = job.compaction();
+        let (level, output_level) = (compaction.level, compaction.output_level);
+        let bytes_read = compaction.bytes();
+        let mut whole = VersionEdit::default();
+        whole.families.insert(family.id, edit);
+        let release = |versions: &mut Versions| {
+            versions.busy.get_mut(&family.id).expect("claimed").release(claim);
+        };
+        // A snapshot that was taken while a filter worked would see values go. None is taken while
+        // the outcome is installed; if one was before, the outcome is thrown away.
+        let held = (job.counts().filtered > 0).then(|| self.snapshots.hold());
+        if held.as_ref().is_some_and(|list| list.newest() >= Some(begun)) {
+            drop(held);
+            release(&mut self.versions.lock());
+            job.created().iter().for_each(|number| self.remove_table(*number));
+            return Ok(());
+        }
+        self.apply(&mut whole, release)?;
+        drop(held);
+        add(&self.counters.compactions, 1);
+        add(&self.counters.compaction_bytes_read, bytes_read);
+        add(&self.counters.compaction_bytes_written, bytes_written);
+        let family = family.name.clone();
+        self.tell(&Event::Compacted { family, level, output_level, bytes_read, bytes_written });
+        Ok(())
+    }
+
+    fn finish_move(
+        &self,
+        family: &Arc<Family>,
+        claim: ClaimId,
+        compaction: &Compaction<TableFile>,
+        edit: FamilyEdit,
+    ) -> Result<()> {
+        let mut whole = VersionEdit::default();
+        whole.families.insert(family.id, edit);
+        self.apply(&mut whole, |versions| {
+            versions.busy.get_mut(&family.id).expect("claimed").release(claim);
+        })?;
+        add(&self.counters.moves, 1);
+        self.tell(&Event::Compacted {
+            family: family.name.clone(),
+            level: compaction.level,
+            output_level: compaction.output_level,
+            bytes_read: 0,
+            bytes_written: 0,
+        });
+        Ok(())
+    }
+
+    /// Records an edit, then installs it: the one way in which the set of live files changes.
+    /// `claimed` frees what the job had claimed, at the moment of installation.
+    ///
+    /// # Errors
+    /// `NoSpace`: nothing happened. `Halted`: it is unknown whether the edit will be there after a
+    /// reopen; its files must stay.
+    pub fn apply(&self, edit: &mut VersionEdit, claimed: impl FnOnce(&mut Versions)) -> Result<()> {
+        let mut manifest = self.manifest.lock();
+        let dead_segments = self.dead_segments(edit);
+        manifest.append(edit)?;
+        let mut versions = self.versions.lock();
+        claimed(&mut versions);
+        let installed = versions.set.install(edit);
+        self.publish(&mut versions, &installed);
+        self.update_stall_locked(&versions);
+        drop(versions);
+        drop(manifest);
+        self.progress.notify_all();
+        drop(installed); // may close files
+        self.segments.forget(&dead_segments);
+        for number in dead_segments {
+            let _ = self.env.fs.remove(&self.dir.join(FileName::Log(number).to_string()));
+        }
+        Ok(())
+    }
+
+    /// Puts new versions into the families' cells, without the memtables that they replace, and
+    /// captures them for the checkpoints that waited for them.
+    fn publish(&self, versions: &mut Versions, installed: &Installed) {
+        for (id, live) in &installed.changed {
+            let Some(family) = self.family(*id) else { continue };
+            let flushed = live.record.flushed_seqno;
+            family.cell.update(|old| SuperVersion {
+                mem: Arc::clone(&old.mem),
+                immutables: old.immutables.iter().filter(|i| i.upto > flushed).cloned().collect(),
+                version: Arc::clone(&live.version),
+            });
+            versions
+                .checkpoints
+                .retain(|pending| !pending.fill(&live.record, &live.version, flushed));
+        }
+    }
+
+    /// Closed log segments that nothing needs once `edit` has happened; says in the edit where the
+    /// log begins without them.
+    fn dead_segments(&self, edit: &mut VersionEdit) -> Vec<FileNumber> {
+        // First the segments, then what is in memory: a segment is closed after all of it was applied.
+        let (closed, open) = self.segments.list();
+        let unflushed = |family: &Arc<Family>| {
+            let flushed = edit.families.get(&family.id).and_then(|edit| edit.flushed_seqno);
+            family.cell.load().unflushed_min(flushed.unwrap_or(0))
+        };
+        let oldest = self.families.read().values().filter_map(unflushed).min();
+        let needed = |seqno: SeqNo| oldest.is_some_and(|oldest| oldest <= seqno);
+        let dead = closed.partition_point(|s| s.number < open && !needed(s.last_seqno));
+        if dead > 0 {
+            edit.log_start = Some(closed.get(dead).map_or(open, |segment| segment.number));
+        }
+        closed[..dead].iter().map(|segment| segment.number).collect()
+    }
+}
+
+/// Is this an outcome after which the files of an edit must be kept?
+pub(in crate::db) fn keeps_files(error: &Error) -> bool {
+    error.kind() == ErrorKind::Halted
+}

@@ -1,0 +1,378 @@
+//! Opening: what was durable, what the log adds to it, and a new epoch before anything is served.
+//!
+//! 1. Lock the directory; read `CURRENT` and the manifest; check that all tables are there in full.
+//! 2. Read the log where one is needed, and replay it into memtables. Refuse what is damaged.
+//! 3. Make the accepted part of the log durable: what is about to be shown must survive the next
+//!    crash.
+//! 4. Begin a new epoch: a complete manifest, durable, then `CURRENT`.
+//! 5. Begin a new log segment whose header says where the log so far ended.
+//! 6. Remove what nothing refers to.
+//!
+//! Up to and including 2 nothing is written. A crash anywhere later leaves what a crash before left,
+//! or the new epoch.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use crate::base::error::{Error, ErrorKind, Result};
+use crate::base::format::FileKind;
+use crate::base::id::FamilyId;
+use crate::base::id::FileNumber;
+use crate::base::key::{InternalKey, SEQNO_MAX, SeqNo};
+use crate::base::limits::BATCH_BYTES_MAX;
+use crate::base::sync::{
+    Arc, AtomicBool, AtomicU32, AtomicU64, Condvar, Mutex, OnceLock, Receiver, RwLock, bounded,
+    unbounded,
+};
+use crate::batch::BatchReader;
+use crate::cache::budget::Member;
+use crate::db::background::{Signals, Versions};
+use crate::db::column_family::Family;
+use crate::db::commit::{Commit, CommitState};
+use crate::db::core::Core;
+use crate::db::options::{Background, ColumnFamilyOptions, Env, Options};
+use crate::db::snapshot::SnapshotList;
+use crate::db::stats::{Counters, Event};
+use crate::db::super_version::{Cell, Immutable, SuperVersion};
+use crate::db::wal::{ClosedSegment, Segments, Wal};
+use crate::fs::{FileLock, Listed};
+use crate::log::{LogPosition, LogReader, SegmentFile};
+use crate::memtable::{MemTable, MemTableOptions, MemTableWriter};
+use crate::version::edit::VersionEdit;
+use crate::version::file::TableOpener;
+use crate::version::manifest::{ManifestWriter, Recovered, recover};
+use crate::version::names::FileName;
+use crate::version::set::VersionSet;
+use crate::version::state::State;
+
+/// After anything but a clean close, numbering goes on at the next multiple of this: the numbers of
+/// writes that were lost with the log's tail are never used again.
+const SEQNO_STRIDE: SeqNo = 1 << 32;
+
+/// Opens or creates the database in `dir`.
+pub(in crate::db) fn open(dir: &Path, options: Options, env: Env) -> Result<Arc<Core>> {
+    check_options(&options)?;
+    let fs = Arc::clone(env.fs());
+    if options.create_if_missing {
+        fs.create_dir(dir)?;
+    }
+    let lock = fs.lock(dir)?;
+    let listing = fs.list(dir)?;
+    let recovered = recover(&fs, dir, listing.clone())?;
+    if recovered.is_new() && !options.create_if_missing {
+        return Err(Error::not_found("there is no database here").in_file(dir));
+    }
+    recovered.check_files()?;
+    check_log_mode(&recovered.state, &options).map_err(|e| e.in_file(dir))?;
+    let mut opening = Opening::new(dir, options, env, lock, listing);
+    opening.replay(&recovered.state)?;
+    let edit = VersionEdit::default();
+    opening.finish(recovered, edit)
+}
+
+fn check_options(options: &Options) -> Result<()> {
+    if options.value_bytes_max > BATCH_BYTES_MAX / 2 {
+        return Err(Error::invalid("values that large do not fit a batch"));
+    }
+    if options.immutables_max == 0 || options.l0_stop_depth == 0 {
+        return Err(Error::invalid("a stall limit of zero stops every writer"));
+    }
+    Ok(())
+}
+
+fn check_log_mode(state: &State, options: &Options) -> Result<()> {
+    let header = &state.header;
+    match header.wal_mode {
+        None => Ok(()),
+        Some(_) if header.clean.is_some() => Ok(()),
+        Some(false) => Err(Error::new(
+            ErrorKind::Halted,
+            "the log is off and the database was not closed: its families are at different points \
+             in time; restore a checkpoint",
+        )),
+        Some(true) if !options.log => Err(Error::incompatible(
+            "the log can be switched off only after the database was closed",
+        )),
+        Some(true) => Ok(()),
+    }
+}
+
+/// A database on its way to being open.
+pub(in crate::db) struct Opening {
+    dir: std::path::PathBuf,
+    options: Options,
+    env: Env,
+    instance: u64,
+    lock: Box<dyn FileLock>,
+    listing: Vec<Listed>,
+    pressure: Receiver<()>,
+    member: Member,
+    replayed: BTreeMap<FamilyId, Replayed>,
+    last_seqno: SeqNo,
+    /// Batches replayed.
+    batches: u64,
+    log: Option<LogReader>,
+}
+
+/// A family's memtables as the log fills them.
+struct Replayed {
+    writer: MemTableWriter,
+    table: Arc<MemTable>,
+    immutables: Vec<Immutable>,
+    options: ColumnFamilyOptions,
+    flushed: SeqNo,
+}
+
+impl Opening {
+    pub fn new(
+        dir: &Path,
+        options: Options,
+        env: Env,
+        lock: Box<dyn FileLock>,
+        listing: Vec<Listed>,
+    ) -> Opening {
+        let (signal, pressure) = bounded(1);
+        let member = env.budget.join(options.memtables_bytes_min, signal);
+        Opening {
+            dir: dir.to_owned(),
+            options,
+            instance: env.instance(),
+            env,
+            lock,
+            listing,
+            pressure,
+            member,
+            replayed: BTreeMap::new(),
+            last_seqno: 0,
+            batches: 0,
+            log: None,
+        }
+    }
+
+    fn memtable(&self, options: &ColumnFamilyOptions) -> (MemTableWriter, Arc<MemTable>) {
+        let bytes_max = options.memtable_bytes_max;
+        let options = MemTableOptions { bytes_max, keys_hint: 0 };
+        MemTable::new(options, self.member.reserve(0))
+    }
+
+    fn add_family(&mut self, id: FamilyId, options: &[u8], flushed: SeqNo) -> Result<()> {
+        let options = ColumnFamilyOptions::decode(options)?;
+        let (writer, table) = self.memtable(&options);
+        let immutables = Vec::new();
+        self.replayed.insert(id, Replayed { writer, table, immutables, options, flushed });
+        Ok(())
+    }
+
+    /// Reads the log, if there is one to read, into memtables.
+    fn replay(&mut self, state: &State) -> Result<()> {
+        let header = &state.header;
+        let newest = state.tables().map(|(_, _, meta)| meta.seqno_max).max().unwrap_or(0);
+        let flushed = state.families.values().map(|family| family.record.flushed_seqno).max();
+        let clean = header.clean.map_or(0, |clean| clean.last_seqno);
+        self.last_seqno = header.last_seqno.max(newest).max(flushed.unwrap_or(0)).max(clean);
+        for (id, family) in &state.families {
+            let record = &family.record;
+            self.add_family(*id, &record.options, record.flushed_seqno)?;
+        }
+        if header.wal_mode != Some(true) || header.clean.is_some() {
+            return Ok(());
+        }
+        let segments =
+            self.listing.iter().filter_map(|listed| match FileName::parse(&listed.name) {
+                Some(FileName::Log(number)) => {
+                    Some(SegmentFile { number, path: self.dir.join(&listed.name), len: listed.len })
+                }
+                _ => None,
+            });
+        let from = header.log_start.map(|number| LogPosition::new(number, 0));
+        let mut log = LogReader::open(self.env.fs(), FileKind::Log, segments.collect(), from)?;
+        while let Some((place, payload)) = log.next()? {
+            let path = self.dir.join(FileName::Log(place.segment).to_string());
+            let base = place.offset;
+            self.replay_batch(&payload, base, header.next_family).map_err(|e| e.in_file(&path))?;
+        }
+        self.log = Some(log);
+        let stride = |seqno: SeqNo| (seqno / SEQNO_STRIDE + 1) * SEQNO_STRIDE;
+        self.last_seqno = stride(self.last_seqno);
+        if self.last_seqno > SEQNO_MAX / 2 {
+            return Err(Error::unsupported("the sequence numbers are used up"));
+        }
+        Ok(())
+    }
+
+    fn replay_batch(&mut self, payload: &[u8], base: u64, next_family: u32) -> Result<()> {
+        let mut reader = BatchReader::new(payload, base)?.with_value_bytes_max(BATCH_BYTES_MAX);
+        let mut seqno = reader.seqno();
+        while let Some(op) = reader.next() {
+            let op = op?;
+            if seqno > SEQNO_MAX / 2 {
+                return Err(Error::corruption("sequence number out of range").at(base));
+            }
+            match self.replayed.get_mut(&op.family) {
+                Some(family) if seqno > family.flushed => {
+                    family.writer.insert(InternalKey::new(op.key, seqno, op.kind), op.value);
+                    if family.writer.is_full() {
+                        self.rotate(op.family, seqno);
+                    }
+                }
+                Some(_) => {}                           // a table has it
+                None if op.family.0 < next_family => {} // the family was dropped
+                None => {
+                    let text = format!("an operation on family {}, which never was", op.family);
+                    return Err(Error::corruption(text).at(base));
+                }
+            }
+            self.last_seqno = self.last_seqno.max(seqno);
+            seqno += 1;
+        }
+        self.batches += 1;
+        Ok(())
+    }
+
+    fn rotate(&mut self, id: FamilyId, upto: SeqNo) {
+        let (writer, table) = self.memtable(&self.replayed[&id].options);
+        let family = self.replayed.get_mut(&id).expect("looked up before");
+        let frozen = std::mem::replace(&mut family.writer, writer).freeze();
+        family.table = table;
+        family.immutables.insert(0, Immutable { table: frozen, upto });
+    }
+
+    /// Steps 3 to 6: `edit` happens with the beginning of the epoch.
+    pub fn finish(mut self, recovered: Recovered, mut edit: VersionEdit) -> Result<Arc<Core>> {
+        let fs = Arc::clone(self.env.fs());
+        if let Some(log) = &self.log {
+            log.make_durable(&self.dir)?;
+        }
+        self.last_seqno = self.last_seqno.max(edit.last_seqno.unwrap_or(0));
+        edit.last_seqno = Some(self.last_seqno);
+        edit.wal_mode = Some(self.options.log);
+        let epoch = recovered.epoch;
+        let mut manifest = recovered.start_epoch(self.instance, &edit)?;
+        let segments: Arc<Segments> = Arc::default();
+        let wal = self.begin_log(&mut manifest, &segments)?;
+        self.sweep(&fs, manifest.state());
+        if let Some(log) = &self.log {
+            let (batches, seqno) = (self.batches, self.last_seqno);
+            if let (Some(listener), true) = (&self.env.listener, log.end().is_some()) {
+                listener(&Event::Recovered { batches, seqno });
+            }
+        }
+        Ok(self.assemble(manifest, wal, segments, epoch))
+    }
+
+    /// Begins this opening's first log segment, and records where the log starts.
+    fn begin_log(
+        &self,
+        manifest: &mut ManifestWriter,
+        segments: &Arc<Segments>,
+    ) -> Result<Option<Wal>> {
+        if !self.options.log {
+            return Ok(None);
+        }
+        let number = manifest.numbers().next();
+        let wal = Wal::begin(
+            self.env.fs(),
+            &self.dir,
+            self.instance,
+            self.options.log_segment_bytes,
+            number,
+            self.log.as_ref().and_then(LogReader::end),
+            Arc::clone(segments),
+        )?;
+        let old = self.log.as_ref().map_or(&[][..], LogReader::segments);
+        let last_seqno = self.last_seqno;
+        for old in old {
+            segments.close(ClosedSegment { number: old.number, last_seqno });
+        }
+        // From now on the absence of these segments is a loss that is noticed.
+        let start = old.first().map_or(number, |segment| segment.number);
+        if manifest.state().header.log_start != Some(start) {
+            manifest.append(&VersionEdit { log_start: Some(start), ..VersionEdit::default() })?;
+        }
+        Ok(Some(wal))
+    }
+
+    /// Removes files of ours that nothing refers to: half-written tables, and log segments that are
+    /// flushed or that recovery cut off. A failure leaves them to the next open.
+    fn sweep(&self, fs: &Arc<dyn crate::fs::Fs>, state: &State) {
+        let kept: Vec<FileNumber> = match &self.log {
+            Some(log) if self.options.log => log.segments().iter().map(|s| s.number).collect(),
+            _ => Vec::new(),
+        };
+        for listed in &self.listing {
+            let dead = match FileName::parse(&listed.name) {
+                Some(FileName::Table(number)) => !state.has_table(number),
+                Some(FileName::Log(number)) => !kept.contains(&number),
+                _ => false,
+            };
+            if dead {
+                let _ = fs.remove(&self.dir.join(&listed.name));
+            }
+        }
+    }
+
+    fn assemble(
+        mut self,
+        manifest: ManifestWriter,
+        wal: Option<Wal>,
+        segments: Arc<Segments>,
+        epoch: u32,
+    ) -> Arc<Core> {
+        let (sweeper, sweep) = unbounded();
+        let opener = Arc::new(TableOpener {
+            fs: Arc::clone(self.env.fs()),
+            dir: self.dir.clone(),
+            cache: Arc::clone(&self.env.cache),
+            budget: self.env.budget.clone(),
+            value_bytes_max: self.options.value_bytes_max,
+            sweeper,
+        });
+        let set = VersionSet::new(opener, manifest.state());
+        let mut state = CommitState::new(self.last_seqno, wal);
+        let mut families = BTreeMap::new();
+        for (&id, family) in set.families() {
+            if !self.replayed.contains_key(&id) {
+                self.add_family(id, &family.record.options, 0).expect("checked with the edit");
+            }
+            let Replayed { writer, table, immutables, options, .. } =
+                self.replayed.remove(&id).expect("just added");
+            let version = Arc::clone(&family.version);
+            let cell = Cell::new(SuperVersion { mem: table, immutables, version });
+            let name = family.record.name.clone();
+            let handle = Arc::new(Family::new(id, name, self.instance, options, cell));
+            state.add_writer(Arc::clone(&handle), writer);
+            families.insert(id, handle);
+        }
+        let compactors = match self.env.background {
+            Background::Threads(threads) => threads,
+            Background::Inline => 1,
+        };
+        let core = Core {
+            dir: self.dir,
+            options: self.options,
+            instance: self.instance,
+            epoch,
+            numbers: Arc::clone(manifest.numbers()),
+            visible: AtomicU64::new(self.last_seqno),
+            attention: AtomicU32::new(0),
+            commit: Commit::new(state),
+            manifest: Mutex::new(manifest),
+            versions: Mutex::new(Versions::new(set)),
+            progress: Condvar::new(),
+            families: RwLock::new(families),
+            snapshots: Arc::new(SnapshotList::default()),
+            segments,
+            counters: Counters::default(),
+            pressure: self.pressure,
+            member: self.member,
+            sweep,
+            halt: OnceLock::new(),
+            signals: Signals::new(compactors),
+            stopping: AtomicBool::new(false),
+            lock: Mutex::new(Some(self.lock)),
+            env: self.env,
+        };
+        core.update_stall();
+        Arc::new(core)
+    }
+}

@@ -1,0 +1,361 @@
+//! Ordered reads over any range, in both directions.
+
+use std::ops::{Bound, RangeBounds};
+
+use crate::base::error::Result;
+use crate::base::key::{InternalKey, KeyRange, SEQNO_MAX, SeqNo, successor};
+use crate::base::sync::Arc;
+use crate::db::column_family::Family;
+use crate::db::core::Core;
+use crate::db::get::View;
+use crate::db::snapshot::Snapshot;
+use crate::db::super_version::SuperVersion;
+use crate::iter::InternalIterator;
+use crate::iter::merging::MergingIterator;
+use crate::iter::range_del::RangeTombstones;
+use crate::iter::resolve::{MergeOperator, Resolver, Step};
+use crate::memtable::MemTableIterator;
+use crate::version::level_iter::VersionIterator;
+
+/// One sorted source of a scan: a closed set, so that no step goes through a table of functions.
+enum Source {
+    Memory(MemTableIterator),
+    Tables(VersionIterator),
+}
+
+macro_rules! each {
+    ($self:ident, $it:ident => $call:expr) => {
+        match $self {
+            Source::Memory($it) => $call,
+            Source::Tables($it) => $call,
+        }
+    };
+}
+
+impl InternalIterator for Source {
+    fn seek(&mut self, target: InternalKey<'_>) -> Result<()> {
+        each!(self, it => it.seek(target))
+    }
+    fn seek_for_prev(&mut self, user_key: &[u8]) -> Result<()> {
+        each!(self, it => it.seek_for_prev(user_key))
+    }
+    fn first(&mut self) -> Result<()> {
+        each!(self, it => it.first())
+    }
+    fn last(&mut self) -> Result<()> {
+        each!(self, it => it.last())
+    }
+    #[inline]
+    fn next(&mut self) -> Result<()> {
+        each!(self, it => it.next())
+    }
+    fn prev(&mut self) -> Result<()> {
+        each!(self, it => it.prev())
+    }
+    #[inline]
+    fn entry(&self) -> Option<(InternalKey<'_>, &[u8])> {
+        each!(self, it => it.entry())
+    }
+}
+
+/// Where a scan stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Place {
+    /// Before the first entry: where every scan begins.
+    Start,
+    /// On an entry whose key and value are those under the merged cursor.
+    Entry,
+    /// On an entry that was merged from operands: key and value are in the buffers.
+    Merged,
+    /// After the last entry.
+    End,
+}
+
+/// A cursor over the visible keys of a range, in ascending byte order, as of the moment it was made
+/// (or of a snapshot).
+///
+/// It begins before the first key: `while scan.next()? { … scan.key(), scan.value() … }` visits all
+/// keys ascending, `while scan.prev()?` all descending (from the end after [`to_end`](Scan::to_end)).
+/// Keys and values are lent until the next move. It holds the memtables and tables that it reads:
+/// drop it, or [`refresh`](Scan::refresh) it, when done.
+///
+/// After an error its place is undefined until the next seek.
+pub struct Scan {
+    core: Arc<Core>,
+    family: Arc<Family>,
+    range: KeyRange,
+    at: SeqNo,
+    /// `None` when nothing can be covered: the usual case.
+    tombstones: Option<RangeTombstones>,
+    operator: Option<Arc<dyn MergeOperator>>,
+    cursor: MergingIterator<Source>,
+    resolver: Resolver,
+    place: Place,
+    /// The current user key: set whenever `place` is an entry.
+    key: Vec<u8>,
+    merged: Vec<u8>,
+}
+
+impl Scan {
+    pub(in crate::db) fn new(
+        core: Arc<Core>,
+        family: Arc<Family>,
+        range: KeyRange,
+        snapshot: Option<&Snapshot>,
+    ) -> Result<Scan> {
+        let View { super_version, at } = View::new(&core, &family, snapshot);
+        let (cursor, tombstones) = sources(&super_version, &range)?;
+        let operator = family.options().merge_operator.clone();
+        Ok(Scan {
+            core,
+            family,
+            range,
+            at,
+            tombstones,
+            operator,
+            cursor,
+            resolver: Resolver::new(),
+            place: Place::Start,
+            key: Vec::new(),
+            merged: Vec::new(),
+        })
+    }
+
+    /// To the first key of the range; `false` if there is none.
+    pub fn first(&mut self) -> Result<bool> {
+        self.cursor.seek(InternalKey::seek(&self.range.start, SEQNO_MAX))?;
+        self.settle_forward()
+    }
+
+    /// To the last key of the range; `false` if there is none.
+    pub fn last(&mut self) -> Result<bool> {
+        match &self.range.end {
+            Some(end) => {
+                self.cursor.seek_for_prev(end)?;
+                if self.cursor.entry().is_some_and(|(key, _)| key.user_key == end) {
+                    self.cursor.prev()?;
+                }
+            }
+            None => self.cursor.last()?,
+        }
+        self.settle_backward()
+    }
+
+    /// To the first key at or after `key`; `false` if there is none in the range.
+    pub fn seek(&mut self, key: &[u8]) -> Result<bool> {
+        let target = key.max(&self.range.start);
+        self.cursor.seek(InternalKey::seek(target, SEQNO_MAX))?;
+        self.settle_forward()
+    }
+
+    /// To the last key at or before `key`; `false` if there is none in the range.
+    pub fn seek_for_prev(&mut self, key: &[u8]) -> Result<bool> {
+        if self.range.end.as_deref().is_some_and(|end| key >= end) {
+            return self.last();
+        }
+        self.cursor.seek_for_prev(key)?;
+        self.settle_backward()
+    }
+
+    /// Behind the last key of the range, so that [`prev`](Scan::prev) moves to it.
+    pub fn to_end(&mut self) {
+        self.place = Place::End;
+    }
+
+    /// To the next key; from the start, to the first. `false` at the end.
+    pub fn next(&mut self) -> Result<bool> {
+        match self.place {
+            Place::Start => return self.first(),
+            Place::End => return Ok(false),
+            Place::Entry | Place::Merged => {}
+        }
+        self.skip_versions()?;
+        self.settle_forward()
+    }
+
+    /// To the previous key; from the end, to the last. `false` at the start.
+    pub fn prev(&mut self) -> Result<bool> {
+        match self.place {
+            Place::Start => return Ok(false),
+            Place::End => return self.last(),
+            Place::Entry => self.cursor.prev()?,
+            Place::Merged => self.step_before_key()?,
+        }
+        self.settle_backward()
+    }
+
+    /// The current key. Lent until the next move.
+    ///
+    /// # Panics
+    /// If the scan does not stand on an entry: the last move returned `false`, or there was none.
+    pub fn key(&self) -> &[u8] {
+        self.entry().expect("the scan stands on an entry").0
+    }
+
+    /// The current value. Lent until the next move.
+    ///
+    /// # Panics
+    /// As [`key`](Scan::key).
+    pub fn value(&self) -> &[u8] {
+        self.entry().expect("the scan stands on an entry").1
+    }
+
+    /// The current key and value; `None` off either end.
+    pub fn entry(&self) -> Option<(&[u8], &[u8])> {
+        match self.place {
+            Place::Start | Place::End => None,
+            Place::Entry => {
+                let (_, value) = self.cursor.entry().expect("the cursor stands on the entry");
+                Some((&self.key, value))
+            }
+            Place::Merged => Some((&self.key, &self.merged)),
+        }
+    }
+
+    /// The same range as it is now, before its first key; lets go of what was held.
+    pub fn refresh(&mut self) -> Result<()> {
+        let View { super_version, at } = View::new(&self.core, &self.family, None);
+        (self.cursor, self.tombstones) = sources(&super_version, &self.range)?;
+        self.at = at;
+        self.place = Place::Start;
+        Ok(())
+    }
+
+    /// Moves the cursor behind all versions of the current key.
+    fn skip_versions(&mut self) -> Result<()> {
+        while let Some((key, _)) = self.cursor.entry() {
+            if key.user_key != self.key {
+                break;
+            }
+            self.cursor.next()?;
+        }
+        Ok(())
+    }
+
+    /// Moves the cursor, which stands somewhere at or behind the current key, before it.
+    fn step_before_key(&mut self) -> Result<()> {
+        self.cursor.seek_for_prev(&self.key)?;
+        if self.cursor.entry().is_some_and(|(key, _)| key.user_key == self.key) {
+            self.cursor.prev()?;
+        }
+        Ok(())
+    }
+
+    /// From the first version of a key: finds the first key at or after it that has a value.
+    fn settle_forward(&mut self) -> Result<bool> {
+        loop {
+            match self.cursor.entry() {
+                Some((key, _)) if below(key.user_key, &self.range.end) => {
+                    self.key.clear();
+                    self.key.extend_from_slice(key.user_key);
+                }
+                _ => {
+                    self.place = Place::End;
+                    return Ok(false);
+                }
+            }
+            if self.resolve()? {
+                return Ok(true);
+            }
+            self.skip_versions()?;
+        }
+    }
+
+    /// From the newest version of a key: finds the last key at or before it that has a value.
+    fn settle_backward(&mut self) -> Result<bool> {
+        loop {
+            match self.cursor.entry() {
+                Some((key, _)) if key.user_key >= self.range.start.as_slice() => {
+                    self.key.clear();
+                    self.key.extend_from_slice(key.user_key);
+                }
+                _ => {
+                    self.place = Place::Start;
+                    return Ok(false);
+                }
+            }
+            if self.resolve()? {
+                return Ok(true);
+            }
+            self.step_before_key()?;
+        }
+    }
+
+    /// Resolves the versions of the current key, on whose newest the cursor stands: has it a value?
+    fn resolve(&mut self) -> Result<bool> {
+        self.resolver.reset(self.at);
+        if let Some(tombstones) = &self.tombstones {
+            match tombstones.cover(&self.key, self.at) {
+                0 => {}
+                cover => self.resolver.cover(cover),
+            }
+        }
+        let mut step = Step::More;
+        while let Some((key, value)) = self.cursor.entry() {
+            if key.user_key != self.key {
+                break;
+            }
+            step = self.resolver.push(key.seqno, key.kind, value);
+            if !matches!(step, Step::More) {
+                break;
+            }
+            self.cursor.next()?;
+        }
+        if matches!(step, Step::More) {
+            step = self.resolver.end();
+        }
+        match step {
+            Step::Value => self.place = Place::Entry,
+            Step::Merge => {
+                let merged = self.resolver.merged(&self.key, self.operator.as_deref())?;
+                self.merged.clear();
+                self.merged.extend_from_slice(merged);
+                self.place = Place::Merged;
+            }
+            Step::Absent | Step::More => return Ok(false),
+        }
+        Ok(true)
+    }
+}
+
+#[inline]
+fn below(key: &[u8], end: &Option<Vec<u8>>) -> bool {
+    end.as_deref().is_none_or(|end| key < end)
+}
+
+type Sources = (MergingIterator<Source>, Option<RangeTombstones>);
+
+/// Cursors over everything that may hold keys of the range, and the tombstones that may cover them.
+fn sources(super_version: &SuperVersion, range: &KeyRange) -> Result<Sources> {
+    let mut children = Vec::new();
+    let mut covers = Vec::new();
+    let immutables = super_version.immutables.iter().map(|immutable| &immutable.table);
+    for mem in std::iter::once(&super_version.mem).chain(immutables) {
+        children.push(Source::Memory(mem.cursor()));
+        if mem.has_range_tombstones() {
+            covers.push(mem.range_tombstones());
+        }
+    }
+    let mut tables = Vec::new();
+    super_version.version.iterators(range, &mut tables, true);
+    children.extend(tables.into_iter().map(Source::Tables));
+    covers.extend(super_version.version.range_tombstones(range)?);
+    let parts: Vec<&RangeTombstones> = covers.iter().map(|part| &**part).collect();
+    let tombstones = (!parts.is_empty()).then(|| RangeTombstones::merge(&parts));
+    Ok((MergingIterator::new(children), tombstones))
+}
+
+/// The half-open range of a Rust range expression over keys.
+pub(in crate::db) fn key_range<'k>(range: &impl RangeBounds<&'k [u8]>) -> KeyRange {
+    let start = match range.start_bound() {
+        Bound::Included(key) => key.to_vec(),
+        Bound::Excluded(key) => successor(key),
+        Bound::Unbounded => Vec::new(),
+    };
+    let end = match range.end_bound() {
+        Bound::Included(key) => Some(successor(key)),
+        Bound::Excluded(key) => Some(key.to_vec()),
+        Bound::Unbounded => None,
+    };
+    KeyRange { start, end }
+}

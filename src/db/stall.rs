@@ -1,0 +1,110 @@
+//! When writers wait, for what, and for how long.
+
+use std::time::Duration;
+
+use crate::base::error::{Error, Result};
+use crate::base::sync::Ordering;
+use crate::db::background::Versions;
+use crate::db::core::{Core, attention};
+use crate::db::stats::{Event, count};
+
+/// A waiting writer looks again this often, and asks for the work to be tried again.
+const SLICE_MS: u64 = 50;
+
+impl Core {
+    /// Why writers should wait now.
+    fn stall_reason(&self) -> Option<String> {
+        let mut waiting = 0;
+        for family in self.families.read().values() {
+            let now = family.cell.load();
+            waiting += now.immutables.len();
+            if now.immutables.len() > self.options.immutables_max {
+                let count = now.immutables.len();
+                return Some(format!("{:?}: {count} memtables wait to be flushed", family.name));
+            }
+            let depth = now.version.overlap_depth_l0();
+            if depth >= self.options.l0_stop_depth {
+                return Some(format!("{:?}: {depth} tables overlap in level 0", family.name));
+            }
+        }
+        let (used, limit) = (self.env.budget.used(), self.env.budget.limit());
+        let memory = waiting > 0 && used > limit;
+        memory.then(|| format!("{used} bytes of memory of {limit}; {waiting} memtables wait"))
+    }
+
+    /// Sets or clears the stall. Under the lock, so that a late look never overrides a newer one.
+    pub fn update_stall(&self) {
+        let versions = self.versions.lock();
+        self.update_stall_locked(&versions);
+    }
+
+    pub fn update_stall_locked(&self, _versions: &Versions) {
+        match self.stall_reason() {
+            Some(_) => self.attention.fetch_or(attention::STALL, Ordering::Release),
+            None => self.attention.fetch_and(!attention::STALL, Ordering::Release),
+        };
+    }
+
+    /// Waits until writers may go on: in a bounded line, with a reason. Called by the leader, which
+    /// holds the commit lock; background jobs never take it.
+    pub fn wait_for_room(&self) -> Result<()> {
+        let Some(mut reason) = self.stall_reason() else {
+            self.update_stall();
+            return Ok(());
+        };
+        count(&self.counters.stalls, 1);
+        self.tell(&Event::Stalled { reason: reason.clone() });
+        let mut waited_ms = 0;
+        loop {
+            self.check_halted()?;
+            if self.is_inline() {
+                if !self.step(0)? {
+                    return Err(Error::busy(format!("writers stalled: {reason}")));
+                }
+            } else {
+                self.signals.work();
+                let mut versions = self.versions.lock();
+                if let Some(error) = versions.job_error.take() {
+                    return Err(error);
+                }
+                let slice = Duration::from_millis(SLICE_MS);
+                if self.progress.wait_for(&mut versions, slice).timed_out() {
+                    waited_ms += SLICE_MS;
+                }
+            }
+            match self.stall_reason() {
+                None => break,
+                Some(now) => reason = now,
+            }
+            if waited_ms >= self.options.stall_ms_max {
+                return Err(Error::busy(format!("writers stalled: {reason}")));
+            }
+        }
+        self.update_stall();
+        self.tell(&Event::Resumed);
+        Ok(())
+    }
+
+    /// Blocks until `done` says so, driving or awaiting the background.
+    pub fn drive(&self, mut done: impl FnMut(&mut Versions) -> Option<Result<()>>) -> Result<()> {
+        loop {
+            let mut versions = self.versions.lock();
+            if let Some(outcome) = done(&mut versions) {
+                return outcome;
+            }
+            self.check_halted()?;
+            if let Some(error) = versions.job_error.take() {
+                return Err(error);
+            }
+            if self.is_inline() {
+                drop(versions);
+                if !self.step(0)? {
+                    return Err(Error::busy("background work cannot go on"));
+                }
+            } else {
+                self.signals.work();
+                self.progress.wait_for(&mut versions, Duration::from_millis(SLICE_MS));
+            }
+        }
+    }
+}

@@ -1,0 +1,86 @@
+//! Read-modify-write: read outside any lock, then check in constant time that nothing has changed.
+
+use std::cell::Cell;
+
+use crate::base::error::Result;
+use crate::base::key::{SeqNo, ValueKind};
+use crate::base::sync::Arc;
+use crate::db::column_family::ColumnFamily;
+use crate::db::commit::Payload;
+use crate::db::core::Core;
+use crate::db::get::{View, changed_since, lookup};
+
+/// What an update makes of a key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Update {
+    /// The key has the value that was written to the buffer.
+    Put,
+    /// The key has no value.
+    Delete,
+    /// Nothing changes.
+    Keep,
+}
+
+thread_local! {
+    /// The buffer that new values are made in: one a thread, lent to one update at a time.
+    static BUFFER: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
+}
+
+/// Buffers that grew beyond this are given back.
+const BUFFER_BYTES_KEPT: usize = 1 << 20;
+
+impl Core {
+    /// Reads `key`, lets `f` decide, and writes the outcome if nobody wrote the key in between;
+    /// otherwise begins again. No lock is held while `f` runs, and no I/O is done under a lock.
+    pub fn update(
+        &self,
+        family: &ColumnFamily,
+        key: &[u8],
+        sync: bool,
+        mut f: impl FnMut(Option<&[u8]>, &mut Vec<u8>) -> Update,
+    ) -> Result<SeqNo> {
+        let mut value = BUFFER.take();
+        let outcome = loop {
+            match self.try_update(family, key, sync, &mut value, &mut f) {
+                Ok(None) => continue,
+                Ok(Some(seqno)) => break Ok(seqno),
+                Err(e) => break Err(e),
+            }
+        };
+        if value.capacity() <= BUFFER_BYTES_KEPT {
+            BUFFER.set(value);
+        }
+        outcome
+    }
+
+    fn try_update(
+        &self,
+        family: &ColumnFamily,
+        key: &[u8],
+        sync: bool,
+        value: &mut Vec<u8>,
+        f: &mut impl FnMut(Option<&[u8]>, &mut Vec<u8>) -> Update,
+    ) -> Result<Option<SeqNo>> {
+        let View { super_version, at } = View::new(self, &family.0, None);
+        value.clear();
+        let operator = || family.0.options().merge_operator.clone();
+        let update = lookup(&super_version, operator, key, at, |old| f(old, value))?;
+        let kind = match update {
+            Update::Put => ValueKind::Put,
+            Update::Delete => ValueKind::Delete,
+            Update::Keep => return Ok(Some(at)),
+        };
+        self.check_value(value)?;
+        let mut state = self.commit.state.lock();
+        // Whatever was written after the read is in the memtable that was read, unless that was
+        // rotated since.
+        let Some(writer) = state.writer(family.id()) else { return Ok(None) };
+        let mem = writer.mem.table();
+        if !Arc::ptr_eq(mem, &super_version.mem) || changed_since(mem, key, at) {
+            return Ok(None);
+        }
+        let value = if kind == ValueKind::Put { value.as_slice() } else { &[] };
+        let payload = Payload::One { family: family.id(), kind, key, value };
+        self.commit_one(&mut state, payload, sync).map(Some)
+    }
+}

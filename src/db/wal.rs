@@ -1,0 +1,199 @@
+//! The write-ahead log of a database: segments, one after the other, with one end.
+
+use std::path::PathBuf;
+
+use crate::base::error::{Error, ErrorKind, Result};
+use crate::base::format::FileKind;
+use crate::base::id::{FileId, FileNumber};
+use crate::base::key::SeqNo;
+use crate::base::sync::{Arc, AtomicU64, Mutex, Ordering};
+use crate::fs::Fs;
+use crate::log::{LogPosition, LogWriter};
+use crate::version::names::FileName;
+
+/// A segment that will not grow any more.
+#[derive(Clone, Debug)]
+pub(in crate::db) struct ClosedSegment {
+    pub number: FileNumber,
+    /// Everything in it is at or below this.
+    pub last_seqno: SeqNo,
+}
+
+/// The segments of the log, shared with the background, which removes them when the tables hold what
+/// they hold.
+#[derive(Default)]
+pub(in crate::db) struct Segments {
+    /// Oldest first. A leaf lock.
+    closed: Mutex<Vec<ClosedSegment>>,
+    /// The open one, or the last one that was: changed only when it is among the closed ones.
+    open: AtomicU64,
+}
+
+impl Segments {
+    /// The closed segments, and the number of the open one. Every segment that is needed is one of
+    /// them.
+    pub fn list(&self) -> (Vec<ClosedSegment>, FileNumber) {
+        // In this order: a segment that is not open any more is in the list by then.
+        let open = FileNumber(self.open.load(Ordering::Acquire));
+        (self.closed.lock().clone(), open)
+    }
+
+    /// These are gone.
+    pub fn forget(&self, numbers: &[FileNumber]) {
+        self.closed.lock().retain(|segment| !numbers.contains(&segment.number));
+    }
+
+    /// A segment that will not grow any more.
+    pub fn close(&self, segment: ClosedSegment) {
+        let mut closed = self.closed.lock();
+        if closed.last().is_none_or(|last| last.number != segment.number) {
+            closed.push(segment);
+        }
+    }
+}
+
+/// The open end of the log. Lives under the commit lock.
+pub(in crate::db) struct Wal {
+    fs: Arc<dyn Fs>,
+    dir: PathBuf,
+    instance: u64,
+    segment_bytes: u64,
+    /// The open segment; `None` after it was abandoned for want of space, until the next append.
+    writer: Option<LogWriter>,
+    /// End of the last record that was accepted.
+    end: LogPosition,
+    /// The log is durable up to here.
+    synced: LogPosition,
+    /// Closed segments that are not durable yet, oldest first: a sync covers them before the open one.
+    unsynced: Vec<PathBuf>,
+    segments: Arc<Segments>,
+}
+
+impl Wal {
+    /// Begins the log of this opening with segment `number`; `prev` is the accepted end of the log
+    /// so far, which is durable. The new header is durable when this returns.
+    pub fn begin(
+        fs: &Arc<dyn Fs>,
+        dir: &std::path::Path,
+        instance: u64,
+        segment_bytes: u64,
+        number: FileNumber,
+        prev: Option<LogPosition>,
+        segments: Arc<Segments>,
+    ) -> Result<Wal> {
+        let start = LogPosition::new(number, 0);
+        let mut wal = Wal {
+            fs: Arc::clone(fs),
+            dir: dir.to_owned(),
+            instance,
+            segment_bytes,
+            writer: None,
+            end: prev.unwrap_or(start),
+            synced: prev.unwrap_or(start),
+            unsynced: Vec::new(),
+            segments,
+        };
+        wal.open_segment(number, prev)?;
+        wal.sync()?;
+        Ok(wal)
+    }
+
+    fn open_segment(&mut self, number: FileNumber, prev: Option<LogPosition>) -> Result<()> {
+        let path = self.dir.join(FileName::Log(number).to_string());
+        let id = FileId::new(self.instance, number);
+        let writer = LogWriter::create(
+            &self.fs,
+            &self.dir,
+            &path,
+            FileKind::Log,
+            id,
+            number,
+            prev,
+            self.synced,
+        )?;
+        self.end = writer.position();
+        self.writer = Some(writer);
+        self.segments.open.store(number.0, Ordering::Release);
+        Ok(())
+    }
+
+    /// Appends one encoded batch whose first operation follows `last_seqno`.
+    ///
+    /// # Errors
+    /// `NoSpace`: the batch is not committed, and the segment is given up; the next append begins a
+    /// new one. `CommitUnknown`: anything else; the caller halts.
+    pub fn append(
+        &mut self,
+        batch: &[u8],
+        last_seqno: SeqNo,
+        next_file: impl FnOnce() -> FileNumber,
+    ) -> Result<()> {
+        let full = self.end.offset >= self.segment_bytes;
+        if full || self.writer.is_none() {
+            self.roll(last_seqno, next_file())?;
+        }
+        let writer = self.writer.as_mut().expect("a segment is open");
+        match writer.append(batch) {
+            Ok(end) => {
+                self.end = end;
+                Ok(())
+            }
+            Err(e) if e.kind() == ErrorKind::NoSpace => {
+                // What stands after `end` is torn; the next segment's header says that it is void.
+                let path = writer.path().to_owned();
+                self.writer = None;
+                self.unsynced.push(path);
+                Err(e)
+            }
+            Err(e) => Err(unknown("the log could not be written", &e)),
+        }
+    }
+
+    fn roll(&mut self, last_seqno: SeqNo, number: FileNumber) -> Result<()> {
+        let old = self.end;
+        if let Some(writer) = self.writer.take() {
+            self.unsynced.push(writer.path().to_owned());
+        }
+        self.segments.close(ClosedSegment { number: old.segment, last_seqno });
+        self.open_segment(number, Some(old)).map_err(|e| match e.kind() {
+            ErrorKind::NoSpace => e,
+            _ => unknown("a log segment could not be begun", &e),
+        })
+    }
+
+    /// Makes everything appended durable: the closed segments first.
+    ///
+    /// # Errors
+    /// `CommitUnknown`; the caller halts. A failed sync is final.
+    pub fn sync(&mut self) -> Result<()> {
+        let fail = |e: Error| unknown("the log could not be synced", &e);
+        for path in &self.unsynced {
+            self.fs.sync_file(path).map_err(fail)?;
+        }
+        self.unsynced.clear();
+        if let Some(writer) = self.writer.as_mut() {
+            writer.predecessors_are_durable();
+            writer.sync().map_err(fail)?;
+            self.synced = writer.synced();
+        }
+        Ok(())
+    }
+
+    /// Ends the log: syncs it and marks it closed.
+    pub fn close(&mut self) -> Result<()> {
+        self.sync()?;
+        match self.writer.take() {
+            Some(writer) => {
+                self.end =
+                    writer.close().map_err(|e| unknown("the log could not be closed", &e))?;
+                self.synced = self.end;
+                Ok(())
+            }
+            None => Ok(()),
+        }
+    }
+}
+
+fn unknown(text: &str, cause: &Error) -> Error {
+    Error::because(ErrorKind::CommitUnknown, text, cause)
+}

@@ -1,0 +1,227 @@
+//! A walk through every call, on one small database.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use alluvium::{
+    ColumnFamilyOptions, Db, Env, ErrorKind, ImportFamily, ImportSource, ImportTable, KeyRange,
+    MemFs, MemoryBudget, MergeOperator, Options, Result, Update, WriteBatch, WriteOptions,
+};
+
+/// Appends operands with a comma between them.
+pub struct Comma;
+
+impl MergeOperator for Comma {
+    fn name(&self) -> &str {
+        "test.comma"
+    }
+
+    fn merge(
+        &self,
+        _key: &[u8],
+        base: Option<&[u8]>,
+        operands: &[&[u8]],
+        out: &mut Vec<u8>,
+    ) -> Result<()> {
+        let parts: Vec<&[u8]> = base.into_iter().chain(operands.iter().copied()).collect();
+        out.extend_from_slice(&parts.join(&b','));
+        Ok(())
+    }
+
+    fn combine(&self, _key: &[u8], older: &[u8], newer: &[u8], out: &mut Vec<u8>) -> bool {
+        out.extend_from_slice(older);
+        out.push(b',');
+        out.extend_from_slice(newer);
+        true
+    }
+}
+
+/// Small everything, so that little data makes many files.
+pub fn small() -> ColumnFamilyOptions {
+    ColumnFamilyOptions {
+        memtable_bytes_max: 16 << 10,
+        block_bytes: 256,
+        l0_depth_trigger: 2,
+        level_bytes_base: 32 << 10,
+        file_bytes: 8 << 10,
+        key_group_bytes: 2,
+        merge_operator: Some(Arc::new(Comma)),
+        ..ColumnFamilyOptions::default()
+    }
+}
+
+fn env(fs: &MemFs, seed: u64) -> Env {
+    Env::simulated(Arc::new(fs.clone()), MemoryBudget::new(64 << 20), seed)
+}
+
+fn all(db: &Db, family: &alluvium::ColumnFamily) -> Vec<(Vec<u8>, Vec<u8>)> {
+    let mut scan = db.scan(family, ..).unwrap();
+    let mut forward = Vec::new();
+    while scan.next().unwrap() {
+        forward.push((scan.key().to_vec(), scan.value().to_vec()));
+    }
+    let mut backward = Vec::new();
+    while scan.prev().unwrap() {
+        backward.push((scan.key().to_vec(), scan.value().to_vec()));
+    }
+    backward.reverse();
+    assert_eq!(forward, backward, "both directions see the same");
+    forward
+}
+
+#[test]
+fn a_database_from_creation_to_reopening() {
+    for log in [true, false] {
+        let fs = MemFs::new();
+        let dir = Path::new("db");
+        let options = Options { log, ..Options::default() };
+        let db = Db::open(dir, options.clone(), env(&fs, 1)).unwrap();
+        let a = db.column_family("a", small()).unwrap();
+        let b = db.column_family("b", small()).unwrap();
+        db.put(&a, b"k1", b"v1").unwrap();
+        db.put(&a, b"k2", b"v2").unwrap();
+        let snapshot = db.snapshot();
+        db.delete(&a, b"k1").unwrap();
+        db.merge(&a, b"k2", b"x").unwrap();
+        db.merge(&a, b"k3", b"y").unwrap();
+        db.merge(&a, b"k3", b"z").unwrap();
+        let mut batch = WriteBatch::new();
+        batch.put(&a, b"k4", b"4");
+        batch.put(&b, b"other", b"family");
+        db.write(&batch, WriteOptions { sync: log }).unwrap();
+        let get = |key: &[u8]| db.get(&a, key).unwrap();
+        assert_eq!(get(b"k1"), None);
+        assert_eq!(get(b"k2").unwrap(), b"v2,x");
+        assert_eq!(get(b"k3").unwrap(), b"y,z");
+        assert_eq!(db.get_at(&a, &snapshot, b"k1").unwrap().unwrap(), b"v1");
+        assert_eq!(db.get_at(&a, &snapshot, b"k3").unwrap(), None);
+        db.flush_all().unwrap();
+        assert_eq!(get(b"k2").unwrap(), b"v2,x");
+        db.delete_range(&a, b"k2", b"k4").unwrap();
+        assert_eq!(get(b"k2"), None);
+        assert_eq!(get(b"k4").unwrap(), b"4");
+        assert_eq!(db.get_at(&a, &snapshot, b"k2").unwrap().unwrap(), b"v2");
+        db.update(&a, b"n", |old, out| {
+            assert_eq!(old, None);
+            out.push(1);
+            Update::Put
+        })
+        .unwrap();
+        db.update(&a, b"n", |old, out| {
+            out.push(old.unwrap()[0] + 1);
+            Update::Put
+        })
+        .unwrap();
+        assert_eq!(get(b"n").unwrap(), [2]);
+        let seen = all(&db, &a);
+        assert_eq!(seen.len(), 2);
+        drop(snapshot);
+        db.compact_range(&a, ..).unwrap();
+        assert_eq!(all(&db, &a), seen);
+        db.verify().unwrap();
+        let busy = Db::open(dir, options.clone(), env(&fs, 2)).unwrap_err();
+        assert_eq!(busy.kind(), ErrorKind::Busy);
+        db.close().unwrap();
+        let db = Db::open(dir, options.clone(), env(&fs, 2)).unwrap();
+        let a = db.column_family("a", small()).unwrap();
+        assert_eq!(all(&db, &a), seen);
+        db.put(&a, b"late", b"1").unwrap();
+        drop(db);
+        let reopened = Db::open(dir, options, env(&fs, 3));
+        match log {
+            true => {
+                let db = reopened.unwrap();
+                let a = db.column_family("a", small()).unwrap();
+                assert_eq!(db.get(&a, b"late").unwrap().unwrap(), b"1");
+            }
+            false => assert_eq!(reopened.unwrap_err().kind(), ErrorKind::Halted),
+        }
+    }
+}
+
+#[test]
+fn many_keys_through_all_levels() {
+    let fs = MemFs::new();
+    let db = Db::open(Path::new("db"), Options::default(), env(&fs, 1)).unwrap();
+    let a = db.column_family("a", small()).unwrap();
+    let mut want = std::collections::BTreeMap::new();
+    for i in 0u32..20_000 {
+        let key = (i.wrapping_mul(2_654_435_761) % 5000).to_be_bytes();
+        if i % 7 == 0 {
+            db.delete(&a, &key).unwrap();
+            want.remove(&key.to_vec());
+        } else {
+            db.put(&a, &key, &i.to_le_bytes()).unwrap();
+            want.insert(key.to_vec(), i.to_le_bytes().to_vec());
+        }
+        if i % 64 == 0 {
+            db.step(u64::from(i)).unwrap();
+        }
+    }
+    let want: Vec<_> = want.into_iter().collect();
+    assert_eq!(all(&db, &a), want);
+    db.wait_idle().unwrap();
+    assert_eq!(all(&db, &a), want);
+    let stats = db.stats();
+    assert!(stats.flushes > 3 && stats.compactions > 0, "{stats:?}");
+    db.verify().unwrap();
+    db.close().unwrap();
+    let db = Db::open(Path::new("db"), Options::default(), env(&fs, 2)).unwrap();
+    let a = db.column_family("a", small()).unwrap();
+    assert_eq!(all(&db, &a), want);
+}
+
+#[test]
+fn a_checkpoint_is_the_moment_it_was_taken_at_and_rescales() {
+    let fs = MemFs::new();
+    let options = Options { log: false, ..Options::default() };
+    let db = Db::open(Path::new("db"), options.clone(), env(&fs, 1)).unwrap();
+    let a = db.column_family("a", small()).unwrap();
+    let key = |i: u16| [&(i % 128).to_be_bytes()[..], &i.to_be_bytes()].concat();
+    for i in 0..3000u16 {
+        db.put(&a, &key(i), b"before").unwrap();
+    }
+    let pending = db.checkpoint().unwrap();
+    for i in 0..3000u16 {
+        db.put(&a, &key(i), b"after").unwrap();
+    }
+    let second = db.checkpoint().unwrap();
+    db.delete_range(&a, &key(0), &[0xff]).unwrap();
+    let set = pending.wait().unwrap();
+    let second = second.wait().unwrap();
+    assert!(all(&db, &a).is_empty());
+    for (name, set, value) in [("one", &set, b"before".as_slice()), ("two", &second, b"after")] {
+        let family = &set.families()[0];
+        let tables = set.tables_of(family).map(|table| ImportTable {
+            level: table.level,
+            meta: table.meta,
+            path: table.path,
+        });
+        let tables: Vec<_> = tables.collect();
+        let part = |first: u16, end: Option<u16>| ImportSource {
+            seqno: set.seqno(),
+            clip: KeyRange::new(first.to_be_bytes(), end.map(|end| end.to_be_bytes())),
+            families: vec![ImportFamily {
+                name: family.name().to_owned(),
+                merge_operator: family.merge_operator().map(str::to_owned),
+                options: family.options().to_vec(),
+                tables: tables.clone(),
+            }],
+        };
+        let dir = Path::new(name).join("low");
+        let low = Db::import(&dir, options.clone(), env(&fs, 5), &[part(0, Some(40))]).unwrap();
+        let low_a = low.column_family("a", small()).unwrap();
+        let keys = all(&low, &low_a);
+        let wanted = (0..3000u16).filter(|i| i % 128 < 40).count();
+        assert_eq!(keys.len(), wanted);
+        assert!(keys.iter().all(|(_, v)| v == value));
+        low.compact_range(&low_a, ..).unwrap();
+        assert_eq!(all(&low, &low_a), keys);
+        let dir = Path::new(name).join("both");
+        let halves = [part(0, Some(64)), part(64, None)];
+        let both = Db::import(&dir, options.clone(), env(&fs, 6), &halves).unwrap();
+        let both_a = both.column_family("a", small()).unwrap();
+        assert_eq!(all(&both, &both_a).len(), 3000);
+        both.close().unwrap();
+    }
+}
