@@ -17,7 +17,8 @@ use crate::version::levels::Levels;
 
 /// A walk over a key range, level by level downwards and key by key in each level, so that it ends
 /// however much is written meanwhile. What is in the tree at the beginning comes out in the deepest
-/// level, and files of that level that nothing was merged into are rewritten in place.
+/// level (unless other compactions of the range are started meanwhile: then in one of the deepest),
+/// and files of that level that nothing was merged into are rewritten in place.
 #[derive(Debug)]
 pub struct RangeCompaction {
     range: KeyRange,
@@ -27,6 +28,7 @@ pub struct RangeCompaction {
     /// Files with later numbers were written since.
     newest: FileNumber,
     rewrite_all: bool,
+    begun: bool,
 }
 
 /// What a [`RangeCompaction`] does next.
@@ -50,7 +52,8 @@ impl RangeCompaction {
     ) -> RangeCompaction {
         let files = levels.iter().flat_map(|level| level.iter());
         let newest = files.map(|file| file.meta().number).max().unwrap_or_default();
-        RangeCompaction { rest: range.clone(), range, level: 0, newest, rewrite_all }
+        let rest = range.clone();
+        RangeCompaction { range, level: 0, rest, newest, rewrite_all, begun: false }
     }
 
     /// The next piece of work on the tree as it is now.
@@ -60,6 +63,10 @@ impl RangeCompaction {
         options: &PickerOptions,
         busy: &Busy,
     ) -> Next<F> {
+        if !self.begun && busy.touches(&self.range) {
+            return Next::Wait;
+        }
+        self.begun = true;
         let picker = Picker { levels, options, busy, targets: Targets::new(levels, options) };
         while self.level < LEVELS {
             let plan = if self.rest.is_empty() {

@@ -292,10 +292,10 @@ impl<F: Described> Picker<'_, F> {
             let above: u64 = cluster.files.iter().map(|&i| files[i].meta().len).sum();
             let costly = whole.bytes() > above.saturating_mul(5);
             let wait = !self.busy.allows(&whole);
-            if costly || wait && cluster.depth >= 2 * trigger {
-                if let Some(small) = self.small_files(cluster) {
-                    return Some(small);
-                }
+            if (costly || wait && cluster.depth >= 2 * trigger)
+                && let Some(small) = self.small_files(cluster)
+            {
+                return Some(small);
             }
             (!wait).then_some(whole)
         })
