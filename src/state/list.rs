@@ -1,4 +1,4 @@
-//! F6.3: the value of a list state, and the merge operator that appends to it.
+//! A list for each key; F6.3: its value, and the merge operator that appends to it.
 //!
 //! ```text
 //! list:  ( length varint ‖ element )*
@@ -13,6 +13,9 @@ use crate::base::error::Result;
 use crate::base::format::Layout;
 use crate::base::format::field;
 use crate::base::limits::COMBINE_BYTES_MAX;
+use crate::state::cell::Cell;
+use crate::state::serializer::Serializer;
+use crate::state::serializer::put_delimited;
 
 /// F6.3.
 pub const LAYOUTS: &[Layout] = &[Layout {
@@ -96,6 +99,91 @@ impl MergeOperator for ListAppend {
             out.extend_from_slice(newer);
         }
         small
+    }
+}
+
+/// A list for each key and namespace: Flink's `ListState`. Appending reads nothing.
+///
+/// All calls concern the backend's current key and this handle's current namespace. They return
+/// `InvalidArgument` if there is no current key or namespace, or the backend is closed; otherwise
+/// the errors of the database. A list that was never written, or was cleared, is an empty `Vec`.
+///
+/// The elements of one write take at most 32 MiB together, unless the database's `value_bytes_max`
+/// says otherwise; beyond it the write is refused with `InvalidArgument`. The whole list may be longer.
+pub struct ListState<T, N = ()> {
+    cell: Cell<N>,
+    serializer: Box<dyn Serializer<Value = T>>,
+    buffer: Vec<u8>,
+}
+
+impl<T: 'static, N: 'static> ListState<T, N> {
+    pub(in crate::state) fn new(
+        cell: Cell<N>,
+        serializer: Box<dyn Serializer<Value = T>>,
+    ) -> ListState<T, N> {
+        ListState { cell, serializer, buffer: Vec::new() }
+    }
+
+    /// The state's name.
+    pub fn name(&self) -> &str {
+        self.cell.name()
+    }
+
+    /// Goes to another namespace, which stays current, whatever the key, until the next call.
+    pub fn set_current_namespace(&mut self, namespace: &N) {
+        self.cell.set_namespace(namespace);
+    }
+
+    /// The elements in the order in which they were added: Flink's `get()`. A copy; changing it
+    /// changes no state. One lookup, which gathers what was appended.
+    pub fn get(&mut self) -> Result<Vec<T>> {
+        let serializer = &*self.serializer;
+        self.cell.operands(|base, operands| {
+            Elements::new(base.into_iter().chain(operands.iter().copied()))
+                .map(|element| serializer.decode(element?))
+                .collect()
+        })
+    }
+
+    /// Appends an element: Flink's `add(T)`. One write, reads nothing.
+    pub fn add(&mut self, element: &T) -> Result<()> {
+        self.encode([element]);
+        self.cell.merge(&self.buffer)
+    }
+
+    /// Appends all elements, or none of them: Flink's `addAll`. One write, reads nothing; without
+    /// elements nothing happens.
+    pub fn add_all<'a>(&mut self, elements: impl IntoIterator<Item = &'a T>) -> Result<()>
+    where
+        T: 'a,
+    {
+        self.encode(elements);
+        if self.buffer.is_empty() { self.cell.check() } else { self.cell.merge(&self.buffer) }
+    }
+
+    /// Replaces the list: Flink's `update(List)`. One write, reads nothing; without elements the same
+    /// as [`clear`](ListState::clear).
+    pub fn update<'a>(&mut self, elements: impl IntoIterator<Item = &'a T>) -> Result<()>
+    where
+        T: 'a,
+    {
+        self.encode(elements);
+        if self.buffer.is_empty() { self.cell.delete() } else { self.cell.put(&self.buffer) }
+    }
+
+    /// Removes the list: Flink's `clear()`. One write; no error if there is none.
+    pub fn clear(&mut self) -> Result<()> {
+        self.cell.delete()
+    }
+
+    fn encode<'a>(&mut self, elements: impl IntoIterator<Item = &'a T>)
+    where
+        T: 'a,
+    {
+        self.buffer.clear();
+        for element in elements {
+            put_delimited(None, &mut self.buffer, |out| self.serializer.encode(element, out));
+        }
     }
 }
 

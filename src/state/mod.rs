@@ -13,8 +13,17 @@
 //! range of keys, and giving state to another operator instance is a clip. [`key_group`] says which
 //! group a key belongs to, exactly as Flink does; [`key`] composes keys; [`serializer`] turns values
 //! into bytes and back.
+//! [`backend`] is the whole; [`value`], [`list`] and [`map`] are the handles, which share [`cell`];
+//! [`meta`] remembers which states there are; [`rescale`] divides them anew.
 
+pub mod backend;
+pub mod cell;
 pub mod key;
 pub mod key_group;
+pub mod keys;
 pub mod list;
+pub mod map;
+pub mod meta;
+pub mod rescale;
 pub mod serializer;
+pub mod value;

@@ -65,7 +65,7 @@ pub trait Serializer: Send + Sync + 'static {
 }
 
 /// A type that has a serializer of this module.
-pub trait Builtin: Sized {
+pub trait Builtin: Sized + 'static {
     /// The serializer.
     type Serializer: Serializer<Value = Self> + Default;
 }

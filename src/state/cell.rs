@@ -1,0 +1,256 @@
+//! What the handles of all states share: the backend's current key, and the way to a cell.
+//!
+//! Handles own everything that they need, so that they can be stored beside their backend. The
+//! current key is the backend's: a counter tells a handle at the price of one load whether the key
+//! has changed since it last looked, and only then it copies the key, under a lock that nobody
+//! contends for. All other buffers are the handle's own, and are used again and again.
+
+use crate::ColumnFamily;
+use crate::Db;
+use crate::Reader;
+use crate::Scan;
+use crate::Update;
+use crate::base::error::Error;
+use crate::base::error::Result;
+use crate::base::sync::Arc;
+use crate::base::sync::AtomicU64;
+use crate::base::sync::Mutex;
+use crate::base::sync::Ordering;
+use crate::base::sync::Weak;
+use crate::state::key::KeyBuilder;
+use crate::state::key::KeyShape;
+use crate::state::meta::in_state;
+use crate::state::serializer::Serializer;
+
+/// No key has been set.
+const NO_KEY: u64 = 0;
+/// The backend is gone.
+const CLOSED: u64 = u64::MAX;
+
+/// The backend's half of what it shares with its handles.
+pub struct Shared {
+    db: Weak<Db>,
+    /// [`NO_KEY`], [`CLOSED`], or the number of keys set so far.
+    version: AtomicU64,
+    /// Key group and key, as every composite key begins.
+    key: Mutex<KeyBuilder>,
+}
+
+impl Shared {
+    pub fn new(db: &Arc<Db>, key_len: Option<usize>) -> Shared {
+        let key = KeyBuilder::new(KeyShape { key: key_len, namespace: None });
+        Shared { db: Arc::downgrade(db), version: AtomicU64::new(NO_KEY), key: Mutex::new(key) }
+    }
+
+    pub fn set_key(&self, group: u16, encode: impl FnOnce(&mut Vec<u8>)) {
+        let mut key = self.key.lock();
+        key.set_key(group, encode);
+        // Only the backend writes it, and it has `&mut self`.
+        self.version.store(self.version.load(Ordering::Relaxed) + 1, Ordering::Release);
+    }
+
+    /// From now on every handle returns errors.
+    pub fn close(&self) {
+        self.version.store(CLOSED, Ordering::Release);
+    }
+
+    fn db(&self) -> Result<Arc<Db>> {
+        self.db.upgrade().ok_or_else(closed)
+    }
+}
+
+#[cold]
+fn closed() -> Error {
+    Error::invalid("the state backend is closed")
+}
+
+/// The way of one handle to the current cell of its state.
+pub struct Cell<N> {
+    shared: Arc<Shared>,
+    family: ColumnFamily,
+    reader: Reader,
+    builder: KeyBuilder,
+    /// Version of the key in `builder`; [`NO_KEY`] if that is to be made anew.
+    seen: u64,
+    serializer: Box<dyn Serializer<Value = N>>,
+    namespace: Vec<u8>,
+    has_namespace: bool,
+}
+
+impl<N: 'static> Cell<N> {
+    pub fn new(
+        shared: Arc<Shared>,
+        family: ColumnFamily,
+        key_len: Option<usize>,
+        serializer: Box<dyn Serializer<Value = N>>,
+    ) -> Result<Cell<N>> {
+        let reader = shared.db()?.reader(&family)?;
+        let shape = KeyShape { key: key_len, namespace: serializer.fixed_len() };
+        Ok(Cell {
+            shared,
+            family,
+            reader,
+            builder: KeyBuilder::new(shape),
+            seen: NO_KEY,
+            // The void namespace needs not be set: it is the only one.
+            has_namespace: shape.namespace == Some(0),
+            serializer,
+            namespace: Vec::new(),
+        })
+    }
+
+    pub fn name(&self) -> &str {
+        self.family.name()
+    }
+
+    pub fn set_namespace(&mut self, namespace: &N) {
+        self.namespace.clear();
+        self.serializer.encode(namespace, &mut self.namespace);
+        self.has_namespace = true;
+        self.seen = NO_KEY;
+    }
+
+    /// Makes the builder stand on the current cell.
+    #[inline]
+    fn find(&mut self) -> Result<()> {
+        let version = self.shared.version.load(Ordering::Acquire);
+        if version != self.seen || version == NO_KEY { self.compose(version) } else { Ok(()) }
+    }
+
+    fn compose(&mut self, version: u64) -> Result<()> {
+        match version {
+            CLOSED => return Err(closed()),
+            NO_KEY => return Err(Error::invalid("no key is set")),
+            _ if !self.has_namespace => return Err(Error::invalid("no namespace is set")),
+            _ => {}
+        }
+        let key = self.shared.key.lock();
+        self.builder.set_key_prefix(key.key_prefix());
+        drop(key);
+        let namespace = &self.namespace;
+        self.builder.set_namespace(|out| out.extend_from_slice(namespace));
+        self.seen = version;
+        Ok(())
+    }
+
+    /// Is there a current cell?
+    pub fn check(&mut self) -> Result<()> {
+        self.find()
+    }
+
+    /// Lends the bytes of the cell to `f`.
+    #[inline]
+    pub fn read<R>(&mut self, f: impl FnOnce(Option<&[u8]>) -> Result<R>) -> Result<R> {
+        self.find()?;
+        let outcome = self.reader.get_with(self.builder.cell(), f)?;
+        outcome.map_err(|e| in_state(self.family.name(), &e))
+    }
+
+    /// Lends the bytes of an entry in the cell to `f`.
+    #[inline]
+    pub fn read_entry<R>(
+        &mut self,
+        user_key: impl FnOnce(&mut Vec<u8>),
+        f: impl FnOnce(Option<&[u8]>) -> Result<R>,
+    ) -> Result<R> {
+        self.find()?;
+        let outcome = self.reader.get_with(self.builder.entry(user_key), f)?;
+        outcome.map_err(|e| in_state(self.family.name(), &e))
+    }
+
+    /// Lends the cell's value and merge operands, oldest first, to `f`.
+    pub fn operands<R>(
+        &mut self,
+        f: impl FnOnce(Option<&[u8]>, &[&[u8]]) -> Result<R>,
+    ) -> Result<R> {
+        self.find()?;
+        let outcome = self.shared.db()?.get_operands(&self.family, self.builder.cell(), f)?;
+        outcome.map_err(|e| in_state(self.family.name(), &e))
+    }
+
+    pub fn put(&mut self, value: &[u8]) -> Result<()> {
+        self.find()?;
+        self.shared.db()?.put(&self.family, self.builder.cell(), value)
+    }
+
+    pub fn merge(&mut self, operand: &[u8]) -> Result<()> {
+        self.find()?;
+        self.shared.db()?.merge(&self.family, self.builder.cell(), operand)
+    }
+
+    pub fn delete(&mut self) -> Result<()> {
+        self.find()?;
+        self.shared.db()?.delete(&self.family, self.builder.cell())
+    }
+
+    pub fn put_entry(&mut self, user_key: impl FnOnce(&mut Vec<u8>), value: &[u8]) -> Result<()> {
+        self.find()?;
+        self.shared.db()?.put(&self.family, self.builder.entry(user_key), value)
+    }
+
+    pub fn delete_entry(&mut self, user_key: impl FnOnce(&mut Vec<u8>)) -> Result<()> {
+        self.find()?;
+        self.shared.db()?.delete(&self.family, self.builder.entry(user_key))
+    }
+
+    /// Reads the cell and writes what `f` makes of it, in one step.
+    pub fn update(&mut self, f: impl FnMut(Option<&[u8]>, &mut Vec<u8>) -> Update) -> Result<()> {
+        self.find()?;
+        self.shared.db()?.update(&self.family, self.builder.cell(), f)
+    }
+
+    /// The same with an entry in the cell.
+    pub fn update_entry(
+        &mut self,
+        user_key: impl FnOnce(&mut Vec<u8>),
+        f: impl FnMut(Option<&[u8]>, &mut Vec<u8>) -> Update,
+    ) -> Result<()> {
+        self.find()?;
+        self.shared.db()?.update(&self.family, self.builder.entry(user_key), f)
+    }
+
+    /// A cursor over the entries in the cell, and the number of bytes before their user keys.
+    pub fn scan(&mut self) -> Result<(Scan, usize)> {
+        self.find()?;
+        let cell = self.builder.cell();
+        Ok((self.shared.db()?.scan_prefix(&self.family, cell)?, cell.len()))
+    }
+
+    /// Hands everything that a batch needs to `f`: database, family, and the builder on the cell.
+    pub fn with<R>(
+        &mut self,
+        f: impl FnOnce(&Db, &ColumnFamily, &mut KeyBuilder) -> Result<R>,
+    ) -> Result<R> {
+        self.find()?;
+        f(&*self.shared.db()?, &self.family, &mut self.builder)
+    }
+}
+
+/// A read-modify-write of one serialized value: `f` gets the value and returns what to make of it.
+/// For [`Cell::update`] and [`Cell::update_entry`], through `run`.
+pub fn modify<V: 'static>(
+    serializer: &dyn Serializer<Value = V>,
+    mut f: impl FnMut(Option<V>) -> Option<V>,
+    run: impl FnOnce(&mut dyn FnMut(Option<&[u8]>, &mut Vec<u8>) -> Update) -> Result<()>,
+) -> Result<()> {
+    let mut failure = None;
+    run(&mut |old, out| {
+        let was_there = old.is_some();
+        let old = match old.map(|bytes| serializer.decode(bytes)).transpose() {
+            Ok(old) => old,
+            Err(e) => {
+                failure = Some(e);
+                return Update::Keep;
+            }
+        };
+        match f(old) {
+            Some(new) => {
+                serializer.encode(&new, out);
+                Update::Put
+            }
+            None if was_there => Update::Delete,
+            None => Update::Keep,
+        }
+    })?;
+    failure.map_or(Ok(()), Err)
+}

@@ -1,0 +1,86 @@
+//! A value for each key.
+
+use crate::base::error::Result;
+use crate::state::cell::Cell;
+use crate::state::cell::modify;
+use crate::state::meta::in_state;
+use crate::state::serializer::Serializer;
+
+/// One value for each key and namespace: Flink's `ValueState`.
+///
+/// All calls concern the backend's current key and this handle's current namespace. They return
+/// `InvalidArgument` if there is no current key or namespace, or the backend is closed; otherwise
+/// the errors of the database.
+///
+/// Flink's default values and nulls are Rust's: `value()?.unwrap_or_default()`, and `Option<T>` as
+/// the type of the value.
+pub struct ValueState<V, N = ()> {
+    cell: Cell<N>,
+    serializer: Box<dyn Serializer<Value = V>>,
+    buffer: Vec<u8>,
+}
+
+impl<V: 'static, N: 'static> ValueState<V, N> {
+    pub(in crate::state) fn new(
+        cell: Cell<N>,
+        serializer: Box<dyn Serializer<Value = V>>,
+    ) -> ValueState<V, N> {
+        ValueState { cell, serializer, buffer: Vec::new() }
+    }
+
+    /// The state's name.
+    pub fn name(&self) -> &str {
+        self.cell.name()
+    }
+
+    /// Goes to another namespace, which stays current, whatever the key, until the next call.
+    pub fn set_current_namespace(&mut self, namespace: &N) {
+        self.cell.set_namespace(namespace);
+    }
+
+    /// The value, or `None` if there is none: Flink's `value()`. One lookup; allocates what decoding
+    /// the value allocates.
+    #[inline]
+    pub fn value(&mut self) -> Result<Option<V>> {
+        let serializer = &*self.serializer;
+        self.cell.read(|bytes| bytes.map(|bytes| serializer.decode(bytes)).transpose())
+    }
+
+    /// Sets the value: Flink's `update(T)`. One write, reads nothing.
+    #[inline]
+    pub fn update(&mut self, value: &V) -> Result<()> {
+        self.buffer.clear();
+        self.serializer.encode(value, &mut self.buffer);
+        self.cell.put(&self.buffer)
+    }
+
+    /// Replaces the value by what `f` makes of it, where `None` is no value: `value()` and `update(T)`
+    /// or `clear()` in one step, for less than the two.
+    ///
+    /// `f` may be called again, with the same value, if the database reorganises its memory just
+    /// then. It must not write to the database.
+    ///
+    /// ```
+    /// # let fs = std::sync::Arc::new(alluvium::MemFs::new());
+    /// # let env = alluvium::Env::new(alluvium::MemoryBudget::new(64 << 20)).with_fs(fs);
+    /// # let options = alluvium::BackendOptions::new(128, alluvium::KeyGroupRange::new(0, 127)?);
+    /// # let dir = std::path::Path::new("state");
+    /// # let mut backend = alluvium::StateBackend::<String>::open(dir, options, env)?;
+    /// # backend.set_current_key(&"N328AA".into())?;
+    /// let mut count = backend.value_state::<u64>("count")?;
+    /// count.update_with(|n| Some(n.unwrap_or(0) + 1))?;
+    /// # assert_eq!(count.value()?, Some(1));
+    /// # Ok::<(), alluvium::Error>(())
+    /// ```
+    #[inline]
+    pub fn update_with(&mut self, f: impl FnMut(Option<V>) -> Option<V>) -> Result<()> {
+        modify(&*self.serializer, f, |f| self.cell.update(f))
+            .map_err(|e| in_state(self.cell.name(), &e))
+    }
+
+    /// Removes the value: Flink's `clear()`. One write; no error if there is none.
+    #[inline]
+    pub fn clear(&mut self) -> Result<()> {
+        self.cell.delete()
+    }
+}
