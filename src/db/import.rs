@@ -56,6 +56,17 @@ pub struct ImportTable {
     pub path: PathBuf,
 }
 
+impl ImportTable {
+    /// The keys for which the table of this description is asked. If a clip leaves none of them, an
+    /// import does not need the table.
+    ///
+    /// # Errors
+    /// `Corruption` or `Unsupported`: it is no description of a table.
+    pub fn bounds(meta: &[u8]) -> Result<KeyRange> {
+        FileMeta::decode(Decoder::new(meta)).map(|meta| meta.bounds)
+    }
+}
+
 impl Db {
     /// Creates a database in `dir` out of the given sources, without reading or writing a byte of
     /// their tables: costs one link a table and one manifest.
