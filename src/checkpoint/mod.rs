@@ -6,4 +6,10 @@
 //! never replaced; the envelope is written last, so that it exists only if everything it names does.
 
 pub mod format;
+pub mod registry;
+pub mod restore;
+pub mod save;
 pub mod store;
+
+#[cfg(test)]
+mod tests;

@@ -117,7 +117,8 @@ pub trait CheckpointStore: Send + Sync {
     /// Creates an object from the pieces of `source`, whole and durable, or not at all.
     ///
     /// # Errors
-    /// `InvalidArgument` if the name exists: then it was not touched. An error of `source`. After any
+    /// `InvalidArgument` if the name exists: then it was not touched, and is durable. An error of
+    /// `source`. After any
     /// other error the object may be there or not, as after a request whose answer was lost.
     fn put_new(
         &self,
@@ -136,6 +137,12 @@ pub trait CheckpointStore: Send + Sync {
 
     /// Deletes an object. No error if there is none: deleting may be repeated.
     fn delete(&self, name: &ObjectName) -> Result<()>;
+
+    /// Where an object lies, if it is a plain file: a restore on the same file system, which means
+    /// the very same `Arc`, then links it instead of copying it. Does not say that it is there.
+    fn local_path(&self, _name: &ObjectName) -> Option<(&Arc<dyn Fs>, PathBuf)> {
+        None
+    }
 }
 
 /// All bytes of an object.
@@ -172,6 +179,8 @@ impl DirStore {
         let root = root.into();
         for dir in [CHECKPOINTS, SHARED] {
             fs.create_dir(&root.join(dir))?;
+            // What is seen from now on must stay, whoever put it.
+            fs.sync_dir(&root.join(dir))?;
         }
         fs.sync_dir(&root)?;
         if let Some(parent) = root.parent().filter(|parent| !parent.as_os_str().is_empty()) {
@@ -202,7 +211,11 @@ impl DirStore {
 
     fn refuse_existing(&self, name: &ObjectName, path: &Path) -> Result<()> {
         match self.fs.open(path) {
-            Ok(_) => Err(Error::invalid(format!("{name} exists")).in_file(path)),
+            Ok(_) => {
+                // Perhaps it was put by someone who failed to make its name durable.
+                self.fs.sync_dir(dir_of(path))?;
+                Err(Error::invalid(format!("{name} exists")).in_file(path))
+            }
             Err(e) if e.kind() == ErrorKind::NotFound => Ok(()),
             Err(e) => Err(e),
         }
@@ -241,6 +254,10 @@ fn fill(
     file.sync()
 }
 
+fn dir_of(path: &Path) -> &Path {
+    path.parent().expect("an object lies in a directory")
+}
+
 fn is_leftover(name: &str) -> bool {
     name.contains('~')
 }
@@ -261,8 +278,7 @@ impl CheckpointStore for DirStore {
             let _ = self.fs.remove(&unnamed);
             return Err(e);
         }
-        let dir = path.parent().expect("an object lies in a directory");
-        self.fs.sync_dir(dir)
+        self.fs.sync_dir(dir_of(&path))
     }
 
     fn get(&self, name: &ObjectName) -> Result<Arc<dyn ReadableFile>> {
@@ -286,10 +302,14 @@ impl CheckpointStore for DirStore {
     fn delete(&self, name: &ObjectName) -> Result<()> {
         let path = self.path(name);
         match self.fs.remove(&path) {
-            Ok(()) => self.fs.sync_dir(path.parent().expect("an object lies in a directory")),
+            Ok(()) => self.fs.sync_dir(dir_of(&path)),
             Err(e) if e.kind() == ErrorKind::NotFound => Ok(()),
             Err(e) => Err(e),
         }
+    }
+
+    fn local_path(&self, name: &ObjectName) -> Option<(&Arc<dyn Fs>, PathBuf)> {
+        Some((&self.fs, self.path(name)))
     }
 }
 

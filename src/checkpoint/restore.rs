@@ -1,0 +1,308 @@
+//! Restoring: everything is fetched and verified, and only then does a database appear.
+//!
+//! A database is made of all parts that intersect its key groups, each clipped to the groups that
+//! both have; no table is rewritten. What is wrong with a checkpoint is told completely, and no other
+//! checkpoint is taken in its place: which one to restore is the caller's decision.
+
+use std::collections::BTreeMap;
+use std::collections::BTreeSet;
+use std::ops::RangeInclusive;
+use std::path::Path;
+use std::path::PathBuf;
+
+use crate::Db;
+use crate::Env;
+use crate::FileLock;
+use crate::Fs;
+use crate::ImportFamily;
+use crate::ImportSource;
+use crate::ImportTable;
+use crate::Options;
+use crate::base::error::Error;
+use crate::base::error::ErrorKind;
+use crate::base::error::Result;
+use crate::base::key::KeyRange;
+use crate::base::limits::ENVELOPE_BYTES_MAX;
+use crate::base::sync::Arc;
+use crate::checkpoint::format::Envelope;
+use crate::checkpoint::format::ObjectRef;
+use crate::checkpoint::format::Part;
+use crate::checkpoint::format::PartFamily;
+use crate::checkpoint::save::PIECE_BYTES;
+use crate::checkpoint::save::Saved;
+use crate::checkpoint::store::CheckpointStore;
+use crate::checkpoint::store::ObjectName;
+use crate::checkpoint::store::read_object;
+
+/// How the names of fetched objects begin. No file of a database has such a name.
+const STAGED: &str = "restore-";
+
+/// The file that a directory with a database holds.
+const CURRENT: &str = "CURRENT";
+
+/// The checkpoint with this id. Reads its envelope, and no other object.
+///
+/// # Errors
+/// `NotFound`: there is none. `Corruption`: the envelope is damaged, or another checkpoint's.
+/// `Unsupported`: a newer build wrote it.
+pub fn load(store: &dyn CheckpointStore, id: u64) -> Result<Saved> {
+    let name = ObjectName::Checkpoint(id);
+    let bytes = read_object(store, &name, ENVELOPE_BYTES_MAX)?;
+    let path = PathBuf::from(name.to_string());
+    let (envelope, identity) = Envelope::decode(&bytes).map_err(|e| e.in_file(&path))?;
+    if envelope.checkpoint != id {
+        let text = format!("this is the envelope of checkpoint {}", envelope.checkpoint);
+        return Err(Error::corruption(text).at(0).in_file(&path));
+    }
+    Ok(Saved::new(envelope, identity, &[]))
+}
+
+/// The greatest id of a checkpoint in the store, unread. `None`: there is none.
+pub fn latest(store: &dyn CheckpointStore) -> Result<Option<u64>> {
+    let ids = store.list()?.into_iter().filter_map(|stored| match stored.name {
+        ObjectName::Checkpoint(id) => Some(id),
+        ObjectName::Shared(_) => None,
+    });
+    Ok(ids.max())
+}
+
+/// Reads all objects of a checkpoint and compares them with what was saved.
+///
+/// # Errors
+/// One `Corruption` whose text lists everything that is wrong, by object. If nothing is found wrong
+/// but something could not be read: the error of reading it.
+pub fn verify(store: &dyn CheckpointStore, saved: &Saved) -> Result<()> {
+    let mut findings = Findings::default();
+    for object in &saved.envelope.objects {
+        findings.add(read_through(store, object, |_| Ok(())));
+    }
+    findings.report(saved.id)
+}
+
+/// Makes a database in `dir` out of those key groups of a checkpoint. Groups that no part of the
+/// checkpoint has are empty.
+///
+/// Everything that is needed is read and verified before the database is made. Where the store's
+/// objects are files on the file system of `env`, the tables are links to them; else they are copied.
+/// Sequence numbers of the parts are kept.
+///
+/// # Errors
+/// In all cases the target has no database, unless it had one before; only a failure of the file
+/// system after the import has taken effect leaves the whole of it. The directory may be used again.
+/// `Corruption`: lists everything that is wrong with the objects needed, as [`verify`] does.
+/// `InvalidArgument`: groups out of range, or there is a database. `Busy`: another handle has the
+/// directory. `Incompatible`: parts disagree about a merge operator.
+pub fn restore(
+    store: &dyn CheckpointStore,
+    saved: &Saved,
+    groups: RangeInclusive<u16>,
+    dir: &Path,
+    options: Options,
+    env: Env,
+) -> Result<Db> {
+    let envelope = &saved.envelope;
+    if groups.is_empty() || u32::from(*groups.end()) >= envelope.max_parallelism {
+        return Err(Error::invalid(format!(
+            "key groups {} to {}, of {}",
+            groups.start(),
+            groups.end(),
+            envelope.max_parallelism
+        )));
+    }
+    let mut sources = Vec::new();
+    for part in &envelope.parts {
+        let (first, last) =
+            (part.first_group.max(*groups.start()), part.last_group.min(*groups.end()));
+        if first <= last {
+            sources.push((part, key_range(envelope.prefix_bytes, first, last)));
+        }
+    }
+    let fs = Arc::clone(env.fs());
+    let mut staging = Staging::begin(&*fs, dir)?;
+    let imported = staging.fetch(store, saved, &sources, &fs).and_then(|paths| {
+        let sources = sources.iter().map(|(part, clip)| source(part, clip, &paths));
+        staging.lock = None; // the import takes it
+        Db::import(dir, options, env, &sources.collect::<Vec<_>>())
+    });
+    staging.remove();
+    imported
+}
+
+/// The keys of these groups.
+fn key_range(prefix_bytes: u8, first: u16, last: u16) -> KeyRange {
+    let prefix = |group: u16| match prefix_bytes {
+        1 => vec![group as u8],
+        _ => group.to_be_bytes().to_vec(),
+    };
+    KeyRange::new(prefix(first), Some(prefix(last + 1)))
+}
+
+/// A part as the database imports it; `paths` says where its objects lie, by their index.
+fn source(part: &Part, clip: &KeyRange, paths: &BTreeMap<u32, PathBuf>) -> ImportSource {
+    let family = |family: &PartFamily| {
+        let tables = family.tables.iter().filter_map(|table| {
+            let path = paths.get(&table.object)?.clone(); // else it lies outside the clip
+            Some(ImportTable { level: table.level, meta: table.meta.clone(), path })
+        });
+        ImportFamily {
+            name: family.name.clone(),
+            merge_operator: family.merge_operator.clone(),
+            options: family.options.clone(),
+            tables: tables.collect(),
+        }
+    };
+    let families = part.families.iter().map(family).collect();
+    ImportSource { seqno: part.seqno, clip: clip.clone(), families }
+}
+
+/// Objects on their way into a directory, which this holds.
+struct Staging<'a> {
+    fs: &'a dyn Fs,
+    dir: &'a Path,
+    lock: Option<Box<dyn FileLock>>,
+    created: Vec<PathBuf>,
+}
+
+impl<'a> Staging<'a> {
+    /// Takes the directory, and removes what an earlier attempt left in it.
+    fn begin(fs: &'a dyn Fs, dir: &'a Path) -> Result<Staging<'a>> {
+        fs.create_dir(dir)?;
+        let lock = Some(fs.lock(dir)?);
+        let listing = fs.list(dir)?;
+        if listing.iter().any(|listed| listed.name == CURRENT) {
+            return Err(Error::invalid("the directory holds a database").in_file(dir));
+        }
+        for listed in listing.iter().filter(|listed| listed.name.starts_with(STAGED)) {
+            fs.remove(&dir.join(&listed.name))?;
+        }
+        Ok(Staging { fs, dir, lock, created: Vec::new() })
+    }
+
+    /// Verifies all objects that the sources need; says where each lies.
+    fn fetch(
+        &mut self,
+        store: &dyn CheckpointStore,
+        saved: &Saved,
+        sources: &[(&Part, KeyRange)],
+        fs: &Arc<dyn Fs>,
+    ) -> Result<BTreeMap<u32, PathBuf>> {
+        let mut needed = BTreeSet::new();
+        for (part, clip) in sources {
+            for table in part.families.iter().flat_map(|family| &family.tables) {
+                if ImportTable::bounds(&table.meta)?.overlaps(clip) {
+                    needed.insert(table.object);
+                }
+            }
+        }
+        let mut paths = BTreeMap::new();
+        let mut findings = Findings::default();
+        for index in needed {
+            let object = &saved.envelope.objects[index as usize];
+            let local = store.local_path(&ObjectName::Shared(object.name.clone()));
+            let local = local.filter(|(local, _)| Arc::ptr_eq(local, fs)).map(|(_, path)| path);
+            let (path, found) = match local {
+                Some(path) => (path, read_through(store, object, |_| Ok(()))),
+                // Once something is wrong, the rest is only looked at.
+                None if findings.is_any() => {
+                    (PathBuf::new(), read_through(store, object, |_| Ok(())))
+                }
+                None => {
+                    let path = self.dir.join(format!("{STAGED}{index}"));
+                    let mut file = self.fs.create(&path)?;
+                    self.created.push(path.clone());
+                    let mut copied = Ok(());
+                    let found = read_through(store, object, |piece| {
+                        copied = file.append(piece);
+                        copied.clone()
+                    });
+                    copied?;
+                    if matches!(found, Ok(None)) {
+                        file.sync()?;
+                    }
+                    (path, found)
+                }
+            };
+            findings.add(found);
+            paths.insert(index, path);
+        }
+        findings.report(saved.id)?;
+        Ok(paths)
+    }
+
+    /// Removes the names; the new database has names of its own for the same files.
+    fn remove(self) {
+        for path in &self.created {
+            let _ = self.fs.remove(path); // else the next restore will, if there is one
+        }
+        if !self.created.is_empty() {
+            let _ = self.fs.sync_dir(self.dir);
+        }
+    }
+}
+
+/// What is wrong with the objects of a checkpoint.
+#[derive(Default)]
+struct Findings {
+    damage: Vec<String>,
+    unread: Option<Error>,
+}
+
+impl Findings {
+    fn add(&mut self, found: Result<Option<String>>) {
+        match found {
+            Ok(damage) => self.damage.extend(damage),
+            Err(e) => drop(self.unread.get_or_insert(e)),
+        }
+    }
+
+    fn is_any(&self) -> bool {
+        !self.damage.is_empty() || self.unread.is_some()
+    }
+
+    fn report(self, id: u64) -> Result<()> {
+        if self.damage.is_empty() {
+            return self.unread.map_or(Ok(()), Err);
+        }
+        let also = self.unread.map(|e| format!("; and not all could be read: {e}"));
+        let text = format!("checkpoint {id}: {}", self.damage.join("; "));
+        Err(Error::corruption(text + &also.unwrap_or_default()))
+    }
+}
+
+/// Reads an object to its end, piece by piece; says what is wrong with it, if anything is.
+///
+/// # Errors
+/// It could not be read, which says nothing about it; and those of `take`.
+fn read_through(
+    store: &dyn CheckpointStore,
+    object: &ObjectRef,
+    mut take: impl FnMut(&[u8]) -> Result<()>,
+) -> Result<Option<String>> {
+    let name = ObjectName::Shared(object.name.clone());
+    let file = match store.get(&name) {
+        Ok(file) => file,
+        Err(e) if e.kind() == ErrorKind::NotFound => return Ok(Some(format!("{name} is missing"))),
+        Err(e) => return Err(e),
+    };
+    if file.len() != object.len {
+        let text = format!("{name} has {} bytes instead of {}", file.len(), object.len);
+        return Ok(Some(text));
+    }
+    let mut hasher = blake3::Hasher::new();
+    let mut offset = 0;
+    while offset < object.len {
+        let len = PIECE_BYTES.min(object.len - offset);
+        let piece = match file.read_at(offset, len as usize) {
+            Ok(piece) => piece,
+            Err(e) if e.kind() == ErrorKind::Corruption => {
+                return Ok(Some(format!("{name} ends before byte {}", offset + len)));
+            }
+            Err(e) => return Err(e),
+        };
+        hasher.update(&piece);
+        take(&piece)?;
+        offset += len;
+    }
+    let same = hasher.finalize().as_bytes() == &object.digest;
+    Ok((!same).then(|| format!("{name} is not what was saved")))
+}
