@@ -6,7 +6,7 @@
 //! of a pending `S`, later flushes are not in that version yet, and compactions can only have
 //! combined files that were. So no file of the set holds an entry above `S`; it is asserted.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
 
@@ -31,7 +31,8 @@ pub(in crate::db) struct Pending {
 
 #[derive(Default)]
 struct Slots {
-    missing: BTreeSet<FamilyId>,
+    /// Families with memtables to flush, and up to where these reach.
+    missing: BTreeMap<FamilyId, SeqNo>,
     captured: BTreeMap<FamilyId, Captured>,
     failure: Option<Error>,
 }
@@ -42,16 +43,17 @@ struct Captured {
 }
 
 impl Pending {
-    /// Does this checkpoint wait for a flush of the family?
-    pub fn needs(&self, family: FamilyId) -> bool {
-        self.state.lock().missing.contains(&family)
+    /// Does this checkpoint wait for flushes of the family, and up to where?
+    pub fn needs(&self, family: FamilyId) -> Option<SeqNo> {
+        self.state.lock().missing.get(&family).copied()
     }
 
     /// A flush has brought the family up to `flushed`: fills the slot if it was waiting for that.
     /// Returns whether nothing is missing any more.
     pub fn fill(&self, record: &FamilyRecord, version: &Arc<Version>, flushed: SeqNo) -> bool {
         let mut slots = self.state.lock();
-        if flushed >= self.seqno && slots.missing.remove(&record.id) {
+        if slots.missing.get(&record.id).is_some_and(|upto| flushed >= *upto) {
+            slots.missing.remove(&record.id);
             slots.capture(record, version, self.seqno);
         }
         slots.missing.is_empty()
@@ -94,12 +96,12 @@ impl Core {
         let mut slots = Slots::default();
         for family in self.families.read().values() {
             let now = family.cell.load();
-            match now.immutables.is_empty() {
-                true => {
+            match now.immutables.first() {
+                None => {
                     let live = versions.set.family(family.id).expect("a family has a record");
                     slots.capture(&live.record, &now.version, seqno);
                 }
-                false => drop(slots.missing.insert(family.id)),
+                Some(newest) => drop(slots.missing.insert(family.id, newest.upto)),
             }
         }
         let pending = Arc::new(Pending { seqno, state: Mutex::new(slots) });

@@ -202,8 +202,8 @@ impl Core {
 /// checkpoint than the oldest.
 fn flushable(versions: &Versions, family: &Family) -> Vec<Immutable> {
     let now = family.cell.load();
-    let pending = versions.checkpoints.iter().filter(|pending| pending.needs(family.id));
-    let limit = pending.map(|pending| pending.seqno).min().unwrap_or(SeqNo::MAX);
+    let pending = versions.checkpoints.iter().filter_map(|pending| pending.needs(family.id));
+    let limit = pending.min().unwrap_or(SeqNo::MAX);
     now.immutables.iter().rev().take_while(|immutable| immutable.upto <= limit).cloned().collect()
 }
 
@@ -218,6 +218,7 @@ impl Core {
     ) -> Result<()> {
         let flushed = memtables.last().expect("a flush has memtables").upto;
         edit.flushed_seqno = Some(flushed);
+        self.sync_log_for(family, flushed)?;
         let bytes = edit.added.iter().map(|(_, meta)| meta.len).sum();
         let mut whole = VersionEdit::default();
         whole.families.insert(family.id, edit);
@@ -226,6 +227,32 @@ impl Core {
         add(&self.counters.flush_bytes, bytes);
         let (family, memtables) = (family.name.clone(), memtables.len());
         self.tell(&Event::Flushed { family, memtables, bytes });
+        Ok(())
+    }
+
+    /// A table must not make a commit durable while an older one, in another family, is only in the
+    /// log's unsynced tail: a power cut would leave a hole. Syncs the segments by name, since the
+    /// commit lock is not for background work.
+    fn sync_log_for(&self, family: &Family, flushed: SeqNo) -> Result<()> {
+        if !self.options.log {
+            return Ok(());
+        }
+        let older = |other: &Arc<Family>| {
+            let oldest = other.cell.load().unflushed_min(0);
+            other.id != family.id && oldest.is_some_and(|oldest| oldest <= flushed)
+        };
+        if !self.families.read().values().any(older) {
+            return Ok(());
+        }
+        let (closed, open) = self.segments.list();
+        for number in closed.iter().map(|segment| segment.number).chain([open]) {
+            let path = self.dir.join(FileName::Log(number).to_string());
+            if let Err(e) = self.env.fs.sync_file(&path)
+                && !self.segments.is_gone(number)
+            {
+                return Err(e);
+            }
+        }
         Ok(())
     }
 

@@ -100,7 +100,7 @@ impl Core {
     pub fn drop_family(&self, column_family: &ColumnFamily) -> Result<()> {
         let family = &column_family.0;
         let pending = |versions: &crate::db::background::Versions| {
-            versions.checkpoints.iter().any(|pending| pending.needs(family.id))
+            versions.checkpoints.iter().any(|pending| pending.needs(family.id).is_some())
         };
         loop {
             self.drive(|versions| (!pending(versions)).then_some(Ok(())))?;

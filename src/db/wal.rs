@@ -43,6 +43,12 @@ impl Segments {
         self.closed.lock().retain(|segment| !numbers.contains(&segment.number));
     }
 
+    /// Has the background found that nothing needs this segment, and removed it?
+    pub fn is_gone(&self, number: FileNumber) -> bool {
+        let (closed, open) = self.list();
+        number != open && closed.iter().all(|segment| segment.number != number)
+    }
+
     /// A segment that will not grow any more.
     pub fn close(&self, segment: ClosedSegment) {
         let mut closed = self.closed.lock();
@@ -65,7 +71,7 @@ pub(in crate::db) struct Wal {
     /// The log is durable up to here.
     synced: LogPosition,
     /// Closed segments that are not durable yet, oldest first: a sync covers them before the open one.
-    unsynced: Vec<PathBuf>,
+    unsynced: Vec<FileNumber>,
     segments: Arc<Segments>,
 }
 
@@ -140,9 +146,8 @@ impl Wal {
             }
             Err(e) if e.kind() == ErrorKind::NoSpace => {
                 // What stands after `end` is torn; the next segment's header says that it is void.
-                let path = writer.path().to_owned();
+                self.unsynced.push(writer.number());
                 self.writer = None;
-                self.unsynced.push(path);
                 Err(e)
             }
             Err(e) => Err(unknown("the log could not be written", &e)),
@@ -152,7 +157,7 @@ impl Wal {
     fn roll(&mut self, last_seqno: SeqNo, number: FileNumber) -> Result<()> {
         let old = self.end;
         if let Some(writer) = self.writer.take() {
-            self.unsynced.push(writer.path().to_owned());
+            self.unsynced.push(writer.number());
         }
         self.segments.close(ClosedSegment { number: old.segment, last_seqno });
         self.open_segment(number, Some(old)).map_err(|e| match e.kind() {
@@ -167,8 +172,15 @@ impl Wal {
     /// `CommitUnknown`; the caller halts. A failed sync is final.
     pub fn sync(&mut self) -> Result<()> {
         let fail = |e: Error| unknown("the log could not be synced", &e);
-        for path in &self.unsynced {
-            self.fs.sync_file(path).map_err(fail)?;
+        for &number in &self.unsynced {
+            // What tables hold needs no log; its segment may go at any time.
+            let path = self.dir.join(FileName::Log(number).to_string());
+            if !self.segments.is_gone(number)
+                && let Err(e) = self.fs.sync_file(&path)
+                && !self.segments.is_gone(number)
+            {
+                return Err(fail(e));
+            }
         }
         self.unsynced.clear();
         if let Some(writer) = self.writer.as_mut() {
