@@ -115,3 +115,8 @@ pub use crate::state::serializer::Serializer;
 pub use crate::state::value::ValueState;
 pub use crate::table::Codec;
 pub use crate::table::TimestampExtractor;
+
+/// The example of the front page, compiled and run.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
