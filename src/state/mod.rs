@@ -27,3 +27,6 @@ pub mod meta;
 pub mod rescale;
 pub mod serializer;
 pub mod value;
+
+#[cfg(test)]
+mod tests;
