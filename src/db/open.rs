@@ -177,14 +177,16 @@ impl Opening {
         if header.wal_mode != Some(true) || header.clean.is_some() {
             return Ok(());
         }
+        // The log begins with this segment, or, while there is none yet, somewhere above.
+        let start = header.log_start.unwrap_or_default();
         let segments =
             self.listing.iter().filter_map(|listed| match FileName::parse(&listed.name) {
-                Some(FileName::Log(number)) => {
+                Some(FileName::Log(number)) if number >= start => {
                     Some(SegmentFile { number, path: self.dir.join(&listed.name), len: listed.len })
                 }
                 _ => None,
             });
-        let from = header.log_start.map(|number| LogPosition::new(number, 0));
+        let from = (start.counter() > 0).then(|| LogPosition::new(start, 0));
         let mut log = LogReader::open(self.env.fs(), FileKind::Log, segments.collect(), from)?;
         while let Some((place, payload)) = log.next()? {
             let path = self.dir.join(FileName::Log(place.segment).to_string());
@@ -247,6 +249,10 @@ impl Opening {
         edit.last_seqno = Some(self.last_seqno);
         edit.wal_mode = Some(self.options.log);
         let epoch = recovered.epoch;
+        if self.log.is_none() {
+            // Nothing of an older log is needed: it begins anew in this epoch.
+            edit.log_start = Some(FileNumber::new(epoch, 0));
+        }
         let mut manifest = recovered.start_epoch(self.instance, &edit)?;
         let segments: Arc<Segments> = Arc::default();
         let wal = self.begin_log(&mut manifest, &segments)?;

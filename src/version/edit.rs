@@ -14,7 +14,9 @@ use crate::base::id::{FamilyId, FileNumber};
 use crate::base::key::SeqNo;
 use crate::base::limits::{LEVELS, NAME_BYTES_MAX};
 use crate::base::sync::Arc;
-use crate::version::meta::{Fields, FileMeta, put_number, read_file_number, read_seqno, unknown};
+use crate::version::meta::{
+    Fields, FileMeta, put_number, read_file_number, read_log_start, read_seqno, unknown,
+};
 
 /// A column family as it is recorded.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -79,7 +81,8 @@ pub struct VersionEdit {
     pub next_family: Option<u32>,
     /// Is the log on?
     pub wal_mode: Option<bool>,
-    /// The oldest log segment still needed; it only grows.
+    /// The oldest log segment still needed; it only grows. With counter 0: the log begins anew in
+    /// that epoch, and its first segment is not recorded yet.
     pub log_start: Option<FileNumber>,
     /// Closed in order. Any later edit takes it back.
     pub clean: Option<CleanMarker>,
@@ -149,7 +152,7 @@ pub const LAYOUTS: &[Layout] = &[
             field("tag 5!", "v", "last_seqno", "no sequence number up to this is reused"),
             field("tag 6!", "v", "next_family", "no family number below this is reused"),
             field("tag 7!", "1", "wal_mode", "1: log on; 0: log off"),
-            field("tag 8!", "v", "log_start", "oldest log segment still needed"),
+            field("tag 8!", "v", "log_start", "oldest log segment needed; counter 0: none yet"),
             field("tag 9!", "n", "clean", "closed in order: F4.1.3; void after any later edit"),
             field("tag 10!", "n", "options", "options of the database, opaque"),
             field("tag 11!", "n", "created", "list: a new family, F4.1.1"),
@@ -261,7 +264,7 @@ impl VersionEdit {
                 tag::LAST_SEQNO => edit.last_seqno = Some(read_seqno(&mut d)?),
                 tag::NEXT_FAMILY => edit.next_family = Some(d.varint32()?),
                 tag::WAL_MODE => edit.wal_mode = Some(read_bool(&mut d)?),
-                tag::LOG_START => edit.log_start = Some(read_file_number(&mut d)?),
+                tag::LOG_START => edit.log_start = Some(read_log_start(&mut d)?),
                 tag::CLEAN => edit.clean = Some(CleanMarker::decode(take(&mut d)?)?),
                 tag::OPTIONS => edit.options = Some(read_rest(&mut d)?),
                 tag::CREATED => edit.created.push(FamilyRecord::decode(take(&mut d)?)?),

@@ -195,6 +195,13 @@ pub(super) fn read_file_number(d: &mut Decoder<'_>) -> Result<FileNumber> {
     Ok(number)
 }
 
+/// Where the log begins: a file number, or counter 0 of an epoch in which nothing was logged yet.
+pub(super) fn read_log_start(d: &mut Decoder<'_>) -> Result<FileNumber> {
+    let before = d.clone();
+    let number = FileNumber(d.varint()?);
+    if number.epoch() == 0 { Err(before.error("bad log start")) } else { Ok(number) }
+}
+
 /// A sequence number in its range.
 pub(super) fn read_seqno(d: &mut Decoder<'_>) -> Result<SeqNo> {
     let before = d.clone();

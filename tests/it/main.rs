@@ -1,5 +1,6 @@
 //! One binary of integration tests, against the public interface.
 
 mod basic;
+mod crash;
 mod layering;
 mod model;
