@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
 
-use crate::base::error::{Error, ErrorKind, Result};
+use crate::base::error::{Error, Result};
 use crate::base::id::{FamilyId, FileId, FileNumber};
 use crate::base::key::{KeyRange, SeqNo};
 use crate::base::sync::{Arc, Mutex};
@@ -144,7 +144,7 @@ impl PendingCheckpoint {
         self.core.drive(|_| pending.is_complete().then_some(Ok(())))?;
         let mut slots = self.pending.state.lock();
         if let Some(error) = &slots.failure {
-            return Err(Error::because(ErrorKind::Io, "the checkpoint was given up", error));
+            return Err(Error::because(error.kind(), "the checkpoint was given up", error));
         }
         let families = std::mem::take(&mut slots.captured).into_values();
         let families = families.map(|c| SetFamily { record: c.record, version: c.version });
