@@ -185,8 +185,13 @@ impl Wal {
         self.unsynced.clear();
         if let Some(writer) = self.writer.as_mut() {
             writer.predecessors_are_durable();
-            writer.sync().map_err(fail)?;
-            self.synced = writer.synced();
+            match writer.sync() {
+                Ok(()) => self.synced = writer.synced(),
+                // Not a sync, but the seal after the last one found no space: what it would have
+                // sealed is durable, and nothing was appended since.
+                Err(e) if e.kind() == ErrorKind::NoSpace => self.writer = None,
+                Err(e) => return Err(fail(e)),
+            }
         }
         Ok(())
     }
