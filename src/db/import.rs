@@ -8,18 +8,19 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use crate::base::coding::Decoder;
-use crate::base::error::{Error, Result};
+use crate::base::error::{Error, ErrorKind, Result};
 use crate::base::id::{FamilyId, FileNumber};
 use crate::base::key::{KeyRange, SeqNo};
 use crate::base::sync::Arc;
 use crate::db::Db;
 use crate::db::open::Opening;
 use crate::db::options::{ColumnFamilyOptions, Env, Options};
-use crate::fs::Fs;
+use crate::fs::{Fs, Listed};
 use crate::version::edit::{FamilyRecord, VersionEdit};
 use crate::version::manifest::recover;
 use crate::version::meta::FileMeta;
 use crate::version::names::FileName;
+use crate::version::state::State;
 
 /// A file set to import from, and the part of it that is wanted.
 #[derive(Clone, Debug)]
@@ -92,9 +93,16 @@ impl Db {
             plan.add(source)?;
         }
         for (from, number) in &plan.links {
-            fs.link(from, &dir.join(FileName::Table(*number).to_string()))?;
+            let to = dir.join(FileName::Table(*number).to_string());
+            fs.link(from, &to).map_err(|e| match e.kind() {
+                ErrorKind::NotFound => {
+                    Error::because(ErrorKind::Corruption, "a table is missing", &e).at(0)
+                }
+                _ => e,
+            })?;
         }
         fs.sync_dir(dir)?;
+        plan.check_lengths(dir, &fs.list(dir)?)?;
         let opening = Opening::new(dir, options, env, lock, Vec::new());
         let core = opening.finish(recovered, plan.edit)?;
         Ok(Db::start(core))
@@ -178,6 +186,19 @@ impl Plan {
         });
         self.edit.next_family = Some(id.0 + 1);
         Ok(id)
+    }
+
+    /// Is every table as long as its description says?
+    fn check_lengths(&self, dir: &Path, listing: &[Listed]) -> Result<()> {
+        let mut state = State::default();
+        let edit = VersionEdit {
+            snapshot: true,
+            epoch: Some(self.epoch),
+            instance: Some(0),
+            ..self.edit.clone()
+        };
+        state.apply(&edit)?;
+        state.check_files(dir, listing)
     }
 
     fn table(&mut self, id: FamilyId, table: &ImportTable, clip: &KeyRange) -> Result<()> {
