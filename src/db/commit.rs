@@ -122,6 +122,9 @@ impl Commit {
 impl Core {
     /// Commits `payload`, alone or in a group, and returns the sequence number of its last operation.
     pub fn commit(&self, payload: Payload<'_>, sync: bool) -> Result<SeqNo> {
+        if sync && !self.options.log {
+            return Err(Error::invalid("a synced write needs the log"));
+        }
         if let Some(mut state) = self.commit.state.try_lock() {
             let outcome = self.lead(&mut state, Some((payload, sync)));
             return outcome.expect("own payload");
@@ -134,7 +137,11 @@ impl Core {
         if ticket.outcome.get().is_none() {
             self.lead(&mut state, None);
         }
-        ticket.outcome.get().expect("a leader takes the whole queue").clone()
+        let outcome = ticket.outcome.get().cloned();
+        // A leader takes the whole queue; without an outcome one has unwound.
+        outcome.unwrap_or_else(|| {
+            Err(self.halt(&Error::new(ErrorKind::Halted, "a writer panicked half-way")))
+        })
     }
 
     /// Commits one's own payload, if any, and everything in the queue.
@@ -174,14 +181,17 @@ impl Core {
             let _ = ticket.outcome.set(Err(error));
         }
         let Some((first, others)) = good.split_first() else { return };
+        let counts: Vec<u64> = good.iter().map(|ticket| ticket.batch.lock().count()).collect();
         let mut batch = first.batch.lock();
         for ticket in others {
             batch.append(&ticket.batch.lock());
         }
         let sync = good.iter().any(|ticket| ticket.sync);
         let outcome = self.commit_one(state, Payload::Batch(&batch), sync);
-        for ticket in &good {
-            let _ = ticket.outcome.set(outcome.clone());
+        let mut after = 0; // operations of later batches
+        for (ticket, count) in good.iter().zip(counts).rev() {
+            let _ = ticket.outcome.set(outcome.clone().map(|last| last - after));
+            after += count;
         }
     }
 
@@ -204,8 +214,6 @@ impl Core {
         let last = state.last_seqno + operations;
         if state.wal.is_some() {
             self.append(state, &payload, first, sync)?;
-        } else if sync {
-            return Err(Error::invalid("a synced write needs the log"));
         }
         state.last_seqno = last;
         state.applying = true;
