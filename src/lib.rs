@@ -80,6 +80,8 @@ pub use crate::fs::ReadableFile;
 pub use crate::fs::WritableFile;
 pub use crate::fs::disk::DiskFs;
 #[cfg(any(test, feature = "testing"))]
+pub use crate::fs::fault::Effect as FaultEffect;
+#[cfg(any(test, feature = "testing"))]
 pub use crate::fs::fault::Fault;
 #[cfg(any(test, feature = "testing"))]
 pub use crate::fs::fault::FaultFs;

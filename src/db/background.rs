@@ -30,8 +30,10 @@ pub(in crate::db) struct Versions {
     pub flushing: Vec<FamilyId>,
     /// Checkpoints that wait for flushes, oldest first.
     pub checkpoints: Vec<Arc<Pending>>,
-    /// The last failure of a job that may succeed later; taken by whoever reports it.
-    pub job_error: Option<Error>,
+    /// The last failure of a flush, and of a compaction, that may succeed later: taken by whoever
+    /// reports it, forgotten by whoever begins to wait.
+    pub flush_error: Option<Error>,
+    pub compaction_error: Option<Error>,
 }
 
 impl Versions {
@@ -41,7 +43,8 @@ impl Versions {
             busy: Default::default(),
             flushing: Vec::new(),
             checkpoints: Vec::new(),
-            job_error: None,
+            flush_error: None,
+            compaction_error: None,
         }
     }
 }
@@ -100,7 +103,8 @@ impl Threads {
             self.0 = running;
             std::thread::yield_now();
         }
-        core.signals.begun.lock().clear();
+        let begun = std::mem::take(&mut *core.signals.begun.lock());
+        begun.into_iter().for_each(|job| core.abandon(job, None));
     }
 }
 
@@ -180,20 +184,22 @@ impl Core {
     /// Drops a job that cannot go on: its outputs are removed, its inputs are free again. Lack of
     /// space passes; everything else stops writes.
     fn abandon(&self, job: Job, error: Option<&Error>) {
-        let outputs = job.created();
+        let (outputs, is_flush) = (job.created(), job.is_flush());
         self.release(job);
         if !error.is_some_and(keeps_files) {
             outputs.into_iter().for_each(|number| self.remove_table(number));
         }
         let Some(error) = error else { return };
         if error.kind() == ErrorKind::NoSpace {
-            self.versions.lock().job_error = Some(error.clone());
+            let mut versions = self.versions.lock();
+            match is_flush {
+                true => versions.flush_error = Some(error.clone()),
+                false => versions.compaction_error = Some(error.clone()),
+            }
+            drop(versions);
             self.tell(&Event::JobFailed(error.clone()));
         } else {
-            let halted = self.halt(error);
-            for pending in self.versions.lock().checkpoints.drain(..) {
-                pending.fail(&halted);
-            }
+            self.halt(error);
         }
         self.progress.notify_all();
     }

@@ -19,7 +19,7 @@ pub(in crate::db) struct Family {
     options: RwLock<Arc<ColumnFamilyOptions>>,
     /// What readers see.
     pub cell: Cell,
-    /// Set once, by `drop_column_family`.
+    /// Set by `drop_column_family`; taken back if that fails.
     dropped: AtomicBool,
 }
 
@@ -47,8 +47,8 @@ impl Family {
         self.dropped.load(Ordering::Acquire)
     }
 
-    pub fn mark_dropped(&self) {
-        self.dropped.store(true, Ordering::Release);
+    pub fn set_dropped(&self, dropped: bool) {
+        self.dropped.store(dropped, Ordering::Release);
     }
 }
 

@@ -98,12 +98,14 @@ impl Core {
         let _ = self.halt.set(cause.clone());
         self.attention.fetch_or(attention::HALTED, Ordering::Release);
         // Under the lock, so that a waiter either sees the halt or is woken by it.
-        drop(self.versions.lock());
+        let pending = std::mem::take(&mut self.versions.lock().checkpoints);
+        let halted = self.halted();
+        pending.iter().for_each(|pending| pending.fail(&halted));
         self.progress.notify_all();
         if first {
             self.tell(&Event::Halted(cause.clone()));
         }
-        self.halted()
+        halted
     }
 
     /// The error of a halted database.

@@ -93,8 +93,12 @@ impl Core {
     pub fn pick_flush(&self) -> Option<Job> {
         let families = self.all_families();
         let mut versions = self.versions.lock();
+        if self.check_halted().is_err() {
+            return None;
+        }
         for family in families {
-            if versions.flushing.contains(&family.id) {
+            // Asked under the lock: whoever drops a family waits for its jobs under it.
+            if family.is_dropped() || versions.flushing.contains(&family.id) {
                 continue;
             }
             let memtables = flushable(&versions, &family);
@@ -136,11 +140,17 @@ impl Core {
 
     /// The next compaction of any family, claimed.
     pub fn pick_compaction(&self) -> Option<Job> {
+        if self.check_halted().is_err() {
+            return None;
+        }
         let oldest = self.snapshots.seqnos().first().copied().unwrap_or(SEQNO_MAX);
         for family in self.all_families() {
             let options = family.options().picker_options();
             let mut versions = self.versions.lock();
             let Some(live) = versions.set.family(family.id) else { continue };
+            if family.is_dropped() {
+                continue;
+            }
             let version = Arc::clone(&live.version);
             let busy = versions.busy.entry(family.id).or_default();
             if let Some(compaction) = pick(&version.levels, &options, busy, oldest) {
@@ -250,7 +260,8 @@ impl Core {
             if let Err(e) = self.env.fs.sync_file(&path)
                 && !self.segments.is_gone(number)
             {
-                return Err(e);
+                let failed = "the log could not be synced before a flush";
+                return Err(Error::because(ErrorKind::CommitUnknown, failed, &e));
             }
         }
         Ok(())
@@ -319,10 +330,11 @@ impl Core {
     /// `claimed` frees what the job had claimed, at the moment of installation.
     ///
     /// # Errors
-    /// `NoSpace`: nothing happened. `Halted`: it is unknown whether the edit will be there after a
+    /// `NoSpace`: nothing happened. `Halted`: writes have stopped, or it is unknown whether the edit will be there after a
     /// reopen; its files must stay.
     pub fn apply(&self, edit: &mut VersionEdit, claimed: impl FnOnce(&mut Versions)) -> Result<()> {
         let mut manifest = self.manifest.lock();
+        self.check_halted()?;
         let dead_segments = self.dead_segments(edit);
         manifest.append(edit)?;
         let mut versions = self.versions.lock();

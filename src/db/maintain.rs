@@ -110,11 +110,15 @@ impl Core {
             }
             self.check(column_family)?;
             let mut edit = VersionEdit { dropped: vec![family.id], ..VersionEdit::default() };
-            family.mark_dropped();
+            // No job of the family begins from here on. Its part of the log stays until the drop has
+            // happened; if it does not happen, the family goes on.
+            family.set_dropped(true);
+            let waited = self.wait_for_jobs(family);
+            if let Err(error) = waited.and_then(|()| self.apply(&mut edit, |_| {})) {
+                family.set_dropped(false);
+                return Err(self.edit_failed(error));
+            }
             self.families.write().remove(&family.id);
-            // Jobs that run on its files fail to install, and are given up.
-            self.wait_for_jobs(family)?;
-            self.apply(&mut edit, |_| {}).map_err(|e| self.edit_failed(e))?;
             state.writers[family.id.0 as usize] = None;
             return Ok(());
         }
@@ -147,7 +151,8 @@ impl Core {
         self.update_stall();
         self.drive(|_| {
             let waits = |family: &Arc<Family>| {
-                family.cell.load().immutables.iter().any(|immutable| immutable.upto <= upto)
+                let now = family.cell.load();
+                !family.is_dropped() && now.immutables.iter().any(|waiting| waiting.upto <= upto)
             };
             (!families.iter().any(waits)).then_some(Ok(()))
         })
@@ -162,7 +167,8 @@ impl Core {
         loop {
             self.check_halted()?;
             let mut versions = self.versions.lock();
-            let Some(live) = versions.set.family(family.id) else {
+            let live = versions.set.family(family.id).filter(|_| !family.is_dropped());
+            let Some(live) = live else {
                 return Err(Error::not_found(format!("column family {:?}", family.name)));
             };
             let version = Arc::clone(&live.version);
@@ -282,14 +288,21 @@ impl Core {
             wal.close()?;
         }
         self.apply(&mut edit, |_| {})?;
-        // Nothing is written any more, whoever still holds a part of this.
-        let _ = self.halt.set(closed);
-        self.attention.fetch_or(crate::db::core::attention::HALTED, Ordering::Release);
         while let Ok(number) = self.sweep.try_recv() {
             self.remove_table(number);
         }
-        drop(self.lock.lock().take());
+        drop(state);
+        self.let_go();
         Ok(())
+    }
+
+    /// Lets go of the directory. Nothing is written any more, whoever still holds a part of this.
+    pub fn let_go(&self) {
+        let _ = self.halt.set(Error::new(ErrorKind::Halted, "the database was closed"));
+        self.attention.fetch_or(crate::db::core::attention::HALTED, Ordering::Release);
+        // An edit that somebody is still writing is written; no other begins.
+        let _manifest = self.manifest.lock();
+        drop(self.lock.lock().take());
     }
 }
 

@@ -434,6 +434,7 @@ impl Db {
 impl Drop for Db {
     fn drop(&mut self) {
         self.threads.stop(&self.core);
+        self.core.let_go();
     }
 }
 

@@ -55,6 +55,7 @@ impl Core {
         count(&self.counters.stalls, 1);
         self.tell(&Event::Stalled { reason: reason.clone() });
         let mut waited_ms = 0;
+        self.forget_failures();
         loop {
             self.check_halted()?;
             if self.is_inline() {
@@ -64,7 +65,10 @@ impl Core {
             } else {
                 self.signals.work();
                 let mut versions = self.versions.lock();
-                if let Some(error) = versions.job_error.take() {
+                if let Some(error) = versions.flush_error.take() {
+                    return Err(error);
+                }
+                if let Some(error) = versions.compaction_error.take() {
                     return Err(error);
                 }
                 let slice = Duration::from_millis(SLICE_MS);
@@ -85,15 +89,22 @@ impl Core {
         Ok(())
     }
 
+    /// What failed before one began to wait is tried again.
+    fn forget_failures(&self) {
+        let mut versions = self.versions.lock();
+        (versions.flush_error, versions.compaction_error) = (None, None);
+    }
+
     /// Blocks until `done` says so, driving or awaiting the background.
     pub fn drive(&self, mut done: impl FnMut(&mut Versions) -> Option<Result<()>>) -> Result<()> {
+        self.forget_failures();
         loop {
             let mut versions = self.versions.lock();
             if let Some(outcome) = done(&mut versions) {
                 return outcome;
             }
             self.check_halted()?;
-            if let Some(error) = versions.job_error.take() {
+            if let Some(error) = versions.flush_error.take() {
                 return Err(error);
             }
             if self.is_inline() {

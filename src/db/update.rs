@@ -74,6 +74,7 @@ impl Core {
         let mut state = self.commit.state.lock();
         // Whatever was written after the read is in the memtable that was read, unless that was
         // rotated since.
+        self.check(family)?; // it may have been dropped meanwhile
         let Some(writer) = state.writer(family.id()) else { return Ok(None) };
         let mem = writer.mem.table();
         if !Arc::ptr_eq(mem, &super_version.mem) || changed_since(mem, key, at) {

@@ -2,5 +2,6 @@
 
 mod basic;
 mod crash;
+mod db_review;
 mod layering;
 mod model;
