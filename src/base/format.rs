@@ -80,6 +80,20 @@ pub fn read_preamble(d: &mut Decoder<'_>, kind: FileKind) -> Result<()> {
     Ok(())
 }
 
+/// What `bytes` are a whole file of, as their preamble at either end says. Only the magic is looked at.
+pub fn kind_of_file(bytes: &[u8]) -> Option<FileKind> {
+    let kind_at = |offset: usize| {
+        let magic = bytes.get(offset..)?.first_chunk::<8>()?;
+        let of = |kind: &FileKind| {
+            *magic == [0x89, b'A', b'L', b'V', *kind as u8, 0x0d, 0x0a, 0x1a]
+        };
+        FileKind::ALL.into_iter().find(of)
+    };
+    let front = kind_at(0).filter(|&kind| kind != FileKind::Table);
+    let end = || kind_at(bytes.len().checked_sub(PREAMBLE_BYTES)?);
+    front.or_else(|| end().filter(|&kind| kind == FileKind::Table))
+}
+
 /// One field of an on-disk structure, for the tables of DESIGN.md.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Field {
@@ -144,6 +158,21 @@ mod tests {
         assert_eq!(out, b"\x89ALVT\r\n\x1a\0\0\0\0\0\0\0\0");
         assert_eq!(out.len(), PREAMBLE_BYTES);
         read_preamble(&mut Decoder::new(&out), FileKind::Table).unwrap();
+    }
+
+    #[test]
+    fn files_are_told_apart_by_either_end() {
+        for kind in FileKind::ALL {
+            let mut front = Vec::new();
+            put_preamble(&mut front, kind);
+            front.push(7);
+            let mut end = vec![7; 3];
+            put_preamble(&mut end, kind);
+            let is_table = kind == FileKind::Table;
+            assert_eq!(kind_of_file(&front), (!is_table).then_some(kind));
+            assert_eq!(kind_of_file(&end), is_table.then_some(kind));
+            assert_eq!(kind_of_file(&front[..7]), None);
+        }
     }
 
     #[test]

@@ -201,7 +201,7 @@ impl ColumnFamilyOptions {
 
     /// The inverse of [`encode`](ColumnFamilyOptions::encode): unknown fields are skipped, settings
     /// that are absent, or of no use to this build, keep their defaults.
-    pub(in crate::db) fn decode(bytes: &[u8]) -> Result<ColumnFamilyOptions> {
+    pub(crate) fn decode(bytes: &[u8]) -> Result<ColumnFamilyOptions> {
         let mut options = ColumnFamilyOptions::default();
         let mut d = Decoder::new(bytes);
         while !d.is_empty() {

@@ -34,7 +34,11 @@ pub fn put_index_value(out: &mut Vec<u8>, handle: BlockHandle, timestamps: Optio
     }
 }
 
-fn read_index_value(value: &[u8]) -> Result<(BlockHandle, Option<(i64, i64)>)> {
+/// Reads the value of an index entry: where its block is, and its timestamps.
+///
+/// # Errors
+/// `Corruption`; `Unsupported` if a field is not known and must be understood.
+pub fn read_index_value(value: &[u8]) -> Result<(BlockHandle, Option<(i64, i64)>)> {
     let mut d = Decoder::new(value);
     let handle = BlockHandle { offset: d.varint()?, len: d.varint32()? };
     let mut timestamps = None;

@@ -10,7 +10,7 @@ pub mod builder;
 pub mod compression;
 pub mod filter;
 pub mod format;
-mod index;
+pub mod index;
 pub mod iter;
 pub mod properties;
 pub mod reader;
