@@ -8,7 +8,7 @@ mod checkpoint;
 mod compaction;
 mod db;
 mod fs;
-mod inspect;
+pub mod inspect;
 mod iter;
 mod log;
 mod memtable;

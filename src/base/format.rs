@@ -84,9 +84,8 @@ pub fn read_preamble(d: &mut Decoder<'_>, kind: FileKind) -> Result<()> {
 pub fn kind_of_file(bytes: &[u8]) -> Option<FileKind> {
     let kind_at = |offset: usize| {
         let magic = bytes.get(offset..)?.first_chunk::<8>()?;
-        let of = |kind: &FileKind| {
-            *magic == [0x89, b'A', b'L', b'V', *kind as u8, 0x0d, 0x0a, 0x1a]
-        };
+        let of =
+            |kind: &FileKind| *magic == [0x89, b'A', b'L', b'V', *kind as u8, 0x0d, 0x0a, 0x1a];
         FileKind::ALL.into_iter().find(of)
     };
     let front = kind_at(0).filter(|&kind| kind != FileKind::Table);

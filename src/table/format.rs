@@ -87,6 +87,12 @@ pub fn put_block(
     put_u32(out, crc);
 }
 
+/// The codec's number and the unpacked length, as a stored block's trailer says, unchecked.
+pub fn packing(stored: &[u8]) -> Option<(u8, u32)> {
+    let [codec, raw_len @ ..] = *stored.split_last_chunk::<4>()?.0.last_chunk::<5>()?;
+    Some((codec, u32::from_le_bytes(raw_len)))
+}
+
 /// Checks and unpacks a block that was read, trailer included, from `offset`. Without a copy if it
 /// was not packed. No more than `raw_max` bytes are allocated.
 ///
