@@ -3,5 +3,6 @@
 mod basic;
 mod crash;
 mod db_review;
+mod formats;
 mod layering;
 mod model;
