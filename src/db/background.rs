@@ -140,7 +140,8 @@ impl Core {
     /// Runs a job to its end; `false` if it failed and the next one had better wait for a signal.
     fn run(&self, mut job: Job) -> bool {
         loop {
-            if self.stopping.load(Ordering::Acquire) && !job.is_flush() {
+            let unwanted = self.stopping.load(Ordering::Acquire) || self.compactions_paused();
+            if unwanted && !job.is_flush() {
                 self.abandon(job, None);
                 return false;
             }
@@ -153,6 +154,16 @@ impl Core {
                 }
             }
         }
+    }
+
+    /// See [`Db::pause_compactions`](crate::db::Db::pause_compactions).
+    pub fn pause_compactions(&self, pause: bool) {
+        self.paused.store(pause, Ordering::Release);
+        self.signals.work();
+    }
+
+    pub fn compactions_paused(&self) -> bool {
+        self.paused.load(Ordering::Acquire)
     }
 
     /// Runs a job on the caller's thread.

@@ -258,13 +258,28 @@ impl Core {
         outcome
     }
 
-    /// Deals with whatever asked for attention.
-    #[cold]
-    fn attend(&self, state: &mut CommitState) -> Result<()> {
+    /// The commit lock, for others than writers.
+    ///
+    /// # Errors
+    /// `Halted`, also if a writer unwound while it changed memtables: half a batch must not be shown,
+    /// flushed or captured.
+    pub fn stand_still(&self) -> Result<MutexGuard<'_, CommitState>> {
+        let state = self.commit.state.lock();
+        self.check_sound(&state)?;
+        Ok(state)
+    }
+
+    fn check_sound(&self, state: &CommitState) -> Result<()> {
         if state.applying {
             return Err(self.halt(&Error::new(ErrorKind::Halted, "a writer panicked half-way")));
         }
-        self.check_halted()?;
+        self.check_halted()
+    }
+
+    /// Deals with whatever asked for attention.
+    #[cold]
+    fn attend(&self, state: &mut CommitState) -> Result<()> {
+        self.check_sound(state)?;
         let wishes = self.attention.load(Ordering::Acquire);
         if wishes & attention::ROTATE != 0 {
             self.rotate_largest(state);

@@ -78,6 +78,8 @@ pub(in crate::db) struct Core {
     /// Set once, by the first failure that stops writes.
     pub halt: OnceLock<Error>,
     pub signals: Signals,
+    /// No compaction is wanted for now.
+    pub paused: AtomicBool,
     /// Background work is to end.
     pub stopping: AtomicBool,
     /// Held for as long as the database is open; readers may outlive that.

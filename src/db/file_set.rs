@@ -85,7 +85,7 @@ impl Core {
     /// The synchronous part of a checkpoint: pointer work under the commit and versions locks.
     pub fn checkpoint(self: &Arc<Self>) -> Result<PendingCheckpoint> {
         self.check_halted()?;
-        let mut state = self.commit.state.lock();
+        let mut state = self.stand_still()?;
         let seqno = state.last_seqno;
         for writer in state.writers.iter_mut().flatten() {
             if !writer.mem.table().is_empty() {

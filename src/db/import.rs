@@ -72,7 +72,8 @@ impl Db {
     /// Creates a database in `dir` out of the given sources, without reading or writing a byte of
     /// their tables: costs one link a table and one manifest.
     ///
-    /// If it fails, the directory holds no database, and a later import may use it.
+    /// If it fails before its manifest is valid, the directory holds no database, and a later import
+    /// may use it; if it fails after that (beginning the log), the directory holds all of it.
     ///
     /// # Errors
     /// `InvalidArgument`: the directory holds a database, or the clips overlap. `Incompatible`: two

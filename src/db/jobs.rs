@@ -140,7 +140,7 @@ impl Core {
 
     /// The next compaction of any family, claimed.
     pub fn pick_compaction(&self) -> Option<Job> {
-        if self.check_halted().is_err() {
+        if self.compactions_paused() || self.check_halted().is_err() {
             return None;
         }
         let oldest = self.snapshots.seqnos().first().copied().unwrap_or(SEQNO_MAX);

@@ -24,7 +24,7 @@ impl Core {
         }
         self.check_halted()?;
         // One creation at a time, and none beside a write: the number must be free when it is used.
-        let mut state = self.commit.state.lock();
+        let mut state = self.stand_still()?;
         let existing = self.families.read().values().find(|family| family.name == name).cloned();
         if let Some(family) = existing {
             self.reopen_family(&family, options)?;
@@ -104,7 +104,7 @@ impl Core {
         };
         loop {
             self.drive(|versions| (!pending(versions)).then_some(Ok(())))?;
-            let mut state = self.commit.state.lock();
+            let mut state = self.stand_still()?;
             if pending(&self.versions.lock()) {
                 continue; // a checkpoint began in between
             }
@@ -113,7 +113,11 @@ impl Core {
             // No job of the family begins from here on. Its part of the log stays until the drop has
             // happened; if it does not happen, the family goes on.
             family.set_dropped(true);
-            let waited = self.wait_for_jobs(family);
+            let waited = self.wait_for_jobs(family).and_then(|()| match state.wal.as_mut() {
+                // The drop is durable at once: nothing older may be lost after it.
+                Some(wal) => wal.sync().inspect_err(|e| drop(self.halt(e))),
+                None => Ok(()),
+            });
             if let Err(error) = waited.and_then(|()| self.apply(&mut edit, |_| {})) {
                 family.set_dropped(false);
                 return Err(self.edit_failed(error));
@@ -137,7 +141,7 @@ impl Core {
     pub fn flush(&self, families: &[Arc<Family>]) -> Result<()> {
         self.check_halted()?;
         let upto = {
-            let mut state = self.commit.state.lock();
+            let mut state = self.stand_still()?;
             let upto = state.last_seqno;
             for family in families {
                 if let Some(writer) = state.writer(family.id)
@@ -213,7 +217,7 @@ impl Core {
     /// Makes the log durable.
     pub fn sync_wal(&self) -> Result<()> {
         self.check_halted()?;
-        let mut state = self.commit.state.lock();
+        let mut state = self.stand_still()?;
         let Some(wal) = state.wal.as_mut() else {
             return Err(Error::invalid("the log is off: there is nothing to sync"));
         };
@@ -254,7 +258,7 @@ impl Core {
     /// ended.
     pub fn close(&self, checkpoint_id: u64) -> Result<()> {
         self.check_halted()?;
-        let mut state = self.commit.state.lock();
+        let mut state = self.stand_still()?;
         let last_seqno = state.last_seqno;
         for writer in state.writers.iter_mut().flatten() {
             if !writer.mem.table().is_empty() {

@@ -165,7 +165,7 @@ impl Db {
     /// number of the last one.
     pub fn write(&self, batch: &WriteBatch, options: WriteOptions) -> Result<SeqNo> {
         self.core.check_batch(batch)?;
-        self.core.commit(Payload::Batch(batch), options.sync)
+        self.core.commit(Payload::Batch(batch), options.sync || self.core.options.sync)
     }
 
     /// Reads `key` and writes what `f` makes of it, as one atomic step: `f` gets the old value and an
@@ -184,7 +184,7 @@ impl Db {
     ) -> Result<()> {
         self.core.check(family)?;
         check_key(key)?;
-        self.core.update(family, key, false, f).map(drop)
+        self.core.update(family, key, self.core.options.sync, f).map(drop)
     }
 
     /// Makes every write so far durable, if the log is on. Costs one sync.
@@ -341,6 +341,12 @@ impl Db {
         self.core.compact_range(&family.0, &key_range(&range))
     }
 
+    /// Stops compactions, or lets them go on: a running one is given up at its next step, and begins
+    /// anew later. Flushes are not concerned. Level 0 grows meanwhile, up to where writers wait.
+    pub fn pause_compactions(&self, pause: bool) {
+        self.core.pause_compactions(pause);
+    }
+
     /// Waits until no flush or compaction is wanted any more.
     pub fn wait_idle(&self) -> Result<()> {
         self.core.wait_idle()
@@ -427,7 +433,8 @@ impl Db {
             _ => {}
         }
         self.core.check_value(value)?;
-        self.core.commit(Payload::One { family: family.id(), kind, key, value }, false).map(drop)
+        let payload = Payload::One { family: family.id(), kind, key, value };
+        self.core.commit(payload, self.core.options.sync).map(drop)
     }
 }
 

@@ -71,6 +71,9 @@ pub(in crate::db) fn open(dir: &Path, options: Options, env: Env) -> Result<Arc<
 }
 
 fn check_options(options: &Options) -> Result<()> {
+    if options.sync && !options.log {
+        return Err(Error::invalid("writes cannot be synced without a log"));
+    }
     if options.value_bytes_max > BATCH_BYTES_MAX / 2 {
         return Err(Error::invalid("values that large do not fit a batch"));
     }
@@ -374,6 +377,7 @@ impl Opening {
             sweep,
             halt: OnceLock::new(),
             signals: Signals::new(compactors),
+            paused: AtomicBool::new(false),
             stopping: AtomicBool::new(false),
             lock: Mutex::new(Some(self.lock)),
             env: self.env,

@@ -29,6 +29,9 @@ pub struct Options {
     /// checkpoint: after anything but [`Db::close`](crate::Db::close), the directory is refused.
     /// A property of the database: it can change only over a clean close. Default: on.
     pub log: bool,
+    /// Every write returns only when the log is on stable storage up to it, as if each had asked with
+    /// [`WriteOptions::sync`]. Needs the log. Default: no.
+    pub sync: bool,
     /// A log segment is closed when it exceeds this many bytes. Default: 64 MiB.
     pub log_segment_bytes: u64,
     /// Most memtables of one family that wait to be flushed before writers wait. Default: 4.
@@ -48,6 +51,7 @@ impl Default for Options {
         Options {
             create_if_missing: true,
             log: true,
+            sync: false,
             log_segment_bytes: 64 << 20,
             immutables_max: 4,
             l0_stop_depth: 36,
@@ -61,8 +65,9 @@ impl Default for Options {
 /// Settings and components of a column family.
 ///
 /// The plain settings are recorded in the manifest, so that a family that is not opened again is
-/// still flushed and compacted as it was; the names of its components are recorded too, and opening
-/// it with others is [`Incompatible`](crate::ErrorKind::Incompatible).
+/// still flushed and compacted as it was; the names of its components are recorded too. Opening it
+/// with another merge operator is [`Incompatible`](crate::ErrorKind::Incompatible); another filter
+/// replaces the old one.
 #[derive(Clone)]
 pub struct ColumnFamilyOptions {
     /// Bytes of memory at which the memtable is flushed. Default: 64 MiB.
