@@ -15,7 +15,8 @@ const LAYERS: &[&[&str]] = &[
     // The line.
     &["checkpoint"],
     &["state"],
-    &["inspect"],
+    // `fuzz` is compiled for tests only: it hands bytes to every decoder.
+    &["fuzz", "inspect"],
 ];
 /// These know the engine only as its users do: by what `lib.rs` exports, which is capitalised.
 const ABOVE_THE_LINE: &[&str] = &["checkpoint", "state"];
