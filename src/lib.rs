@@ -8,6 +8,9 @@ mod checkpoint;
 mod compaction;
 mod db;
 mod fs;
+#[cfg(any(test, feature = "testing"))]
+#[doc(hidden)]
+pub mod fuzz;
 pub mod inspect;
 mod iter;
 mod log;

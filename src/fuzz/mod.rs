@@ -1,0 +1,42 @@
+//! What the fuzz targets call: every decoder that reads foreign bytes, and a model of the whole.
+//!
+//! The question this folder answers: *does any input, from any hand, make the engine panic, run away
+//! or contradict itself?* Each target takes bytes and returns, or panics because something is wrong.
+//! `fuzz/fuzz_targets/` hands them to libFuzzer; `tests/it/fuzz_replay.rs` replays the corpus and
+//! mutations of it on stable. Compiled for tests only.
+
+mod files;
+mod model;
+mod parts;
+mod repair;
+mod seeds;
+
+pub use crate::fuzz::seeds::seeds;
+
+/// The names of all targets.
+pub const TARGETS: [&str; 9] =
+    ["batch", "block", "current", "edit", "envelope", "log", "manifest", "model", "table"];
+
+/// Longest input that the targets look at: what is found beyond is found below.
+const INPUT_BYTES_MAX: usize = 1 << 20;
+
+/// Hands `bytes` to a target. Formats with checksums are tried twice: as they are, and with the
+/// checksums made right, so that what lies behind them is reached.
+///
+/// # Panics
+/// If the engine does, or if what it answers is inconsistent. For a name that is not in [`TARGETS`].
+pub fn target(name: &str, bytes: &[u8]) {
+    let bytes = &bytes[..bytes.len().min(INPUT_BYTES_MAX)];
+    match name {
+        "batch" => parts::batch(bytes),
+        "block" => parts::block(bytes),
+        "current" => parts::current(bytes),
+        "edit" => parts::edit(bytes),
+        "envelope" => parts::envelope(bytes),
+        "log" => files::log(bytes),
+        "manifest" => files::manifest(bytes),
+        "model" => model::run(bytes),
+        "table" => files::table(bytes),
+        _ => panic!("no target {name}"),
+    }
+}
