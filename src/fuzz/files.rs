@@ -51,7 +51,7 @@ pub(super) fn log(bytes: &[u8]) {
         let mut log = match LogReader::open(&fs, FileKind::Log, vec![file], None) {
             Ok(log) => log,
             Err(e) => {
-                assert_eq!(e.path(), Some(&*path), "{e}");
+                assert!(e.path().is_some(), "{e}"); // its own, or that of one that should precede it
                 expected(&e);
                 continue;
             }

@@ -372,7 +372,8 @@ impl Machine {
 
     fn checkpoint(&mut self) {
         if self.checkpoints.len() < 3 {
-            self.checkpoints.push((self.db().checkpoint().expect("a checkpoint"), self.now.clone()));
+            self.checkpoints
+                .push((self.db().checkpoint().expect("a checkpoint"), self.now.clone()));
         }
     }
 

@@ -2,8 +2,10 @@
 
 mod allocation;
 mod basic;
+mod corruption;
 mod crash;
 mod db_review;
+mod durability;
 mod formats;
 mod fuzz_replay;
 mod layering;

@@ -1,0 +1,94 @@
+//! What a power cut may take, and what the engine may ask of files that are no longer there: cases
+//! that the model found.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use alluvium::{
+    ColumnFamilyOptions, Db, Env, Keep, MemFs, MemoryBudget, Options, WriteBatch, WriteOptions,
+};
+
+fn open(fs: &MemFs, seed: u64) -> Db {
+    let options = Options { log_segment_bytes: 1 << 10, ..Options::default() };
+    let env = Env::simulated(Arc::new(fs.clone()), MemoryBudget::new(64 << 20), seed);
+    Db::open(Path::new("db"), options, env).unwrap()
+}
+
+#[test]
+fn a_sync_passes_by_segments_that_a_flush_has_made_superfluous() {
+    let fs = MemFs::new();
+    let db = open(&fs, 1);
+    let a = db.column_family("a", ColumnFamilyOptions::default()).unwrap();
+    for i in 0..50u8 {
+        db.put(&a, &[i], &[i; 100]).unwrap(); // several segments, none of them synced
+    }
+    db.flush_all().unwrap();
+    db.put(&a, b"later", b"1").unwrap();
+    db.sync_wal().unwrap();
+    drop(db);
+    let db = open(&fs.crash_image(Keep::Nothing, 1), 2);
+    let a = db.column_family("a", ColumnFamilyOptions::default()).unwrap();
+    assert_eq!(db.get(&a, b"later").unwrap().unwrap(), b"1");
+    assert_eq!(db.get(&a, &[49]).unwrap().unwrap(), [49; 100]);
+}
+
+#[test]
+fn a_flush_of_one_family_tears_no_batch_over_two() {
+    for keep in [Keep::Nothing, Keep::Torn] {
+        for seed in 0..20 {
+            let fs = MemFs::new();
+            let db = open(&fs, 1);
+            let a = db.column_family("a", ColumnFamilyOptions::default()).unwrap();
+            let b = db.column_family("b", ColumnFamilyOptions::default()).unwrap();
+            for i in 0..30u8 {
+                let mut batch = WriteBatch::new();
+                batch.put(&a, &[i], &[i; 50]);
+                batch.put(&b, &[i], &[i; 50]);
+                db.write(&batch, WriteOptions::default()).unwrap();
+            }
+            db.flush(&a).unwrap();
+            let db = open(&fs.crash_image(keep, seed), 2);
+            let a = db.column_family("a", ColumnFamilyOptions::default()).unwrap();
+            let b = db.column_family("b", ColumnFamilyOptions::default()).unwrap();
+            for i in 0..30u8 {
+                assert!(db.get(&a, &[i]).unwrap().is_some(), "{keep:?}: {i} was flushed");
+                assert!(db.get(&b, &[i]).unwrap().is_some(), "{keep:?}: half of batch {i}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_checkpoint_completes_though_the_last_write_was_to_another_family() {
+    let fs = MemFs::new();
+    let db = open(&fs, 1);
+    let options =
+        || ColumnFamilyOptions { memtable_bytes_max: 4 << 10, ..ColumnFamilyOptions::default() };
+    let a = db.column_family("a", options()).unwrap();
+    let b = db.column_family("b", options()).unwrap();
+    for i in 0..200u8 {
+        db.put(&a, &[i], &[i; 50]).unwrap(); // several memtables, full and waiting
+        db.put(&b, &[i], b"b").unwrap();
+        let pending = db.checkpoint().unwrap();
+        db.put(&a, &[i], &[i; 60]).unwrap();
+        if i % 2 == 0 {
+            drop(pending);
+        } else {
+            assert_eq!(pending.wait().unwrap().families().len(), 2);
+        }
+        db.put(&a, &[i], &[i; 70]).unwrap();
+    }
+    // A memtable of `a` was full, and is waiting, when `b` takes the last sequence number.
+    let mut i = 0u32;
+    while db.stats().families[0].immutables == 0 {
+        db.put(&a, &i.to_le_bytes(), &[1; 50]).unwrap();
+        i += 1;
+    }
+    let last = db.snapshot().seqno();
+    db.put(&b, b"last", b"b").unwrap();
+    let pending = db.checkpoint().unwrap();
+    assert!(pending.seqno() > last);
+    db.put(&a, b"behind", b"it").unwrap();
+    db.flush_all().unwrap();
+    assert_eq!(pending.wait().unwrap().seqno(), last + 1);
+}
