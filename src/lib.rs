@@ -1,5 +1,4 @@
 //! alluvium: an embedded, log-structured state engine for stream processing.
-#![allow(dead_code)] // until the layers above use what stands below
 
 mod base;
 mod batch;

@@ -80,12 +80,14 @@ impl<'a> InternalKey<'a> {
     }
 
     /// Appends user key and trailer (little-endian) to `out`.
+    #[cfg(test)]
     pub fn encode_into(&self, out: &mut Vec<u8>) {
         out.extend_from_slice(self.user_key);
         out.extend_from_slice(&self.trailer().to_le_bytes());
     }
 
     /// The inverse of [`encode_into`](InternalKey::encode_into); `None` if it is no internal key.
+    #[cfg(test)]
     #[inline]
     pub fn decode(bytes: &'a [u8]) -> Option<InternalKey<'a>> {
         let (user_key, trailer) = bytes.split_last_chunk::<TRAILER_BYTES>()?;
@@ -230,7 +232,7 @@ mod tests {
             let both = x.contains(&key) && y.contains(&key);
             let inter = x.intersect(&y);
             inter.contains(&key) == both
-                && x.overlaps(&y) == !inter.is_empty()
+                && x.overlaps(&y) != inter.is_empty()
                 && (!x.covers(&y) || !y.contains(&key) || x.contains(&key))
         }
     }

@@ -58,6 +58,7 @@ impl Below {
     }
 
     /// Is nothing below, whatever the key?
+    #[cfg(test)]
     pub fn is_empty(&self) -> bool {
         matches!(&self.0, State::Ranges(ranges) if ranges.is_empty())
     }

@@ -30,6 +30,7 @@ struct Claim {
 
 impl Busy {
     /// No compaction runs.
+    #[cfg(test)]
     pub fn new() -> Busy {
         Busy::default()
     }

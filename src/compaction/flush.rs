@@ -5,7 +5,6 @@ use crate::base::id::FileNumber;
 use crate::base::key::SeqNo;
 use crate::base::sync::Arc;
 use crate::compaction::iter::CompactionIterator;
-use crate::compaction::iter::Counts;
 use crate::compaction::iter::Rules;
 use crate::compaction::job::Progress;
 use crate::compaction::job::step;
@@ -80,10 +79,5 @@ impl FlushJob {
     /// Numbers of all files created so far. Unless the edit is applied, the owner removes them.
     pub fn created(&self) -> &[FileNumber] {
         self.outputs.created()
-    }
-
-    /// What was done so far.
-    pub fn counts(&self) -> Counts {
-        self.iter.counts()
     }
 }

@@ -156,6 +156,7 @@ pub fn pick<F: Described>(
 }
 
 /// Is anything due that [`pick`] would find, were nothing running? For stall decisions and tests.
+#[cfg(test)]
 pub fn score_max<F: Described>(levels: &Levels<F>, options: &PickerOptions) -> u64 {
     let busy = Busy::new();
     let picker = Picker { levels, options, busy: &busy, targets: Targets::new(levels, options) };

@@ -52,8 +52,6 @@ pub(in crate::db) struct Core {
     pub env: Env,
     /// Random, of this opening. Constant.
     pub instance: u64,
-    /// Made durable by this opening. Constant.
-    pub epoch: u32,
     /// Gives out the file numbers of this epoch.
     pub numbers: Arc<FileNumbers>,
     /// The last sequence number that readers see: one Release store a group, one Acquire load a read.

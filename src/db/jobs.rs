@@ -278,6 +278,7 @@ impl Core {
         let bytes_written = edit.added.iter().map(|(_, meta)| meta.len).sum();
         let compaction = job.compaction();
         let (level, output_level) = (compaction.level, compaction.output_level);
+        let reason = format!("{:?}", compaction.reason);
         let bytes_read = compaction.bytes();
         let mut whole = VersionEdit::default();
         whole.families.insert(family.id, edit);
@@ -299,7 +300,14 @@ impl Core {
         add(&self.counters.compaction_bytes_read, bytes_read);
         add(&self.counters.compaction_bytes_written, bytes_written);
         let family = family.name.clone();
-        self.tell(&Event::Compacted { family, level, output_level, bytes_read, bytes_written });
+        self.tell(&Event::Compacted {
+            family,
+            reason,
+            level,
+            output_level,
+            bytes_read,
+            bytes_written,
+        });
         Ok(())
     }
 
@@ -318,6 +326,7 @@ impl Core {
         add(&self.counters.moves, 1);
         self.tell(&Event::Compacted {
             family: family.name.clone(),
+            reason: format!("{:?}", compaction.reason),
             level: compaction.level,
             output_level: compaction.output_level,
             bytes_read: 0,

@@ -314,11 +314,9 @@ fn family_stats(family: &Family) -> FamilyStats {
     let now = family.cell.load();
     let frozen: usize = now.immutables.iter().map(|immutable| immutable.table.bytes()).sum();
     let mut files = [0; LEVELS];
-    let mut bytes = [0; LEVELS];
     let mut table_entries = 0;
     for (level, file) in now.version.files() {
         files[level] += 1;
-        bytes[level] += file.meta().len;
         table_entries += file.meta().entries;
     }
     FamilyStats {
@@ -326,7 +324,7 @@ fn family_stats(family: &Family) -> FamilyStats {
         memtable_bytes: now.mem.bytes() + frozen,
         immutables: now.immutables.len(),
         files,
-        bytes,
+        bytes: std::array::from_fn(|level| now.version.bytes(level)),
         table_entries,
     }
 }

@@ -112,8 +112,6 @@ pub(in crate::db) struct Opening {
     member: Member,
     replayed: BTreeMap<FamilyId, Replayed>,
     last_seqno: SeqNo,
-    /// Batches replayed.
-    batches: u64,
     log: Option<LogReader>,
 }
 
@@ -147,7 +145,6 @@ impl Opening {
             member,
             replayed: BTreeMap::new(),
             last_seqno: 0,
-            batches: 0,
             log: None,
         }
     }
@@ -197,8 +194,7 @@ impl Opening {
             self.replay_batch(&payload, base, header.next_family).map_err(|e| e.in_file(&path))?;
         }
         self.log = Some(log);
-        let stride = |seqno: SeqNo| (seqno / SEQNO_STRIDE + 1) * SEQNO_STRIDE;
-        self.last_seqno = stride(self.last_seqno);
+        self.last_seqno = (self.last_seqno / SEQNO_STRIDE + 1) * SEQNO_STRIDE;
         if self.last_seqno > SEQNO_MAX / 2 {
             return Err(Error::unsupported("the sequence numbers are used up"));
         }
@@ -230,7 +226,6 @@ impl Opening {
             self.last_seqno = self.last_seqno.max(seqno);
             seqno += 1;
         }
-        self.batches += 1;
         Ok(())
     }
 
@@ -260,13 +255,14 @@ impl Opening {
         let segments: Arc<Segments> = Arc::default();
         let wal = self.begin_log(&mut manifest, &segments)?;
         self.sweep(&fs, manifest.state());
-        if let Some(log) = &self.log {
-            let (batches, seqno) = (self.batches, self.last_seqno);
-            if let (Some(listener), true) = (&self.env.listener, log.end().is_some()) {
-                listener(&Event::Recovered { batches, seqno });
-            }
+        if let (Some(log), Some(listener)) = (&self.log, &self.env.listener) {
+            listener(&Event::Recovered {
+                batches: log.records(),
+                seqno: self.last_seqno,
+                torn: log.torn().cloned(),
+            });
         }
-        Ok(self.assemble(manifest, wal, segments, epoch))
+        Ok(self.assemble(manifest, wal, segments))
     }
 
     /// Begins this opening's first log segment, and records where the log starts.
@@ -325,7 +321,6 @@ impl Opening {
         manifest: ManifestWriter,
         wal: Option<Wal>,
         segments: Arc<Segments>,
-        epoch: u32,
     ) -> Arc<Core> {
         let (sweeper, sweep) = unbounded();
         let opener = Arc::new(TableOpener {
@@ -360,7 +355,6 @@ impl Opening {
             dir: self.dir,
             options: self.options,
             instance: self.instance,
-            epoch,
             numbers: Arc::clone(manifest.numbers()),
             visible: AtomicU64::new(self.last_seqno),
             attention: AtomicU32::new(0),

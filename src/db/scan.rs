@@ -163,6 +163,7 @@ impl Scan {
     }
 
     /// To the next key; from the start, to the first. `false` at the end.
+    #[expect(clippy::should_implement_trait, reason = "fallible and lending: no `Iterator` can be")]
     pub fn next(&mut self) -> Result<bool> {
         match self.place {
             Place::Start => return self.first(),

@@ -22,6 +22,8 @@ pub enum Event {
     Compacted {
         /// Name of the family.
         family: String,
+        /// Why it was picked.
+        reason: String,
         /// Level the inputs came from.
         level: usize,
         /// Level the outputs went to.
@@ -48,6 +50,8 @@ pub enum Event {
         batches: u64,
         /// The last sequence number found.
         seqno: SeqNo,
+        /// What was cut off behind the end of the log, if anything: what a crash leaves.
+        torn: Option<Error>,
     },
     /// A checkpoint's file set is complete.
     Captured {

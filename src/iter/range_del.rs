@@ -94,6 +94,7 @@ impl RangeTombstones {
     }
 
     /// Number of fragments.
+    #[cfg(test)]
     pub fn len(&self) -> usize {
         self.fragments
     }

@@ -23,6 +23,7 @@ pub struct LogReader {
     /// Files of the log, for `make_durable`.
     files: Vec<SegmentFile>,
     end: Option<LogPosition>,
+    #[cfg(test)]
     closed: bool,
     records: u64,
     torn: Option<Error>,
@@ -62,6 +63,7 @@ impl LogReader {
             pieces: found.pieces.into(),
             current: None,
             end: found.end,
+            #[cfg(test)]
             closed: found.closed,
             records: found.records,
             torn: found.torn,
@@ -106,6 +108,7 @@ impl LogReader {
     }
 
     /// Was the log closed properly?
+    #[cfg(test)]
     pub fn closed(&self) -> bool {
         self.closed
     }

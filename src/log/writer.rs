@@ -175,6 +175,7 @@ impl LogWriter {
     }
 
     /// The file of this segment.
+    #[cfg(test)]
     pub fn path(&self) -> &Path {
         &self.path
     }

@@ -362,6 +362,7 @@ impl MemTableWriter {
     }
 
     /// As [`MemTable::newest`].
+    #[cfg(test)]
     #[inline]
     pub fn newest(&self, key: &[u8]) -> Option<(SeqNo, ValueKind)> {
         self.table.newest(key)

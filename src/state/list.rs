@@ -8,6 +8,7 @@
 
 use crate::MergeOperator;
 use crate::base::coding::Decoder;
+#[cfg(test)]
 use crate::base::coding::put_prefixed;
 use crate::base::error::Result;
 use crate::base::format::Layout;
@@ -28,6 +29,7 @@ pub const LAYOUTS: &[Layout] = &[Layout {
 }];
 
 /// Appends an element to a list, or to an operand that appends several.
+#[cfg(test)]
 #[inline]
 pub fn put_element(out: &mut Vec<u8>, element: &[u8]) {
     put_prefixed(out, element);

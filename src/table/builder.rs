@@ -247,6 +247,7 @@ impl TableBuilder {
     }
 
     /// Entries so far, range tombstones not included.
+    #[cfg(test)]
     pub fn entries(&self) -> u64 {
         self.properties.entries
     }
@@ -257,11 +258,6 @@ impl TableBuilder {
             self.tombstones.iter().map(|t| t.start.len() + t.end.len() + 16).sum::<usize>();
         let open = self.block.bytes() + self.index.bytes() + self.filter.bytes() + tombstones;
         self.out.offset() + (open + FOOTER_BYTES) as u64
-    }
-
-    /// Is there neither an entry nor a range tombstone?
-    pub fn is_empty(&self) -> bool {
-        self.properties.entries == 0 && self.tombstones.is_empty()
     }
 
     /// Writes the open block; `next` is the user key that follows, if one does.

@@ -132,6 +132,7 @@ impl Index {
     }
 
     /// Least and greatest timestamp of block `i`, if all its values have one.
+    #[cfg(test)]
     pub fn timestamps(&self, i: usize) -> Option<(i64, i64)> {
         self.timestamps[i]
     }

@@ -37,11 +37,6 @@ impl TableIterator {
         }
     }
 
-    /// The table it walks.
-    pub fn table(&self) -> &Arc<Table> {
-        &self.table
-    }
-
     /// Goes to block `i`, without a place in it. `false`, and off the table, if there is none.
     fn enter(&mut self, i: usize) -> Result<bool> {
         self.cursor.clear();

@@ -129,23 +129,14 @@ impl Table {
     }
 
     /// Length of the file in bytes.
+    #[cfg(test)]
     pub fn len(&self) -> u64 {
         self.len
-    }
-
-    /// Identity.
-    pub fn id(&self) -> FileId {
-        self.footer.id
     }
 
     /// The path it was opened with.
     pub fn path(&self) -> &Path {
         &self.path
-    }
-
-    /// Memory that stays in use while the table is open, in bytes.
-    pub fn resident_bytes(&self) -> usize {
-        self._resident.bytes()
     }
 
     /// About how many bytes of the file belong to keys below `key`. Reads nothing.

@@ -119,23 +119,9 @@ impl TableFile {
     }
 
     /// The file's description, shared.
+    #[cfg(test)]
     pub fn shared_meta(&self) -> &Arc<FileMeta> {
         &self.meta
-    }
-
-    /// Its number.
-    pub fn number(&self) -> FileNumber {
-        self.meta.number
-    }
-
-    /// Where it is.
-    pub fn path(&self) -> PathBuf {
-        self.opener.path(self.meta.number)
-    }
-
-    /// The file system it is on.
-    pub fn fs(&self) -> &Arc<dyn Fs> {
-        &self.opener.fs
     }
 
     /// The open table. The first call opens it: a few reads; later ones cost one load.
@@ -163,11 +149,6 @@ impl TableFile {
     /// An edit has taken the file out: when the last owner lets go, its number goes to the sweeper.
     pub fn mark_obsolete(&self) {
         self.obsolete.store(true, Ordering::Release);
-    }
-
-    /// Has an edit taken the file out?
-    pub fn is_obsolete(&self) -> bool {
-        self.obsolete.load(Ordering::Acquire)
     }
 }
 

@@ -189,6 +189,7 @@ impl ManifestWriter {
     }
 
     /// The number of the manifest that `CURRENT` names.
+    #[cfg(test)]
     pub fn number(&self) -> Option<FileNumber> {
         self.number
     }

@@ -84,6 +84,7 @@ impl FileMeta {
     }
 
     /// The same file, asked only for keys of `range` any more; `None` if none of its keys is there.
+    #[cfg(test)]
     pub fn clip(&self, range: &KeyRange) -> Option<FileMeta> {
         let bounds = self.bounds.intersect(range);
         let clipped = self.clipped || bounds != self.bounds;

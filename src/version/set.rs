@@ -71,12 +71,8 @@ impl VersionSet {
         self.families.get(&id)
     }
 
-    /// A family by its name. Linear.
-    pub fn family_named(&self, name: &str) -> Option<&Family> {
-        self.families.values().find(|family| family.record.name == name)
-    }
-
     /// All live files, with family and level.
+    #[cfg(test)]
     pub fn live_files(&self) -> impl Iterator<Item = (FamilyId, usize, &Arc<TableFile>)> {
         self.families.iter().flat_map(|(&id, family)| {
             family.version.files().map(move |(level, file)| (id, level, file))
@@ -84,6 +80,7 @@ impl VersionSet {
     }
 
     /// The whole set as one edit, as a checkpoint keeps it.
+    #[cfg(test)]
     pub fn snapshot_edit(&self) -> VersionEdit {
         let mut edit = VersionEdit {
             snapshot: true,

@@ -205,6 +205,7 @@ impl State {
     /// Names in the directory that nothing needs any more: ours, of an earlier epoch, and not live.
     /// Logs only when they are older than the log start. Files of this epoch are somebody's work, and
     /// names that are not ours are left alone.
+    #[cfg(test)]
     pub fn obsolete_files(&self, listing: &[Listed]) -> Vec<String> {
         let obsolete = |listed: &&Listed| {
             let Some(name) = FileName::parse(&listed.name) else { return false };

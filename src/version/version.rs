@@ -135,11 +135,6 @@ impl Version {
         levels.flat_map(|(level, files)| files.iter().map(move |file| (level, file)))
     }
 
-    /// The files of a level that overlap `range`, in the level's order.
-    pub fn overlapping(&self, level: usize, range: &KeyRange) -> Vec<Arc<TableFile>> {
-        self.overlapping_files(level, range).cloned().collect()
-    }
-
     fn overlapping_files(
         &self,
         level: usize,

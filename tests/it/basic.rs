@@ -149,7 +149,7 @@ fn many_keys_through_all_levels() {
         let key = (i.wrapping_mul(2_654_435_761) % 5000).to_be_bytes();
         if i % 7 == 0 {
             db.delete(&a, &key).unwrap();
-            want.remove(&key.to_vec());
+            want.remove(&key[..]);
         } else {
             db.put(&a, &key, &i.to_le_bytes()).unwrap();
             want.insert(key.to_vec(), i.to_le_bytes().to_vec());

@@ -208,7 +208,7 @@ const DIR: &str = "db";
 impl Run {
     fn new(bits: u64) -> Run {
         let options = Options {
-            log: bits % 4 != 0,
+            log: !bits.is_multiple_of(4),
             log_segment_bytes: if bits % 8 < 4 { 512 } else { 1 << 20 },
             immutables_max: 1 + (bits >> 20) as usize % 3,
             l0_stop_depth: 4 + (bits >> 22) as usize % 9,
@@ -234,7 +234,8 @@ impl Run {
 
     fn env(&mut self) -> Env {
         self.opens += 1;
-        let budget = MemoryBudget::new(if self.opens % 2 == 0 { 1 << 20 } else { 64 << 20 });
+        let budget =
+            MemoryBudget::new(if self.opens.is_multiple_of(2) { 1 << 20 } else { 64 << 20 });
         Env::simulated(Arc::new(self.fs.clone()), budget, self.opens)
     }
 
@@ -464,7 +465,7 @@ impl Run {
         if keep == Keep::All {
             assert_eq!(found, self.state, "a dead process loses nothing");
         }
-        let known = self.since_durable.iter().any(|state| *state == found);
+        let known = self.since_durable.contains(&found);
         assert!(known, "{keep:?}: recovered something that never was, or lost what was durable");
         self.state = found;
         // What was shown must survive the next crash.
