@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use crate::base::error::Result;
+use crate::base::error::{ErrorKind, Result};
 use crate::base::format::FileKind;
 use crate::base::id::{FileId, FileNumber};
 use crate::base::key::InternalKey;
@@ -15,6 +15,7 @@ use crate::fs::Fs;
 use crate::fs::memory::MemFs;
 use crate::fuzz::parts::{self, expected};
 use crate::fuzz::repair;
+use crate::inspect;
 use crate::iter::InternalIterator;
 use crate::log::format::{SegmentHeader, put_record};
 use crate::log::{LogReader, SegmentFile, SegmentItem, decode_segment};
@@ -149,6 +150,20 @@ pub(super) fn table(bytes: &[u8]) {
     }
 }
 
+/// What the command line shows of a file: it says something of whatever it is given.
+pub(super) fn inspect(bytes: &[u8]) {
+    match inspect::inspect(bytes, None) {
+        Ok(report) => {
+            assert!(report.lines().count() > 0);
+            for e in report.damage() {
+                let kind = e.kind();
+                assert!(matches!(kind, ErrorKind::Corruption | ErrorKind::Unsupported), "{e}");
+            }
+        }
+        Err(e) => expected(&e),
+    }
+}
+
 fn read(table: &Arc<Table>) {
     let sound = table.verify(None);
     let forward = forward(table);
@@ -171,7 +186,7 @@ fn forward(table: &Arc<Table>) -> Result<Vec<Vec<u8>>> {
     iter.first()?;
     while let Some((key, _)) = iter.entry() {
         assert!(keys.last().is_none_or(|last| &**last <= key.user_key), "keys ascend");
-        if keys.last().is_none_or(|last| last != key.user_key) && keys.len() % 16 == 0 {
+        if keys.last().is_none_or(|last| last != key.user_key) && keys.len().is_multiple_of(16) {
             // What it finds is not asked: a hostile filter may deny the key.
             table.get(key.user_key, key.seqno, &mut |_, _, _| false)?;
             let target = InternalKey::new(key.user_key, key.seqno, key.kind);

@@ -14,8 +14,9 @@ mod seeds;
 pub use crate::fuzz::seeds::seeds;
 
 /// The names of all targets.
-pub const TARGETS: [&str; 9] =
-    ["batch", "block", "current", "edit", "envelope", "log", "manifest", "model", "table"];
+pub const TARGETS: [&str; 10] = [
+    "batch", "block", "current", "edit", "envelope", "inspect", "log", "manifest", "model", "table",
+];
 
 /// Longest input that the targets look at: what is found beyond is found below.
 const INPUT_BYTES_MAX: usize = 1 << 20;
@@ -33,6 +34,7 @@ pub fn target(name: &str, bytes: &[u8]) {
         "current" => parts::current(bytes),
         "edit" => parts::edit(bytes),
         "envelope" => parts::envelope(bytes),
+        "inspect" => files::inspect(bytes),
         "log" => files::log(bytes),
         "manifest" => files::manifest(bytes),
         "model" => model::run(bytes),

@@ -98,7 +98,7 @@ impl Program<'_> {
     fn key(&mut self) -> Vec<u8> {
         let byte = self.byte();
         let mut key = vec![0, byte >> 5, byte & 0x1f];
-        if byte % 7 == 0 {
+        if byte.is_multiple_of(7) {
             key.resize(3 + usize::from(byte) / 7, b'x');
         }
         key

@@ -31,9 +31,19 @@ pub fn seeds(target: &str) -> Vec<Vec<u8>> {
         "block" => blocks(),
         "edit" => edits(),
         "envelope" => vec![envelope()],
+        "inspect" => inspected(),
         "model" => programs(),
         _ => files(target),
     }
+}
+
+/// A file of each kind.
+fn inspected() -> Vec<Vec<u8>> {
+    let mut all = vec![envelope()];
+    for kind in ["current", "log", "manifest", "table"] {
+        all.extend(files(kind).into_iter().min_by_key(Vec::len));
+    }
+    all
 }
 
 fn batches() -> Vec<Vec<u8>> {

@@ -190,7 +190,9 @@ fn judge(census: &mut Census, what: &dyn Fn() -> String, files: &Files, states: 
     }
 }
 
-const PATTERNS: [(&str, fn(u8) -> u8); 4] =
+type Pattern = (&'static str, fn(u8) -> u8);
+
+const PATTERNS: [Pattern; 4] =
     [("^0x01", |b| b ^ 0x01), ("^0x80", |b| b ^ 0x80), ("0x00", |_| 0), ("0xff", |_| 0xff)];
 
 /// Changes every byte of every file that `wanted` names in four ways.
@@ -276,7 +278,7 @@ fn every_changed_byte_of_a_table_is_noticed() {
 fn every_changed_byte_of_manifest_and_current_is_noticed_or_harmless() {
     let (files, map) = closed();
     for kind in ["manifest", "CURRENT"] {
-        let census = flip(&files, &[map.clone()], is(kind));
+        let census = flip(&files, std::slice::from_ref(&map), is(kind));
         println!("{kind}: {census:?}");
         assert_eq!(census.refused_to_read, 0, "{kind}: {census:?}");
         // The last seal says only that what stands before it is durable; without it that is there.

@@ -88,6 +88,7 @@ fn mutate(rng: &mut Rng, inputs: &[(String, Vec<u8>)]) -> Vec<u8> {
 fn allocation_max(target: &str, len: usize) -> usize {
     match target {
         "table" => DECODE_BYTES_MAX + (1 << 20), // a packed block may unfold to this
+        "inspect" => DECODE_BYTES_MAX + (1 << 20),
         "model" => 8 << 20,
         _ => (256 << 10) + 64 * len,
     }
@@ -125,7 +126,7 @@ macro_rules! targets {
 }
 
 // A tenth for those that run a whole database.
-targets!(batch/1 block/1 current/1 edit/1 envelope/1 log/1 manifest/1 model/10 table/1);
+targets!(batch/1 block/1 current/1 edit/1 envelope/1 inspect/1 log/1 manifest/1 model/10 table/1);
 
 #[test]
 fn every_target_is_tested_and_fuzzed() {

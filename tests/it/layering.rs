@@ -15,8 +15,9 @@ const LAYERS: &[&[&str]] = &[
     // The line.
     &["checkpoint"],
     &["state"],
-    // `fuzz` is compiled for tests only: it hands bytes to every decoder.
-    &["fuzz", "inspect"],
+    &["inspect"],
+    // Compiled for tests only: hands bytes to every decoder.
+    &["fuzz"],
 ];
 /// These know the engine only as its users do: by what `lib.rs` exports, which is capitalised.
 const ABOVE_THE_LINE: &[&str] = &["checkpoint", "state"];
