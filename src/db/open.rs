@@ -259,6 +259,7 @@ impl Opening {
             listener(&Event::Recovered {
                 batches: log.records(),
                 seqno: self.last_seqno,
+                closed: log.closed(),
                 torn: log.torn().cloned(),
             });
         }

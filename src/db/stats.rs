@@ -50,6 +50,8 @@ pub enum Event {
         batches: u64,
         /// The last sequence number found.
         seqno: SeqNo,
+        /// The log had been closed in order, and only the flush at the end of the close was missing.
+        closed: bool,
         /// What was cut off behind the end of the log, if anything: what a crash leaves.
         torn: Option<Error>,
     },

@@ -23,7 +23,6 @@ pub struct LogReader {
     /// Files of the log, for `make_durable`.
     files: Vec<SegmentFile>,
     end: Option<LogPosition>,
-    #[cfg(test)]
     closed: bool,
     records: u64,
     torn: Option<Error>,
@@ -63,7 +62,6 @@ impl LogReader {
             pieces: found.pieces.into(),
             current: None,
             end: found.end,
-            #[cfg(test)]
             closed: found.closed,
             records: found.records,
             torn: found.torn,
@@ -108,7 +106,6 @@ impl LogReader {
     }
 
     /// Was the log closed properly?
-    #[cfg(test)]
     pub fn closed(&self) -> bool {
         self.closed
     }

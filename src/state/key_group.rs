@@ -15,7 +15,7 @@ pub const PREFIX_BYTES: usize = 2;
 /// The key group of a key with this Java hash.
 ///
 /// # Panics
-/// If `max_parallelism` is not within `1..=KEY_GROUPS_MAX`; [`check_max_parallelism`] tells before.
+/// If `max_parallelism` is not within `1..=KEY_GROUPS_MAX`; `check_max_parallelism` tells before.
 #[inline]
 pub fn assign(hash: i32, max_parallelism: u32) -> u16 {
     assert!((1..=KEY_GROUPS_MAX).contains(&max_parallelism), "max parallelism out of bounds");

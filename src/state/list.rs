@@ -69,7 +69,7 @@ impl<'a, P: Iterator<Item = &'a [u8]>> Iterator for Elements<'a, P> {
 
 /// The merge operator of list states: operands follow the base in the order they were written.
 ///
-/// It copies and does not look inside: [`Elements`] checks when the list is read.
+/// It copies and does not look inside: `Elements` checks when the list is read.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct ListAppend;
 
