@@ -2,6 +2,7 @@
 
 mod allocation;
 mod basic;
+mod concurrency;
 mod corruption;
 mod crash;
 mod db_review;
