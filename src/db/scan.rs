@@ -53,6 +53,10 @@ impl InternalIterator for Source {
         each!(self, it => it.prev())
     }
     #[inline]
+    fn skip(&mut self, user_key: &[u8]) -> Result<()> {
+        each!(self, it => it.skip(user_key))
+    }
+    #[inline]
     fn entry(&self) -> Option<(InternalKey<'_>, &[u8])> {
         each!(self, it => it.entry())
     }
@@ -224,13 +228,7 @@ impl Scan {
 
     /// Moves the cursor behind all versions of the current key.
     fn skip_versions(&mut self) -> Result<()> {
-        while let Some((key, _)) = self.cursor.entry() {
-            if key.user_key != self.key {
-                break;
-            }
-            self.cursor.next()?;
-        }
-        Ok(())
+        self.cursor.skip(&self.key)
     }
 
     /// Moves the cursor, which stands somewhere at or behind the current key, before it.

@@ -209,6 +209,25 @@ impl<I: InternalIterator> InternalIterator for MergingIterator<I> {
         Ok(())
     }
 
+    fn skip(&mut self, user_key: &[u8]) -> Result<()> {
+        let of_key = |child: &I| child.entry().is_some_and(|(key, _)| key.user_key == user_key);
+        if !self.forward && self.heap.first().is_some_and(|&top| of_key(&self.children[top])) {
+            self.next()?;
+        }
+        if let Some(error) = &self.failed {
+            return Err(error.clone());
+        }
+        while let Some(&top) = self.heap.first()
+            && of_key(&self.children[top])
+        {
+            if let Err(error) = self.children[top].skip(user_key) {
+                return Err(self.fail(error));
+            }
+            self.replace_top();
+        }
+        Ok(())
+    }
+
     fn prev(&mut self) -> Result<()> {
         let top = self.top()?;
         if self.forward {
@@ -250,6 +269,7 @@ mod tests {
         First,
         Last,
         Next,
+        Skip,
         Prev,
     }
 
@@ -261,7 +281,8 @@ mod tests {
                 2 | 3 => Op::SeekForPrev(a),
                 4 => Op::First,
                 5 => Op::Last,
-                6..=10 => Op::Next,
+                6..=8 => Op::Next,
+                9 | 10 => Op::Skip,
                 _ => Op::Prev,
             }
         }
@@ -273,8 +294,12 @@ mod tests {
             Op::SeekForPrev(key) => iter.seek_for_prev(&[*key]),
             Op::First => iter.first(),
             Op::Last => iter.last(),
-            Op::Next | Op::Prev if iter.entry().is_none() => iter.first(),
+            Op::Next | Op::Skip | Op::Prev if iter.entry().is_none() => iter.first(),
             Op::Next => iter.next(),
+            Op::Skip => {
+                let key = iter.entry().expect("looked above").0.user_key.to_vec();
+                iter.skip(&key)
+            }
             Op::Prev => iter.prev(),
         }
     }

@@ -33,6 +33,14 @@ pub trait InternalIterator {
     /// To the newest version of the greatest user key before the current *user key*. The cursor must
     /// stand on an entry.
     fn prev(&mut self) -> Result<()>;
+    /// Forward, to the first entry that is not of `user_key`, where the cursor stands now if on an
+    /// entry: past the older versions of a key without visiting each, where that can be done.
+    fn skip(&mut self, user_key: &[u8]) -> Result<()> {
+        while self.entry().is_some_and(|(key, _)| key.user_key == user_key) {
+            self.next()?;
+        }
+        Ok(())
+    }
     /// The entry under the cursor; `None` off either end.
     fn entry(&self) -> Option<(InternalKey<'_>, &[u8])>;
 }
@@ -55,6 +63,9 @@ impl<I: InternalIterator + ?Sized> InternalIterator for Box<I> {
     }
     fn prev(&mut self) -> Result<()> {
         (**self).prev()
+    }
+    fn skip(&mut self, user_key: &[u8]) -> Result<()> {
+        (**self).skip(user_key)
     }
     fn entry(&self) -> Option<(InternalKey<'_>, &[u8])> {
         (**self).entry()
@@ -79,6 +90,9 @@ impl<I: InternalIterator + ?Sized> InternalIterator for &mut I {
     }
     fn prev(&mut self) -> Result<()> {
         (**self).prev()
+    }
+    fn skip(&mut self, user_key: &[u8]) -> Result<()> {
+        (**self).skip(user_key)
     }
     fn entry(&self) -> Option<(InternalKey<'_>, &[u8])> {
         (**self).entry()

@@ -168,6 +168,15 @@ impl InternalIterator for MemTableIterator {
         Ok(())
     }
 
+    /// At once, however many versions the key has.
+    #[inline]
+    fn skip(&mut self, user_key: &[u8]) -> Result<()> {
+        if self.entry.is_some_and(|offset| self.at(offset).key() == user_key) {
+            self.next_key();
+        }
+        Ok(())
+    }
+
     fn prev(&mut self) -> Result<()> {
         assert!(self.entry.is_some(), "prev from an entry");
         self.settle_backward();

@@ -101,6 +101,12 @@ fn check_cursor(cursor: &mut MemTableIterator, oracle: &Oracle, now: &Oracle, at
     assert!(seen.iter().eq(oracle.keys()));
     let mut keys: Vec<_> = oracle.keys().map(|(key, _)| key.clone()).collect();
     keys.dedup();
+    cursor.first().unwrap();
+    for key in &keys {
+        assert_eq!(cursor.entry().map(|(found, _)| found.user_key), Some(&key[..]));
+        cursor.skip(key).unwrap();
+    }
+    assert!(cursor.entry().is_none());
     cursor.last().unwrap();
     for key in keys.iter().rev() {
         let (found, _) = cursor.entry().expect("a key is missing");
