@@ -9,7 +9,7 @@ use crate::base::error::{Error, ErrorKind, Result};
 use crate::base::id::FamilyId;
 use crate::base::key::{InternalKey, SeqNo, ValueKind};
 use crate::base::limits::BATCH_BYTES_MAX;
-use crate::base::sync::{Arc, Mutex, MutexGuard, OnceLock, Ordering};
+use crate::base::sync::{Arc, AtomicUsize, Mutex, MutexGuard, OnceLock, Ordering};
 use crate::batch::WriteBatch;
 use crate::db::column_family::Family;
 use crate::db::core::{Core, attention};
@@ -23,6 +23,9 @@ pub(in crate::db) struct Commit {
     pub state: Mutex<CommitState>,
     /// Batches of writers that wait for `state`. A leaf lock.
     queue: Mutex<Vec<Arc<Ticket>>>,
+    /// Length of the queue, written under its lock. A leader looks here first: a writer that it
+    /// misses has yet to take `state`, and will lead itself.
+    queued: AtomicUsize,
 }
 
 /// A batch in the queue, and what became of it.
@@ -115,7 +118,7 @@ impl CommitState {
 
 impl Commit {
     pub fn new(state: CommitState) -> Commit {
-        Commit { state: Mutex::new(state), queue: Mutex::new(Vec::new()) }
+        Commit { state: Mutex::new(state), queue: Mutex::default(), queued: AtomicUsize::new(0) }
     }
 }
 
@@ -132,7 +135,11 @@ impl Core {
         let mut batch = WriteBatch::new();
         payload.copy_into(&mut batch);
         let ticket = Arc::new(Ticket { batch: Mutex::new(batch), sync, outcome: OnceLock::new() });
-        self.commit.queue.lock().push(Arc::clone(&ticket));
+        {
+            let mut queue = self.commit.queue.lock();
+            queue.push(Arc::clone(&ticket));
+            self.commit.queued.store(queue.len(), Ordering::Release);
+        }
         let mut state = self.commit.state.lock();
         if ticket.outcome.get().is_none() {
             self.lead(&mut state, None);
@@ -152,11 +159,8 @@ impl Core {
     ) -> Option<Result<SeqNo>> {
         let outcome = own.map(|(payload, sync)| self.commit_one(state, payload, sync));
         // Those who queued up behind share one log record and one sync, in bounded groups.
-        loop {
+        while self.commit.queued.load(Ordering::Acquire) > 0 {
             let mut queue = self.commit.queue.lock();
-            if queue.is_empty() {
-                return outcome;
-            }
             let mut bytes = 0;
             let fits = queue.iter().take_while(|ticket| {
                 bytes += ticket.batch.lock().bytes();
@@ -165,9 +169,11 @@ impl Core {
             let group: Vec<_> = fits.cloned().collect();
             let rest = queue.split_off(group.len().max(1));
             let group = std::mem::replace(&mut *queue, rest);
+            self.commit.queued.store(queue.len(), Ordering::Release);
             drop(queue);
             self.commit_group(state, &group);
         }
+        outcome
     }
 
     fn commit_group(&self, state: &mut CommitState, group: &[Arc<Ticket>]) {

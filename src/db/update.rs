@@ -72,12 +72,13 @@ impl Core {
         };
         self.check_value(value)?;
         let mut state = self.commit.state.lock();
-        // Whatever was written after the read is in the memtable that was read, unless that was
-        // rotated since.
         self.check(family)?; // it may have been dropped meanwhile
+        // Nothing at all was written since the read: the usual case. Otherwise, whatever was is in
+        // the memtable that was read, unless that was rotated since.
+        let quiet = state.last_seqno == at;
         let Some(writer) = state.writer(family.id()) else { return Ok(None) };
         let mem = writer.mem.table();
-        if !Arc::ptr_eq(mem, &super_version.mem) || changed_since(mem, key, at) {
+        if !quiet && (!Arc::ptr_eq(mem, &super_version.mem) || changed_since(mem, key, at)) {
             return Ok(None);
         }
         let value = if kind == ValueKind::Put { value.as_slice() } else { &[] };
