@@ -91,11 +91,18 @@ const LIMIT: f64 = 2.0;
 fn profile(args: &Args, workload: Workload) {
     let data = Data::new(args.keys, args.ops);
     for kind in &args.engines {
-        let mut life = kind.begin();
-        for before in workload.needs() {
-            life.run(*before, &data);
-        }
-        for _ in 0..args.rounds {
+        let begin = || {
+            let mut life = kind.begin();
+            for before in workload.needs() {
+                life.run(*before, &data);
+            }
+            life
+        };
+        let mut life = begin();
+        for round in 0..args.rounds {
+            if round > 0 && workload.writes() {
+                life = begin();
+            }
             match life.run(workload, &data) {
                 Some(ns) => println!("{workload}: {kind}: {ns:.1} ns"),
                 None => println!("{workload}: {kind}: not possible"),
