@@ -119,7 +119,7 @@ impl Fs for DiskFs {
         let held = Registered::insert((metadata.dev(), metadata.ino()), dir)?;
         let flock = || rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive);
         match rustix::io::retry_on_intr(flock) {
-            Ok(()) => Ok(Box::new(DirLock { _file: file, _registered: held })),
+            Ok(()) => Ok(Box::new(DirLock { file, _registered: held })),
             Err(rustix::io::Errno::WOULDBLOCK) => {
                 Err(Error::busy("the directory is locked by another process").in_file(dir))
             }
@@ -191,11 +191,18 @@ impl ReadableFile for DiskReader {
 /// Dropped in this order: the file's lock goes first, so that whoever finds the registry free finds
 /// the lock free too.
 struct DirLock {
-    _file: File,
+    file: File,
     _registered: Registered,
 }
 
 impl FileLock for DirLock {}
+
+impl Drop for DirLock {
+    fn drop(&mut self) {
+        // Closing is not enough: a child process between its fork and its exec has the file too.
+        let _ = rustix::fs::flock(&self.file, FlockOperation::Unlock);
+    }
+}
 
 /// Directories locked by this process, as (device, inode). Some network file systems turn `flock`
 /// into a lock of the whole process, which would let a second handle in.
@@ -291,6 +298,18 @@ mod tests {
         assert!(e.to_string().contains("another handle"));
         drop(lock);
         assert!(fs.lock(&by_another_name).is_ok());
+    }
+
+    #[test]
+    fn a_lock_that_is_let_go_is_free_although_a_child_has_the_file() {
+        let dir = TempDir::new();
+        let file = File::open(&dir.0).unwrap();
+        rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive).unwrap();
+        // What a child process inherits is what a duplicate is to `flock`.
+        let _inherited = file.try_clone().unwrap();
+        let id = (u64::MAX, u64::MAX);
+        drop(DirLock { file, _registered: Registered::insert(id, &dir.0).unwrap() });
+        assert!(DiskFs::new().lock(&dir.0).is_ok());
     }
 
     #[test]
