@@ -4,102 +4,33 @@ use std::fmt;
 use std::path::Path;
 
 use crate::ColumnFamily;
-use crate::ColumnFamilyOptions;
 use crate::Db;
 use crate::Env;
-use crate::Options;
 use crate::PendingCheckpoint;
 use crate::Scan;
 use crate::base::error::Error;
 use crate::base::error::Result;
 use crate::base::sync::Arc;
-use crate::state::cell::Cell;
 use crate::state::cell::Shared;
+use crate::state::key::KeyShape;
 use crate::state::key_group::JavaHash;
 use crate::state::key_group::KeyGroupRange;
-use crate::state::key_group::PREFIX_BYTES;
 use crate::state::key_group::assign;
-use crate::state::key_group::check_max_parallelism;
-use crate::state::key_group::key_group_range;
 use crate::state::keys::Keys;
 use crate::state::keys::KeysAndNamespaces;
-use crate::state::list::ListAppend;
-use crate::state::list::ListState;
-use crate::state::map::MapState;
 use crate::state::meta::BackendRecord;
 use crate::state::meta::META;
 use crate::state::meta::Meta;
 use crate::state::meta::StateKind;
 use crate::state::meta::StateRecord;
 use crate::state::meta::in_state;
+use crate::state::options::BackendOptions;
 use crate::state::serializer::Builtin;
 use crate::state::serializer::Serializer;
 use crate::state::serializer::builtin;
-use crate::state::value::ValueState;
 
 /// Memtable of the metadata: a few entries, written once.
 const META_MEMTABLE_BYTES: usize = 256 << 10;
-
-/// Names that begin like this are kept for timers, as in Flink.
-const TIMERS: &str = "_timer_state/";
-
-/// What a backend is for, and how its database is set up.
-#[derive(Clone, Debug)]
-pub struct BackendOptions {
-    /// Number of key groups of the job: the most instances it can ever have. Fixed for good.
-    pub max_parallelism: u32,
-    /// The groups whose keys this backend takes.
-    pub key_groups: KeyGroupRange,
-    /// Of the database. The log is off by default: what a crash loses, a checkpoint gives back.
-    pub db: Options,
-    /// Of every state's column family; the backend adds the merge operator.
-    pub family: ColumnFamilyOptions,
-}
-
-impl BackendOptions {
-    /// The defaults for these key groups.
-    pub fn new(max_parallelism: u32, key_groups: KeyGroupRange) -> BackendOptions {
-        let key_group_bytes = PREFIX_BYTES as u8;
-        BackendOptions {
-            max_parallelism,
-            key_groups,
-            db: Options { log: false, ..Options::default() },
-            family: ColumnFamilyOptions { key_group_bytes, ..ColumnFamilyOptions::default() },
-        }
-    }
-
-    /// The defaults for operator instance `index` of `parallelism`.
-    ///
-    /// # Errors
-    /// `InvalidArgument` as [`key_group_range`](crate::key_group_range).
-    pub fn for_instance(
-        max_parallelism: u32,
-        parallelism: u32,
-        index: u32,
-    ) -> Result<BackendOptions> {
-        let key_groups = key_group_range(max_parallelism, parallelism, index)?;
-        Ok(BackendOptions::new(max_parallelism, key_groups))
-    }
-
-    fn check(&self) -> Result<()> {
-        check_max_parallelism(self.max_parallelism)?;
-        if u32::from(self.key_groups.end()) >= self.max_parallelism {
-            return Err(Error::invalid(format!(
-                "key groups {} of only {}",
-                self.key_groups, self.max_parallelism
-            )));
-        }
-        Ok(())
-    }
-
-    fn family(&self, kind: StateKind) -> ColumnFamilyOptions {
-        let mut options = self.family.clone();
-        if kind == StateKind::List {
-            options.merge_operator = Some(Arc::new(ListAppend));
-        }
-        options
-    }
-}
 
 /// The keyed state of one operator instance: Flink's keyed state backend.
 ///
@@ -144,23 +75,25 @@ impl BackendOptions {
 /// | Flink | alluvium |
 /// |---|---|
 /// | `setCurrentKey` | [`set_current_key`](StateBackend::set_current_key) |
-/// | `getPartitionedState(descriptor)` | [`value_state`](StateBackend::value_state), [`list_state`](StateBackend::list_state), [`map_state`](StateBackend::map_state) |
+/// | `getPartitionedState(descriptor)` | [`value_state`](StateBackend::value_state), [`list_state`](StateBackend::list_state), [`reducing_state`](StateBackend::reducing_state), [`aggregating_state`](StateBackend::aggregating_state), [`map_state`](StateBackend::map_state) |
 /// | `getPartitionedState(namespace, …)` | the same `…_with_namespace`, and `set_current_namespace` of the handle |
+/// | `getCurrentKey` | [`current_key`](StateBackend::current_key) |
+/// | `applyToAllKeys` | [`apply_to_all_keys`](StateBackend::apply_to_all_keys) |
 /// | `getKeys`, `getKeysAndNamespaces` | [`get_keys`](StateBackend::get_keys), [`get_keys_and_namespaces`](StateBackend::get_keys_and_namespaces) |
 /// | `snapshot` | [`checkpoint`](StateBackend::checkpoint) |
 /// | restore | [`from_db`](StateBackend::from_db) |
 /// | `dispose` | [`close`](StateBackend::close) |
 pub struct StateBackend<K> {
-    db: Arc<Db>,
-    shared: Owner,
-    meta: Meta,
-    keys: Arc<dyn Serializer<Value = K>>,
-    options: BackendOptions,
+    pub(in crate::state) db: Arc<Db>,
+    pub(in crate::state) shared: Owner,
+    pub(in crate::state) meta: Meta,
+    pub(in crate::state) keys: Arc<dyn Serializer<Value = K>>,
+    pub(in crate::state) options: BackendOptions,
     current_group: Option<u16>,
 }
 
 /// Tells the handles when the backend goes.
-struct Owner(Arc<Shared>);
+pub(in crate::state) struct Owner(pub(in crate::state) Arc<Shared>);
 
 impl Drop for Owner {
     fn drop(&mut self) {
@@ -227,11 +160,48 @@ impl<K: JavaHash + 'static> StateBackend<K> {
         let meta = Meta::open(&db, meta_family, options.key_groups, &record)?;
         for (name, state) in meta.states() {
             // Gives compaction the merge operator, although nobody has asked for the state yet.
-            db.column_family(name, options.family(state.kind))?;
+            db.column_family(name, options.family(name, state.kind))?;
         }
         let db = Arc::new(db);
         let shared = Owner(Arc::new(Shared::new(&db, keys.fixed_len())));
         Ok(StateBackend { db, shared, meta, keys: Arc::new(keys), options, current_group: None })
+    }
+
+    /// Makes each key that has state called `name` in `namespace` the current key and calls `f` with
+    /// it: Flink's `applyToAllKeys`. The handles that `f` uses keep their own current namespaces.
+    ///
+    /// All keys are collected first, so that `f` may add and remove state of any of them; a key whose
+    /// state `f` removed before its turn comes is visited all the same. The last key visited stays
+    /// the current one, as in Flink.
+    ///
+    /// ```
+    /// # let fs = std::sync::Arc::new(alluvium::MemFs::new());
+    /// # let env = alluvium::Env::new(alluvium::MemoryBudget::new(64 << 20)).with_fs(fs);
+    /// # let options = alluvium::BackendOptions::new(128, alluvium::KeyGroupRange::new(0, 127)?);
+    /// # let dir = std::path::Path::new("state");
+    /// # let mut backend = alluvium::StateBackend::<u32>::open(dir, options, env)?;
+    /// let mut count = backend.value_state::<u64>("count")?;
+    /// # backend.set_current_key(&7)?;
+    /// # count.update(&5)?;
+    /// backend.apply_to_all_keys("count", &(), |_key| count.clear())?;
+    /// # assert_eq!(count.value()?, None);
+    /// # Ok::<(), alluvium::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// Those of [`get_keys`](StateBackend::get_keys), and the first of `f`.
+    pub fn apply_to_all_keys<N: Builtin>(
+        &mut self,
+        name: &str,
+        namespace: &N,
+        mut f: impl FnMut(&K) -> Result<()>,
+    ) -> Result<()> {
+        let keys: Vec<K> = self.get_keys(name, namespace)?.collect::<Result<_>>()?;
+        for key in &keys {
+            self.set_current_key(key)?;
+            f(key)?;
+        }
+        Ok(())
     }
 
     /// Makes `key` the current key of all states: Flink's `setCurrentKey`. Computes its key group;
@@ -259,6 +229,16 @@ impl<K: 'static> StateBackend<K> {
         Error::invalid(format!("key group {group} is not in {range}: was the stream partitioned?"))
     }
 
+    /// The current key, decoded from its bytes: Flink's `getCurrentKey`.
+    ///
+    /// # Errors
+    /// `Corruption` if the serializer of keys does not read what it wrote.
+    pub fn current_key(&self) -> Result<Option<K>> {
+        let Some(bytes) = self.shared.0.current_key() else { return Ok(None) };
+        let shape = KeyShape { key: self.keys.fixed_len(), namespace: Some(0) };
+        self.keys.decode(shape.parse_cell(&bytes)?.key).map(Some)
+    }
+
     /// The key group of the current key: Flink's `getCurrentKeyGroupIndex`.
     pub fn current_key_group(&self) -> Option<u16> {
         self.current_group
@@ -272,137 +252,6 @@ impl<K: 'static> StateBackend<K> {
     /// Number of key groups of the job: Flink's `getNumberOfKeyGroups`.
     pub fn max_parallelism(&self) -> u32 {
         self.options.max_parallelism
-    }
-
-    /// The value state of this name, created if it does not exist: Flink's `getState`.
-    ///
-    /// The first time ever, this costs a manifest write and an entry a key group; else little. Ask
-    /// once, and keep the handle.
-    ///
-    /// # Errors
-    /// `Incompatible`: the name belongs to a state of another type, or with other serializers, now or
-    /// in the checkpoint that was restored. `InvalidArgument`: a name that is empty, too long or
-    /// reserved. Those of the database.
-    pub fn value_state<V: Builtin>(&mut self, name: &str) -> Result<ValueState<V>> {
-        self.value_state_with_namespace(name)
-    }
-
-    /// [`value_state`](StateBackend::value_state) with namespaces. Set one before the first use.
-    ///
-    /// # Errors
-    /// The same.
-    pub fn value_state_with_namespace<N: Builtin, V: Builtin>(
-        &mut self,
-        name: &str,
-    ) -> Result<ValueState<V, N>> {
-        self.value_state_with(name, builtin::<N>(), builtin::<V>())
-    }
-
-    /// [`value_state`](StateBackend::value_state) with these serializers.
-    ///
-    /// # Errors
-    /// The same.
-    pub fn value_state_with<N: 'static, V: 'static>(
-        &mut self,
-        name: &str,
-        namespaces: impl Serializer<Value = N>,
-        values: impl Serializer<Value = V>,
-    ) -> Result<ValueState<V, N>> {
-        let record = StateRecord {
-            kind: StateKind::Value,
-            namespace: namespaces.identity(),
-            user_key: String::new(),
-            value: values.identity(),
-        };
-        let cell = self.register(name, record, Box::new(namespaces))?;
-        Ok(ValueState::new(cell, Box::new(values)))
-    }
-
-    /// The list state of this name, created if it does not exist: Flink's `getListState`. See
-    /// [`value_state`](StateBackend::value_state) for cost and errors.
-    pub fn list_state<T: Builtin>(&mut self, name: &str) -> Result<ListState<T>> {
-        self.list_state_with_namespace(name)
-    }
-
-    /// [`list_state`](StateBackend::list_state) with namespaces. Set one before the first use.
-    pub fn list_state_with_namespace<N: Builtin, T: Builtin>(
-        &mut self,
-        name: &str,
-    ) -> Result<ListState<T, N>> {
-        self.list_state_with(name, builtin::<N>(), builtin::<T>())
-    }
-
-    /// [`list_state`](StateBackend::list_state) with these serializers.
-    pub fn list_state_with<N: 'static, T: 'static>(
-        &mut self,
-        name: &str,
-        namespaces: impl Serializer<Value = N>,
-        elements: impl Serializer<Value = T>,
-    ) -> Result<ListState<T, N>> {
-        let record = StateRecord {
-            kind: StateKind::List,
-            namespace: namespaces.identity(),
-            user_key: String::new(),
-            value: elements.identity(),
-        };
-        let cell = self.register(name, record, Box::new(namespaces))?;
-        Ok(ListState::new(cell, Box::new(elements)))
-    }
-
-    /// The map state of this name, created if it does not exist: Flink's `getMapState`. See
-    /// [`value_state`](StateBackend::value_state) for cost and errors.
-    pub fn map_state<UK, UV>(&mut self, name: &str) -> Result<MapState<UK, UV>>
-    where
-        UK: Builtin,
-        UV: Builtin,
-    {
-        self.map_state_with_namespace(name)
-    }
-
-    /// [`map_state`](StateBackend::map_state) with namespaces. Set one before the first use.
-    pub fn map_state_with_namespace<N, UK, UV>(&mut self, name: &str) -> Result<MapState<UK, UV, N>>
-    where
-        N: Builtin,
-        UK: Builtin,
-        UV: Builtin,
-    {
-        self.map_state_with(name, builtin::<N>(), builtin::<UK>(), builtin::<UV>())
-    }
-
-    /// [`map_state`](StateBackend::map_state) with these serializers. That of user keys also decides
-    /// the order in which the map is visited.
-    pub fn map_state_with<N: 'static, UK: 'static, UV: 'static>(
-        &mut self,
-        name: &str,
-        namespaces: impl Serializer<Value = N>,
-        user_keys: impl Serializer<Value = UK>,
-        values: impl Serializer<Value = UV>,
-    ) -> Result<MapState<UK, UV, N>> {
-        let record = StateRecord {
-            kind: StateKind::Map,
-            namespace: namespaces.identity(),
-            user_key: user_keys.identity(),
-            value: values.identity(),
-        };
-        let cell = self.register(name, record, Box::new(namespaces))?;
-        Ok(MapState::new(cell, Arc::new(user_keys), Arc::new(values)))
-    }
-
-    fn register<N: 'static>(
-        &mut self,
-        name: &str,
-        record: StateRecord,
-        namespaces: Box<dyn Serializer<Value = N>>,
-    ) -> Result<Cell<N>> {
-        if name.is_empty() || name == META || name.starts_with(TIMERS) {
-            return Err(Error::invalid(format!("no name for a state: {name:?}")));
-        }
-        if let Some(known) = self.meta.state(name) {
-            known.check(name, &record)?; // before the family changes
-        }
-        let family = self.db.column_family(name, self.options.family(record.kind))?;
-        self.meta.register(&self.db, name, &record)?;
-        Cell::new(Arc::clone(&self.shared.0), family, self.keys.fixed_len(), namespaces)
     }
 
     /// Name and type of every state, by name: also of those that came with a restored database and
@@ -452,7 +301,23 @@ impl<K: 'static> StateBackend<K> {
     }
 
     fn family(&self, name: &str, kind: StateKind) -> Result<ColumnFamily> {
-        self.db.column_family(name, self.options.family(kind))
+        self.db.column_family(name, self.options.family(name, kind))
+    }
+
+    /// Removes the state called `name` with everything in it, for the cost of a manifest write and a
+    /// delete a key group. Its handles return `NotFound` from now on; the name is free again.
+    ///
+    /// # Errors
+    /// `NotFound` if there is no such state. Those of the database: call it again.
+    pub fn drop_state(&mut self, name: &str) -> Result<()> {
+        let kind = match self.meta.state(name) {
+            Some(record) => record.kind,
+            None => return Err(Error::not_found(format!("state {name:?}"))),
+        };
+        // In this order: metadata without its family is a state that is empty, while a family without
+        // metadata would give its old content to the next state of that name.
+        self.db.drop_column_family(&self.family(name, kind)?)?;
+        self.meta.remove(&self.db, name)
     }
 
     /// Begins a checkpoint of all states: fixes them as they are now and returns at once, whatever

@@ -10,6 +10,8 @@ use crate::Db;
 use crate::Reader;
 use crate::Scan;
 use crate::Update;
+use crate::WriteBatch;
+use crate::WriteOptions;
 use crate::base::error::Error;
 use crate::base::error::Result;
 use crate::base::sync::Arc;
@@ -49,6 +51,12 @@ impl Shared {
         self.version.store(self.version.load(Ordering::Relaxed) + 1, Ordering::Release);
     }
 
+    /// Key group and key of the current key, if there is one.
+    pub fn current_key(&self) -> Option<Vec<u8>> {
+        let key = self.key.lock();
+        key.has_key().then(|| key.key_prefix().to_vec())
+    }
+
     /// From now on every handle returns errors.
     pub fn close(&self) {
         self.version.store(CLOSED, Ordering::Release);
@@ -72,7 +80,7 @@ pub struct Cell<N> {
     builder: KeyBuilder,
     /// Version of the key in `builder`; [`NO_KEY`] if that is to be made anew.
     seen: u64,
-    serializer: Box<dyn Serializer<Value = N>>,
+    serializer: Arc<dyn Serializer<Value = N>>,
     namespace: Vec<u8>,
     has_namespace: bool,
 }
@@ -82,7 +90,7 @@ impl<N: 'static> Cell<N> {
         shared: Arc<Shared>,
         family: ColumnFamily,
         key_len: Option<usize>,
-        serializer: Box<dyn Serializer<Value = N>>,
+        serializer: Arc<dyn Serializer<Value = N>>,
     ) -> Result<Cell<N>> {
         let reader = shared.db()?.reader(&family)?;
         let shape = KeyShape { key: key_len, namespace: serializer.fixed_len() };
@@ -118,18 +126,24 @@ impl<N: 'static> Cell<N> {
     }
 
     fn compose(&mut self, version: u64) -> Result<()> {
+        self.compose_key(version)?;
+        if !self.has_namespace {
+            return Err(Error::invalid("no namespace is set"));
+        }
+        let namespace = &self.namespace;
+        self.builder.set_namespace(|out| out.extend_from_slice(namespace));
+        self.seen = version;
+        Ok(())
+    }
+
+    fn compose_key(&mut self, version: u64) -> Result<()> {
         match version {
             CLOSED => return Err(closed()),
             NO_KEY => return Err(Error::invalid("no key is set")),
-            _ if !self.has_namespace => return Err(Error::invalid("no namespace is set")),
             _ => {}
         }
         let key = self.shared.key.lock();
         self.builder.set_key_prefix(key.key_prefix());
-        drop(key);
-        let namespace = &self.namespace;
-        self.builder.set_namespace(|out| out.extend_from_slice(namespace));
-        self.seen = version;
         Ok(())
     }
 
@@ -216,6 +230,58 @@ impl<N: 'static> Cell<N> {
         Ok((self.shared.db()?.scan_prefix(&self.family, cell)?, cell.len()))
     }
 
+    /// The keys of the cells of the current key in the namespace `target` and, each once, in those of
+    /// `sources`. Changes neither the current key nor the current namespace.
+    pub fn cells<'a>(
+        &mut self,
+        target: &N,
+        sources: impl IntoIterator<Item = &'a N>,
+    ) -> Result<(Vec<u8>, Vec<Vec<u8>>)> {
+        let version = self.shared.version.load(Ordering::Acquire);
+        self.compose_key(version)?;
+        self.seen = NO_KEY;
+        let (serializer, builder) = (&*self.serializer, &mut self.builder);
+        let mut cell = |namespace: &N| {
+            builder.set_namespace(|out| serializer.encode(namespace, out));
+            builder.cell().to_vec()
+        };
+        let target = cell(target);
+        let mut cells = Vec::new();
+        for source in sources {
+            let source = cell(source);
+            if !cells.contains(&source) {
+                cells.push(source);
+            }
+        }
+        Ok((target, cells))
+    }
+
+    /// Lends the bytes of a cell that [`cells`](Cell::cells) named to `f`.
+    pub fn read_at<R>(
+        &mut self,
+        cell: &[u8],
+        f: impl FnOnce(Option<&[u8]>) -> Result<R>,
+    ) -> Result<R> {
+        self.reader.get_with(cell, f)?.map_err(|e| in_state(self.family.name(), &e))
+    }
+
+    /// Lends value and operands of a cell that [`cells`](Cell::cells) named to `f`.
+    pub fn operands_at<R>(
+        &mut self,
+        cell: &[u8],
+        f: impl FnOnce(Option<&[u8]>, &[&[u8]]) -> Result<R>,
+    ) -> Result<R> {
+        let outcome = self.shared.db()?.get_operands(&self.family, cell, f)?;
+        outcome.map_err(|e| in_state(self.family.name(), &e))
+    }
+
+    /// Writes what `fill` puts into a batch, all or nothing.
+    pub fn write(&self, fill: impl FnOnce(&mut WriteBatch, &ColumnFamily)) -> Result<()> {
+        let mut batch = WriteBatch::new();
+        fill(&mut batch, &self.family);
+        self.shared.db()?.write(&batch, WriteOptions::default()).map(drop)
+    }
+
     /// Hands everything that a batch needs to `f`: database, family, and the builder on the cell.
     pub fn with<R>(
         &mut self,
@@ -226,23 +292,32 @@ impl<N: 'static> Cell<N> {
     }
 }
 
-/// A read-modify-write of one serialized value: `f` gets the value and returns what to make of it.
-/// For [`Cell::update`] and [`Cell::update_entry`], through `run`.
+/// A read-modify-write of one serialized value: `f` gets the value, fills the buffer and says what is
+/// to become of it. For [`Cell::update`] and [`Cell::update_entry`], through `run`.
+pub fn rewrite<V: 'static>(
+    serializer: &dyn Serializer<Value = V>,
+    mut f: impl FnMut(Option<V>, &mut Vec<u8>) -> Update,
+    run: impl FnOnce(&mut dyn FnMut(Option<&[u8]>, &mut Vec<u8>) -> Update) -> Result<()>,
+) -> Result<()> {
+    let mut failure = None;
+    run(&mut |old, out| match old.map(|bytes| serializer.decode(bytes)).transpose() {
+        Ok(old) => f(old, out),
+        Err(e) => {
+            failure = Some(e);
+            Update::Keep
+        }
+    })?;
+    failure.map_or(Ok(()), Err)
+}
+
+/// [`rewrite`] by a function of values, where `None` is no value.
 pub fn modify<V: 'static>(
     serializer: &dyn Serializer<Value = V>,
     mut f: impl FnMut(Option<V>) -> Option<V>,
     run: impl FnOnce(&mut dyn FnMut(Option<&[u8]>, &mut Vec<u8>) -> Update) -> Result<()>,
 ) -> Result<()> {
-    let mut failure = None;
-    run(&mut |old, out| {
+    let change = |old: Option<V>, out: &mut Vec<u8>| {
         let was_there = old.is_some();
-        let old = match old.map(|bytes| serializer.decode(bytes)).transpose() {
-            Ok(old) => old,
-            Err(e) => {
-                failure = Some(e);
-                return Update::Keep;
-            }
-        };
         match f(old) {
             Some(new) => {
                 serializer.encode(&new, out);
@@ -251,6 +326,42 @@ pub fn modify<V: 'static>(
             None if was_there => Update::Delete,
             None => Update::Keep,
         }
-    })?;
-    failure.map_or(Ok(()), Err)
+    };
+    rewrite(serializer, change, run)
+}
+
+/// Makes one value of those in several namespaces of the current key: the sources in their order,
+/// then the target, which is where it is put. If the sources have none, nothing changes.
+pub fn merge_values<'a, V: 'static, N: 'static>(
+    cell: &mut Cell<N>,
+    serializer: &dyn Serializer<Value = V>,
+    target: &N,
+    sources: impl IntoIterator<Item = &'a N>,
+    merge: impl Fn(V, V) -> V,
+) -> Result<()> {
+    let (target, mut cells) = cell.cells(target, sources)?;
+    let (mut merged, mut emptied) = (None, Vec::new());
+    let sources = cells.len();
+    if !cells.contains(&target) {
+        cells.push(target.clone());
+    }
+    for (i, key) in cells.into_iter().enumerate() {
+        if i == sources && merged.is_none() {
+            return Ok(());
+        }
+        let decode = |bytes: Option<&[u8]>| bytes.map(|b| serializer.decode(b)).transpose();
+        let Some(value) = cell.read_at(&key, decode)? else { continue };
+        merged = Some(match merged {
+            Some(merged) => merge(merged, value),
+            None => value,
+        });
+        emptied.push(key);
+    }
+    let Some(merged) = merged else { return Ok(()) };
+    let mut bytes = Vec::new();
+    serializer.encode(&merged, &mut bytes);
+    cell.write(|batch, family| {
+        emptied.iter().for_each(|key| batch.delete(family, key));
+        batch.put(family, &target, &bytes);
+    })
 }

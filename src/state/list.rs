@@ -8,12 +8,12 @@
 
 use crate::MergeOperator;
 use crate::base::coding::Decoder;
-#[cfg(test)]
 use crate::base::coding::put_prefixed;
 use crate::base::error::Result;
 use crate::base::format::Layout;
 use crate::base::format::field;
 use crate::base::limits::COMBINE_BYTES_MAX;
+use crate::base::sync::Arc;
 use crate::state::cell::Cell;
 use crate::state::serializer::Serializer;
 use crate::state::serializer::put_delimited;
@@ -27,13 +27,6 @@ pub const LAYOUTS: &[Layout] = &[Layout {
         field("", "n", "element", "the serialized element"),
     ],
 }];
-
-/// Appends an element to a list, or to an operand that appends several.
-#[cfg(test)]
-#[inline]
-pub fn put_element(out: &mut Vec<u8>, element: &[u8]) {
-    put_prefixed(out, element);
-}
 
 /// The elements of a list given as its base value and operands, oldest first.
 ///
@@ -104,6 +97,21 @@ impl MergeOperator for ListAppend {
     }
 }
 
+/// The elements of a list as operands of a good size, whatever the size of its parts.
+fn repack<'a>(parts: impl Iterator<Item = &'a [u8]>, operands: &mut Vec<Vec<u8>>) -> Result<()> {
+    let mut operand = Vec::new();
+    for element in Elements::new(parts) {
+        put_prefixed(&mut operand, element?);
+        if operand.len() >= COMBINE_BYTES_MAX {
+            operands.push(std::mem::take(&mut operand));
+        }
+    }
+    if !operand.is_empty() {
+        operands.push(operand);
+    }
+    Ok(())
+}
+
 /// A list for each key and namespace: Flink's `ListState`. Appending reads nothing.
 ///
 /// All calls concern the backend's current key and this handle's current namespace. They return
@@ -114,14 +122,14 @@ impl MergeOperator for ListAppend {
 /// says otherwise; beyond it the write is refused with `InvalidArgument`. The whole list may be longer.
 pub struct ListState<T, N = ()> {
     cell: Cell<N>,
-    serializer: Box<dyn Serializer<Value = T>>,
+    serializer: Arc<dyn Serializer<Value = T>>,
     buffer: Vec<u8>,
 }
 
 impl<T: 'static, N: 'static> ListState<T, N> {
     pub(in crate::state) fn new(
         cell: Cell<N>,
-        serializer: Box<dyn Serializer<Value = T>>,
+        serializer: Arc<dyn Serializer<Value = T>>,
     ) -> ListState<T, N> {
         ListState { cell, serializer, buffer: Vec::new() }
     }
@@ -178,6 +186,40 @@ impl<T: 'static, N: 'static> ListState<T, N> {
         self.cell.delete()
     }
 
+    /// Moves the lists of the current key in these namespaces behind the list in `target`, in their
+    /// order, all or nothing: Flink's `mergeNamespaces`, for windows that become one. The current
+    /// namespace stays. Reads all of them; one write, which does not read the target.
+    ///
+    /// # Errors
+    /// `InvalidArgument` besides, if the lists exceed 128 MiB together.
+    pub fn merge_namespaces<'a>(
+        &mut self,
+        target: &N,
+        sources: impl IntoIterator<Item = &'a N>,
+    ) -> Result<()>
+    where
+        N: 'a,
+    {
+        let (target, sources) = self.cell.cells(target, sources)?;
+        let (mut emptied, mut operands) = (Vec::new(), Vec::new());
+        for source in sources.into_iter().filter(|source| *source != target) {
+            let before = operands.len();
+            self.cell.operands_at(&source, |base, parts| {
+                repack(base.into_iter().chain(parts.iter().copied()), &mut operands)
+            })?;
+            if operands.len() > before {
+                emptied.push(source);
+            }
+        }
+        if emptied.is_empty() {
+            return Ok(());
+        }
+        self.cell.write(|batch, family| {
+            emptied.iter().for_each(|source| batch.delete(family, source));
+            operands.iter().for_each(|operand| batch.merge(family, &target, operand));
+        })
+    }
+
     fn encode<'a>(&mut self, elements: impl IntoIterator<Item = &'a T>)
     where
         T: 'a,
@@ -197,7 +239,7 @@ mod tests {
 
     fn list(elements: &[Vec<u8>]) -> Vec<u8> {
         let mut out = Vec::new();
-        elements.iter().for_each(|element| put_element(&mut out, element));
+        elements.iter().for_each(|element| put_prefixed(&mut out, element));
         out
     }
 

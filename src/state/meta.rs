@@ -38,7 +38,7 @@ pub const LAYOUTS: &[Layout] = &[
         id: "F6.5",
         title: "Metadata of a state, in family _meta, under group(2) ‖ name of the state",
         fields: &[
-            field("0", "n", "tag 1: kind", "1 value, 2 list, 3 map; u8"),
+            field("0", "n", "tag 1: kind", "1 value, 2 list, 3 map, 4 reducing, 5 aggregating; u8"),
             field("", "n", "tag 2: namespace", "serializer of namespaces, name@version"),
             field("", "n", "tag 3: user_key", "map: serializer of user keys, name@version"),
             field("", "n", "tag 4: value", "serializer of values or elements, name@version"),
@@ -57,6 +57,23 @@ pub enum StateKind {
     List = 2,
     /// A map: [`MapState`](crate::MapState).
     Map = 3,
+    /// One value, made of all that were added: [`ReducingState`](crate::ReducingState).
+    Reducing = 4,
+    /// An accumulator: [`AggregatingState`](crate::AggregatingState).
+    Aggregating = 5,
+}
+
+impl StateKind {
+    fn from_byte(byte: u8) -> Option<StateKind> {
+        Some(match byte {
+            1 => StateKind::Value,
+            2 => StateKind::List,
+            3 => StateKind::Map,
+            4 => StateKind::Reducing,
+            5 => StateKind::Aggregating,
+            _ => return None,
+        })
+    }
 }
 
 /// What all states of a backend share.
@@ -127,12 +144,9 @@ impl StateRecord {
         each_field(bytes, |tag, payload| {
             match tag {
                 1 => {
-                    kind = Some(match payload.u8()? {
-                        1 => StateKind::Value,
-                        2 => StateKind::List,
-                        3 => StateKind::Map,
-                        other => return Err(Error::unsupported(format!("state of kind {other}"))),
-                    });
+                    let byte = payload.u8()?;
+                    let newer = || Error::unsupported(format!("state of kind {byte}"));
+                    kind = Some(StateKind::from_byte(byte).ok_or_else(newer)?);
                     payload.finish()?;
                 }
                 2 => namespace = text(payload)?,
@@ -275,17 +289,31 @@ impl Meta {
         Ok(())
     }
 
+    /// Forgets a state.
+    ///
+    /// # Errors
+    /// Those of writes; then it is not forgotten.
+    pub fn remove(&mut self, db: &Db, name: &str) -> Result<()> {
+        let mut batch = WriteBatch::new();
+        for group in self.groups.iter() {
+            batch.delete(&self.family, &entry_key(group, name));
+        }
+        db.write(&batch, WriteOptions::default())?;
+        self.states.remove(name);
+        Ok(())
+    }
+
     fn write(&self, db: &Db, name: &str, value: &[u8]) -> Result<()> {
         let mut batch = WriteBatch::new();
-        let mut key = Vec::new();
         for group in self.groups.iter() {
-            key.clear();
-            key.extend_from_slice(&group.to_be_bytes());
-            key.extend_from_slice(name.as_bytes());
-            batch.put(&self.family, &key, value);
+            batch.put(&self.family, &entry_key(group, name), value);
         }
         db.write(&batch, WriteOptions::default()).map(drop)
     }
+}
+
+fn entry_key(group: u16, name: &str) -> Vec<u8> {
+    [&group.to_be_bytes(), name.as_bytes()].concat()
 }
 
 #[cfg(test)]

@@ -13,9 +13,11 @@
 //! range of keys, and giving state to another operator instance is a clip. [`key_group`] says which
 //! group a key belongs to, exactly as Flink does; [`key`] composes keys; [`serializer`] turns values
 //! into bytes and back.
-//! [`backend`] is the whole; [`value`], [`list`] and [`map`] are the handles, which share [`cell`];
-//! [`meta`] remembers which states there are; [`rescale`] divides them anew.
+//! [`backend`] is the whole, set up by [`options`]; [`value`], [`list`], [`reducing`], [`aggregating`]
+//! and [`map`] are the handles, which [`registration`] makes and which share [`cell`]; [`meta`]
+//! remembers which states there are; [`rescale`] divides them anew.
 
+pub mod aggregating;
 pub mod backend;
 pub mod cell;
 pub mod key;
@@ -24,6 +26,9 @@ pub mod keys;
 pub mod list;
 pub mod map;
 pub mod meta;
+pub mod options;
+pub mod reducing;
+pub mod registration;
 pub mod rescale;
 pub mod serializer;
 pub mod value;

@@ -1,6 +1,7 @@
 //! A value for each key.
 
 use crate::base::error::Result;
+use crate::base::sync::Arc;
 use crate::state::cell::Cell;
 use crate::state::cell::modify;
 use crate::state::meta::in_state;
@@ -12,20 +13,28 @@ use crate::state::serializer::Serializer;
 /// `InvalidArgument` if there is no current key or namespace, or the backend is closed; otherwise
 /// the errors of the database.
 ///
-/// Flink's default values and nulls are Rust's: `value()?.unwrap_or_default()`, and `Option<T>` as
-/// the type of the value.
+/// Flink's `update(null)` is [`clear`](ValueState::clear). Where a null is to be a value, the type of
+/// the value is an `Option`.
 pub struct ValueState<V, N = ()> {
     cell: Cell<N>,
-    serializer: Box<dyn Serializer<Value = V>>,
+    serializer: Arc<dyn Serializer<Value = V>>,
+    default: Option<Arc<dyn Fn() -> V + Send + Sync>>,
     buffer: Vec<u8>,
 }
 
 impl<V: 'static, N: 'static> ValueState<V, N> {
     pub(in crate::state) fn new(
         cell: Cell<N>,
-        serializer: Box<dyn Serializer<Value = V>>,
+        serializer: Arc<dyn Serializer<Value = V>>,
     ) -> ValueState<V, N> {
-        ValueState { cell, serializer, buffer: Vec::new() }
+        ValueState { cell, serializer, default: None, buffer: Vec::new() }
+    }
+
+    /// The same handle with a default value, made anew for each read that finds none: Flink's default
+    /// value of the descriptor. It is not stored, so that each handle may have its own.
+    pub fn with_default(mut self, default: impl Fn() -> V + Send + Sync + 'static) -> Self {
+        self.default = Some(Arc::new(default));
+        self
     }
 
     /// The state's name.
@@ -38,12 +47,13 @@ impl<V: 'static, N: 'static> ValueState<V, N> {
         self.cell.set_namespace(namespace);
     }
 
-    /// The value, or `None` if there is none: Flink's `value()`. One lookup; allocates what decoding
-    /// the value allocates.
+    /// The value, or else the default, or `None` if there is none of these either: Flink's `value()`.
+    /// One lookup; allocates what decoding the value allocates.
     #[inline]
     pub fn value(&mut self) -> Result<Option<V>> {
         let serializer = &*self.serializer;
-        self.cell.read(|bytes| bytes.map(|bytes| serializer.decode(bytes)).transpose())
+        let value = self.cell.read(|bytes| bytes.map(|b| serializer.decode(b)).transpose())?;
+        Ok(value.or_else(|| self.default.as_ref().map(|default| default())))
     }
 
     /// Sets the value: Flink's `update(T)`. One write, reads nothing.
@@ -54,8 +64,8 @@ impl<V: 'static, N: 'static> ValueState<V, N> {
         self.cell.put(&self.buffer)
     }
 
-    /// Replaces the value by what `f` makes of it, where `None` is no value: `value()` and `update(T)`
-    /// or `clear()` in one step, for less than the two.
+    /// Replaces the value (not the default) by what `f` makes of it, where `None` is no value:
+    /// `value()` and `update(T)` or `clear()` in one step, for less than the two.
     ///
     /// `f` may be called again, with the same value, if the database reorganises its memory just
     /// then. It must not write to the database.

@@ -1,11 +1,16 @@
 //! The semantics of each state, call by call, and of the backend around them.
 
 use super::*;
+use crate::AggregateFunction;
+use crate::ColumnFamilyOptions;
 use crate::ImportFamily;
 use crate::ImportSource;
 use crate::ImportTable;
+use crate::ListState;
+use crate::MapState;
 use crate::MemFs;
 use crate::MemoryBudget;
+use crate::ValueState;
 use crate::base::error::ErrorKind;
 
 const DIR: &str = "state";
@@ -77,6 +82,237 @@ fn a_value_is_modified_in_one_step() {
     assert_eq!(state.value().unwrap(), Some(42));
     state.update_with(|_| None).unwrap();
     assert_eq!(state.value().unwrap(), None);
+}
+
+#[test]
+fn a_default_is_made_anew_and_never_stored() {
+    let mut backend = backend();
+    let mut state = backend.value_state::<u8>("v").unwrap().with_default(|| 42);
+    assert_eq!(state.value().unwrap(), Some(42));
+    assert!(all(backend.get_keys("v", &()).unwrap()).is_empty());
+    state.update(&1).unwrap();
+    assert_eq!(state.value().unwrap(), Some(1));
+    state.clear().unwrap();
+    assert_eq!(state.value().unwrap(), Some(42));
+    state.update_with(|old| old.or(Some(3))).unwrap();
+    assert_eq!(state.value().unwrap(), Some(3), "what is updated is the value, not the default");
+    state.clear().unwrap();
+    assert_eq!(backend.value_state::<u8>("v").unwrap().value().unwrap(), None);
+}
+
+/// Adds numbers, and counts them.
+struct Mean;
+
+impl AggregateFunction for Mean {
+    type Input = i64;
+    type Accumulator = (i64, u32);
+    type Output = f64;
+
+    fn create_accumulator(&self) -> (i64, u32) {
+        (0, 0)
+    }
+    fn add(&self, accumulator: &mut (i64, u32), value: &i64) {
+        *accumulator = (accumulator.0 + value, accumulator.1 + 1);
+    }
+    fn get_result(&self, accumulator: (i64, u32)) -> f64 {
+        assert!(accumulator.1 > 0, "the result of nothing is not asked for");
+        accumulator.0 as f64 / f64::from(accumulator.1)
+    }
+    fn merge(&self, accumulator: &mut (i64, u32), other: (i64, u32)) {
+        *accumulator = (accumulator.0 + other.0, accumulator.1 + other.1);
+    }
+}
+
+#[test]
+fn reducing_state() {
+    let mut backend = backend();
+    let mut state = backend.reducing_state::<String>("r", |a, b| format!("({a}+{b})")).unwrap();
+    assert_eq!(state.get().unwrap(), None);
+    state.add(&"1".into()).unwrap();
+    assert_eq!(state.get().unwrap().unwrap(), "1", "the first value is not reduced");
+    state.add(&"2".into()).unwrap();
+    state.add(&"3".into()).unwrap();
+    assert_eq!(state.get().unwrap().unwrap(), "((1+2)+3)");
+    go(&mut backend, "b");
+    assert_eq!(state.get().unwrap(), None);
+    go(&mut backend, "a");
+    state.clear().unwrap();
+    assert_eq!(state.get().unwrap(), None);
+    assert!(all(backend.get_keys("r", &()).unwrap()).is_empty());
+    assert_eq!(kind(backend.value_state::<String>("r")), ErrorKind::Incompatible);
+    assert_eq!(kind(backend.aggregating_state("r", Mean)), ErrorKind::Incompatible);
+}
+
+#[test]
+fn aggregating_state() {
+    let mut backend = backend();
+    let mut state = backend.aggregating_state("a", Mean).unwrap();
+    assert_eq!(state.get().unwrap(), None);
+    state.add(&4).unwrap();
+    state.add(&-1).unwrap();
+    assert_eq!(state.get().unwrap(), Some(1.5));
+    let mut again = backend.aggregating_state("a", Mean).unwrap();
+    again.add(&6).unwrap();
+    assert_eq!(state.get().unwrap(), Some(3.0), "the accumulator is stored, not the result");
+    state.clear().unwrap();
+    assert_eq!(state.get().unwrap(), None);
+    assert!(all(backend.get_keys("a", &()).unwrap()).is_empty());
+}
+
+#[test]
+fn lists_of_namespaces_are_merged() {
+    let mut backend = backend();
+    let mut state = backend.list_state_with_namespace::<u8, u32>("l").unwrap();
+    let fill = |state: &mut ListState<u32, u8>, namespace: u8, elements: &[u32]| {
+        state.set_current_namespace(&namespace);
+        state.update(elements).unwrap();
+    };
+    let get = |state: &mut ListState<u32, u8>, namespace: u8| {
+        state.set_current_namespace(&namespace);
+        state.get().unwrap()
+    };
+    fill(&mut state, 1, &[10, 11]);
+    fill(&mut state, 2, &[20]);
+    fill(&mut state, 3, &[30, 31]);
+    fill(&mut state, 9, &[90]);
+    state.merge_namespaces(&1, &[3, 2, 3, 1, 7]).unwrap();
+    assert_eq!(state.get().unwrap(), [90], "the current namespace stays");
+    assert_eq!(get(&mut state, 1), [10, 11, 30, 31, 20], "the target first, then the sources");
+    assert!(get(&mut state, 2).is_empty() && get(&mut state, 3).is_empty());
+    state.merge_namespaces(&4, &[1]).unwrap();
+    assert_eq!(get(&mut state, 4), [10, 11, 30, 31, 20]);
+    let before = backend.db().snapshot().seqno();
+    state.merge_namespaces(&4, &[]).unwrap();
+    state.merge_namespaces(&4, &[4]).unwrap();
+    state.merge_namespaces(&5, &[6, 7]).unwrap();
+    assert_eq!(backend.db().snapshot().seqno(), before, "nothing to merge, nothing written");
+    assert_eq!(all(backend.get_keys("l", &5u8).unwrap()), strings([]));
+    go(&mut backend, "b");
+    state.merge_namespaces(&4, &[9]).unwrap();
+    assert!(state.get().unwrap().is_empty(), "the current key's namespaces only");
+    go(&mut backend, "a");
+    assert_eq!(get(&mut state, 9), [90]);
+    // Longer than any operand, from parts of any size.
+    let long: Vec<u32> = (0..700_000).collect();
+    fill(&mut state, 2, &long);
+    state.add(&7).unwrap();
+    state.merge_namespaces(&3, &[2]).unwrap();
+    let merged = get(&mut state, 3);
+    assert!(merged.len() == long.len() + 1 && merged.starts_with(&long) && merged.ends_with(&[7]));
+}
+
+#[test]
+fn values_of_namespaces_are_merged() {
+    let mut backend = backend();
+    let reduce = |a: String, b: &String| format!("({a}+{b})");
+    let mut state = backend.reducing_state_with_namespace::<String, String>("r", reduce).unwrap();
+    let mut mean = backend.aggregating_state_with_namespace::<u8, Mean>("a", Mean).unwrap();
+    for (i, namespace) in strings(["1", "2", "3"]).iter().enumerate() {
+        state.set_current_namespace(namespace);
+        state.add(&format!("n{namespace}")).unwrap();
+        mean.set_current_namespace(&(i as u8));
+        mean.add(&(i as i64 * 3)).unwrap();
+    }
+    state.merge_namespaces(&"1".into(), &strings(["2", "3", "2", "4"])).unwrap();
+    state.set_current_namespace(&"1".into());
+    assert_eq!(state.get().unwrap().unwrap(), "((n2+n3)+n1)", "as the RocksDB backend does");
+    assert_eq!(all(backend.get_keys_and_namespaces::<String>("r").unwrap()).len(), 1);
+    state.merge_namespaces(&"1".into(), &strings(["1"])).unwrap();
+    assert_eq!(state.get().unwrap().unwrap(), "((n2+n3)+n1)", "the target may be a source");
+    state.merge_namespaces(&"1".into(), &strings(["5"])).unwrap();
+    state.merge_namespaces(&"6".into(), &strings(["5"])).unwrap();
+    assert_eq!(all(backend.get_keys_and_namespaces::<String>("r").unwrap()).len(), 1);
+    mean.merge_namespaces(&7, &[0, 1, 2]).unwrap();
+    assert_eq!(mean.get().unwrap(), None, "the current namespace stays");
+    mean.set_current_namespace(&7);
+    assert_eq!(mean.get().unwrap(), Some(3.0));
+    assert_eq!(all(backend.get_keys_and_namespaces::<u8>("a").unwrap()), [("a".to_owned(), 7)]);
+}
+
+#[test]
+fn elements_and_values_cannot_be_merged_without_a_key() {
+    let mut backend = open(&env());
+    let mut list = backend.list_state_with_namespace::<u8, u8>("l").unwrap();
+    let mut sum = backend.reducing_state_with_namespace::<u8, u8>("r", |a, b| a + b).unwrap();
+    assert_eq!(kind(list.merge_namespaces(&1, &[2])), ErrorKind::InvalidArgument);
+    assert_eq!(kind(sum.merge_namespaces(&1, &[2])), ErrorKind::InvalidArgument);
+    go(&mut backend, "a");
+    list.merge_namespaces(&1, &[2]).unwrap();
+    assert_eq!(kind(list.get()), ErrorKind::InvalidArgument, "still no current namespace");
+    backend.close().unwrap();
+    assert_eq!(kind(list.merge_namespaces(&1, &[2])), ErrorKind::InvalidArgument);
+}
+
+#[test]
+fn a_function_is_applied_to_all_keys() {
+    let mut backend = open(&env());
+    let mut state = backend.list_state::<u32>("l").unwrap();
+    for i in 0..100 {
+        go(&mut backend, &i.to_string());
+        state.add(&i).unwrap();
+    }
+    let mut visited = Vec::new();
+    backend
+        .apply_to_all_keys("l", &(), |key| {
+            assert_eq!(state.get()?, [key.parse::<u32>().unwrap()]);
+            visited.push(key.clone());
+            if key.len() == 2 { state.clear() } else { state.add(&7) }
+        })
+        .unwrap();
+    assert_eq!(visited.len(), 100);
+    assert_eq!(backend.current_key().unwrap().as_ref(), visited.last());
+    assert_eq!(backend.get_keys("l", &()).unwrap().count(), 10);
+    let stop = || Error::invalid("enough");
+    assert_eq!(kind(backend.apply_to_all_keys("l", &(), |_| Err(stop()))), stop().kind());
+    backend.apply_to_all_keys("unknown", &(), |_| Err(stop())).unwrap();
+}
+
+#[test]
+fn a_state_is_dropped_and_its_name_is_free() {
+    let env = env();
+    let mut backend = open(&env);
+    go(&mut backend, "a");
+    let mut state = backend.value_state::<u32>("s").unwrap();
+    let mut other = backend.value_state::<u32>("t").unwrap();
+    state.update(&1).unwrap();
+    other.update(&2).unwrap();
+    backend.drop_state("s").unwrap();
+    assert_eq!(kind(state.update(&3)), ErrorKind::NotFound);
+    assert_eq!(kind(backend.drop_state("s")), ErrorKind::NotFound);
+    assert_eq!(backend.states().count(), 1);
+    assert_eq!(backend.get_keys("s", &()).unwrap().count(), 0);
+    let mut list = backend.list_state::<String>("s").unwrap();
+    assert!(list.get().unwrap().is_empty());
+    backend.drop_state("s").unwrap();
+    backend.close().unwrap();
+    drop((state, other, list));
+    let mut backend = open(&env);
+    go(&mut backend, "a");
+    assert_eq!(all(backend.states().map(Ok)), [("t", StateKind::Value)]);
+    assert_eq!(backend.value_state::<u32>("t").unwrap().value().unwrap(), Some(2));
+}
+
+#[test]
+fn a_state_has_its_own_options() {
+    let mut options = options();
+    let own = ColumnFamilyOptions { memtable_bytes_max: 8 << 10, ..Default::default() };
+    options.states.insert("small".into(), own);
+    let mut backend = StateBackend::<u32>::open(Path::new(DIR), options, env()).unwrap();
+    for name in ["small", "usual"] {
+        let mut state = backend.list_state::<Vec<u8>>(name).unwrap();
+        for key in 0..100 {
+            backend.set_current_key(&key).unwrap();
+            state.add(&vec![7; 500]).unwrap();
+        }
+        assert_eq!(state.get().unwrap(), [vec![7; 500]]);
+    }
+    backend.db().wait_idle().unwrap();
+    let stats = backend.db().stats();
+    let tables = |name: &str| {
+        let family = stats.families.iter().find(|family| family.name == name).unwrap();
+        family.files.iter().sum::<usize>()
+    };
+    assert!(tables("small") > 0 && tables("usual") == 0);
 }
 
 #[test]
@@ -260,6 +496,7 @@ fn without_a_key_there_is_no_cell() {
     let mut list = backend.list_state::<u8>("l").unwrap();
     let mut map = backend.map_state::<u8, u8>("m").unwrap();
     assert_eq!(backend.current_key_group(), None);
+    assert_eq!(backend.current_key().unwrap(), None);
     assert_eq!(kind(value.value()), ErrorKind::InvalidArgument);
     assert_eq!(kind(value.update_with(|_| Some(1))), ErrorKind::InvalidArgument);
     assert_eq!(kind(list.add(&1)), ErrorKind::InvalidArgument);
@@ -490,8 +727,10 @@ fn damaged_state_names_the_state() {
     let mut backend = backend();
     let mut state = backend.value_state::<u32>("count").unwrap();
     state.update(&1).unwrap();
-    let family =
-        backend.db().column_family("count", backend.options.family(StateKind::Value)).unwrap();
+    let family = backend
+        .db()
+        .column_family("count", backend.options.family("count", StateKind::Value))
+        .unwrap();
     let mut scan = backend.db().scan(&family, ..).unwrap();
     assert!(scan.next().unwrap());
     backend.db().put(&family, scan.key(), b"long value").unwrap();

@@ -1,0 +1,80 @@
+//! What a backend is for, and how its database is set up.
+
+use std::collections::BTreeMap;
+
+use crate::ColumnFamilyOptions;
+use crate::Options;
+use crate::base::error::Error;
+use crate::base::error::Result;
+use crate::base::sync::Arc;
+use crate::state::key_group::KeyGroupRange;
+use crate::state::key_group::PREFIX_BYTES;
+use crate::state::key_group::check_max_parallelism;
+use crate::state::key_group::key_group_range;
+use crate::state::list::ListAppend;
+use crate::state::meta::StateKind;
+
+/// What a backend is for, and how its database is set up.
+#[derive(Clone, Debug)]
+pub struct BackendOptions {
+    /// Number of key groups of the job: the most instances it can ever have. Fixed for good.
+    pub max_parallelism: u32,
+    /// The groups whose keys this backend takes.
+    pub key_groups: KeyGroupRange,
+    /// Of the database. The log is off by default: what a crash loses, a checkpoint gives back.
+    pub db: Options,
+    /// Of every state's column family; the backend adds the merge operator.
+    pub family: ColumnFamilyOptions,
+    /// Of the column families of single states, by name, instead of `family`.
+    pub states: BTreeMap<String, ColumnFamilyOptions>,
+}
+
+impl BackendOptions {
+    /// The defaults for these key groups.
+    pub fn new(max_parallelism: u32, key_groups: KeyGroupRange) -> BackendOptions {
+        let key_group_bytes = PREFIX_BYTES as u8;
+        BackendOptions {
+            max_parallelism,
+            key_groups,
+            db: Options { log: false, ..Options::default() },
+            family: ColumnFamilyOptions { key_group_bytes, ..ColumnFamilyOptions::default() },
+            states: BTreeMap::new(),
+        }
+    }
+
+    /// The defaults for operator instance `index` of `parallelism`.
+    ///
+    /// # Errors
+    /// `InvalidArgument` as [`key_group_range`](crate::key_group_range).
+    pub fn for_instance(
+        max_parallelism: u32,
+        parallelism: u32,
+        index: u32,
+    ) -> Result<BackendOptions> {
+        let key_groups = key_group_range(max_parallelism, parallelism, index)?;
+        Ok(BackendOptions::new(max_parallelism, key_groups))
+    }
+
+    /// # Errors
+    /// `InvalidArgument`: key groups over the max parallelism, or that is out of bounds.
+    pub(in crate::state) fn check(&self) -> Result<()> {
+        check_max_parallelism(self.max_parallelism)?;
+        if u32::from(self.key_groups.end()) >= self.max_parallelism {
+            return Err(Error::invalid(format!(
+                "key groups {} of only {}",
+                self.key_groups, self.max_parallelism
+            )));
+        }
+        Ok(())
+    }
+
+    /// Of the family of this state.
+    pub(in crate::state) fn family(&self, name: &str, kind: StateKind) -> ColumnFamilyOptions {
+        let mut options = self.states.get(name).unwrap_or(&self.family).clone();
+        options.key_group_bytes = PREFIX_BYTES as u8;
+        if kind == StateKind::List {
+            options.merge_operator = Some(Arc::new(ListAppend));
+        }
+        options
+    }
+}
