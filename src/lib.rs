@@ -95,6 +95,8 @@ pub use crate::iter::resolve::MergeOperator;
 pub use crate::state::aggregating::AggregateFunction;
 pub use crate::state::aggregating::AggregatingState;
 pub use crate::state::backend::StateBackend;
+pub use crate::state::evolution::Compatibility;
+pub use crate::state::evolution::SerializerSnapshot;
 pub use crate::state::key::CompositeKey;
 pub use crate::state::key::KeyBuilder;
 pub use crate::state::key::KeyShape;

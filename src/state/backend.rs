@@ -12,6 +12,7 @@ use crate::base::error::Error;
 use crate::base::error::Result;
 use crate::base::sync::Arc;
 use crate::state::cell::Shared;
+use crate::state::evolution::resolve_fixed;
 use crate::state::key::KeyShape;
 use crate::state::key_group::JavaHash;
 use crate::state::key_group::KeyGroupRange;
@@ -22,7 +23,6 @@ use crate::state::meta::BackendRecord;
 use crate::state::meta::META;
 use crate::state::meta::Meta;
 use crate::state::meta::StateKind;
-use crate::state::meta::StateRecord;
 use crate::state::meta::in_state;
 use crate::state::options::BackendOptions;
 use crate::state::serializer::Builtin;
@@ -118,8 +118,10 @@ impl<K: Builtin + JavaHash> StateBackend<K> {
     /// not. Costs a few writes for what is new in it, and reads the metadata.
     ///
     /// # Errors
-    /// `Incompatible`: it was written with another max parallelism, key serializer or range of key
-    /// groups. `InvalidArgument`: key groups over the max parallelism. Those of the database.
+    /// `Incompatible`: it was written with another max parallelism or range of key groups, or by a
+    /// serializer of keys that this one cannot take over from, or only after a migration, which keys
+    /// cannot have. `Halted`: the process died in the midst of a migration. `InvalidArgument`: key
+    /// groups over the max parallelism. Those of the database.
     pub fn from_db(db: Db, options: BackendOptions) -> Result<StateBackend<K>> {
         StateBackend::from_db_with(db, options, builtin::<K>())
     }
@@ -155,16 +157,18 @@ impl<K: JavaHash + 'static> StateBackend<K> {
         let mut meta_family = options.family.clone();
         meta_family.memtable_bytes_max = META_MEMTABLE_BYTES;
         let meta_family = db.column_family(META, meta_family)?;
-        let record =
-            BackendRecord { max_parallelism: options.max_parallelism, key: keys.identity() };
-        let meta = Meta::open(&db, meta_family, options.key_groups, &record)?;
-        for (name, state) in meta.states() {
+        let mut meta = Meta::open(&db, meta_family, options.key_groups)?;
+        let keys: Arc<dyn Serializer<Value = K>> = Arc::new(keys);
+        let keys = resolve_fixed("key serializer", keys, meta.keys())?;
+        let max_parallelism = options.max_parallelism;
+        meta.set_backend(&db, BackendRecord { max_parallelism, key: keys.snapshot() })?;
+        for (name, forms) in meta.states().iter() {
             // Gives compaction the merge operator, although nobody has asked for the state yet.
-            db.column_family(name, options.family(name, state.kind))?;
+            db.column_family(name, options.family(name, forms[0].record.kind))?;
         }
         let db = Arc::new(db);
         let shared = Owner(Arc::new(Shared::new(&db, keys.fixed_len())));
-        Ok(StateBackend { db, shared, meta, keys: Arc::new(keys), options, current_group: None })
+        Ok(StateBackend { db, shared, meta, keys, options, current_group: None })
     }
 
     /// Makes each key that has state called `name` in `namespace` the current key and calls `f` with
@@ -257,7 +261,8 @@ impl<K: 'static> StateBackend<K> {
     /// Name and type of every state, by name: also of those that came with a restored database and
     /// that nobody has asked for.
     pub fn states(&self) -> impl Iterator<Item = (&str, StateKind)> {
-        self.meta.states().map(|(name, record)| (name, record.kind))
+        let states = self.meta.states().iter();
+        states.map(|(name, forms)| (name.as_str(), forms[0].record.kind))
     }
 
     /// The keys that have state called `name` in `namespace`, each once, by key group: Flink's
@@ -267,9 +272,21 @@ impl<K: 'static> StateBackend<K> {
     /// # Errors
     /// `Incompatible` if the state's namespaces are of another type. Those of the database.
     pub fn get_keys<N: Builtin>(&self, name: &str, namespace: &N) -> Result<Keys<K>> {
-        let namespaces = builtin::<N>();
-        let scan = self.scan(name, &namespaces)?;
-        Ok(Keys::new(scan, Arc::clone(&self.keys), &namespaces, namespace))
+        self.get_keys_with(name, builtin::<N>(), namespace)
+    }
+
+    /// [`get_keys`](StateBackend::get_keys), with a serializer of namespaces.
+    ///
+    /// # Errors
+    /// The same.
+    pub fn get_keys_with<N: 'static>(
+        &self,
+        name: &str,
+        namespaces: impl Serializer<Value = N>,
+        namespace: &N,
+    ) -> Result<Keys<K>> {
+        let (scan, namespaces) = self.scan(name, namespaces)?;
+        Ok(Keys::new(scan, Arc::clone(&self.keys), &*namespaces, namespace))
     }
 
     /// The keys that have state called `name`, with each namespace in which they have it, by key
@@ -281,23 +298,38 @@ impl<K: 'static> StateBackend<K> {
         &self,
         name: &str,
     ) -> Result<KeysAndNamespaces<K, N>> {
-        let namespaces = builtin::<N>();
-        let scan = self.scan(name, &namespaces)?;
-        Ok(KeysAndNamespaces::new(scan, Arc::clone(&self.keys), Box::new(namespaces)))
+        self.get_keys_and_namespaces_with(name, builtin::<N>())
+    }
+
+    /// [`get_keys_and_namespaces`](StateBackend::get_keys_and_namespaces), with a serializer of
+    /// namespaces.
+    ///
+    /// # Errors
+    /// The same.
+    pub fn get_keys_and_namespaces_with<N: 'static>(
+        &self,
+        name: &str,
+        namespaces: impl Serializer<Value = N>,
+    ) -> Result<KeysAndNamespaces<K, N>> {
+        let (scan, namespaces) = self.scan(name, namespaces)?;
+        Ok(KeysAndNamespaces::new(scan, Arc::clone(&self.keys), namespaces))
     }
 
     fn scan<N: 'static>(
         &self,
         name: &str,
-        namespaces: &impl Serializer<Value = N>,
-    ) -> Result<Option<Scan>> {
-        let Some(record) = self.meta.state(name) else { return Ok(None) };
-        let wanted = StateRecord { namespace: namespaces.identity(), ..record.clone() };
-        record.check(name, &wanted)?;
-        let family = self.family(name, record.kind)?;
+        namespaces: impl Serializer<Value = N>,
+    ) -> Result<(Option<Scan>, Arc<dyn Serializer<Value = N>>)> {
+        let namespaces: Arc<dyn Serializer<Value = N>> = Arc::new(namespaces);
+        let forms = self.meta.forms(name);
+        let Some(form) = forms.first() else { return Ok((None, namespaces)) };
+        let stored = forms.iter().map(|form| &form.record.namespace);
+        let namespaces = resolve_fixed("namespace serializer", namespaces, stored)
+            .map_err(|e| in_state(name, &e))?;
+        let family = self.family(name, form.record.kind)?;
         let range = self.options.key_groups.key_range();
-        let scan = self.db.scan_range(&family, range, None);
-        scan.map(Some).map_err(|e| in_state(name, &e))
+        let scan = self.db.scan_range(&family, range, None).map_err(|e| in_state(name, &e))?;
+        Ok((Some(scan), namespaces))
     }
 
     fn family(&self, name: &str, kind: StateKind) -> Result<ColumnFamily> {
@@ -310,8 +342,8 @@ impl<K: 'static> StateBackend<K> {
     /// # Errors
     /// `NotFound` if there is no such state. Those of the database: call it again.
     pub fn drop_state(&mut self, name: &str) -> Result<()> {
-        let kind = match self.meta.state(name) {
-            Some(record) => record.kind,
+        let kind = match self.meta.forms(name).first() {
+            Some(form) => form.record.kind,
             None => return Err(Error::not_found(format!("state {name:?}"))),
         };
         // In this order: metadata without its family is a state that is empty, while a family without
@@ -325,8 +357,9 @@ impl<K: 'static> StateBackend<K> {
     /// [`PendingCheckpoint::wait`], on this thread or another, and save the files.
     ///
     /// # Errors
-    /// `Halted` if the database has stopped.
+    /// `Halted` if the database has stopped, or a migration has failed half-way.
     pub fn checkpoint(&self) -> Result<PendingCheckpoint> {
+        self.meta.check()?;
         self.db.checkpoint()
     }
 

@@ -283,6 +283,15 @@ impl<A: JavaHash, B: JavaHash, C: JavaHash> JavaHash for (A, B, C) {
     }
 }
 
+/// Flink's `Tuple4`.
+impl<A: JavaHash, B: JavaHash, C: JavaHash, D: JavaHash> JavaHash for (A, B, C, D) {
+    fn java_hash(&self) -> i32 {
+        let add = |hash: i32, part: i32| hash.wrapping_mul(31).wrapping_add(part);
+        let first = add(self.0.java_hash(), self.1.java_hash());
+        add(add(first, self.2.java_hash()), self.3.java_hash())
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -447,6 +456,7 @@ mod tests {
     fn composite_hashes() {
         assert_eq!([1u8, 0xff].java_hash(), (31 + 1) * 31 - 1, "Arrays.hashCode of bytes");
         assert_eq!((1, "a", None::<i32>).java_hash(), 128 * 31);
+        assert_eq!((1, "a", None::<i32>, 5).java_hash(), 128 * 31 * 31 + 5);
         assert_eq!("\u{1f600}".java_hash(), 0xd83d * 31 + 0xde00, "two UTF-16 units");
         assert_eq!(0x78u16.java_hash(), 'x'.java_hash());
         assert_eq!(u64::MAX.java_hash(), (-1i64).java_hash());

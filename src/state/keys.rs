@@ -65,14 +65,14 @@ pub struct KeysAndNamespaces<K, N> {
     /// On the cell that was visited last.
     builder: KeyBuilder,
     keys: Arc<dyn Serializer<Value = K>>,
-    namespaces: Box<dyn Serializer<Value = N>>,
+    namespaces: Arc<dyn Serializer<Value = N>>,
 }
 
 impl<K: 'static, N: 'static> KeysAndNamespaces<K, N> {
     pub(in crate::state) fn new(
         scan: Option<Scan>,
         keys: Arc<dyn Serializer<Value = K>>,
-        namespaces: Box<dyn Serializer<Value = N>>,
+        namespaces: Arc<dyn Serializer<Value = N>>,
     ) -> KeysAndNamespaces<K, N> {
         let shape = KeyShape { key: keys.fixed_len(), namespace: namespaces.fixed_len() };
         KeysAndNamespaces { scan, builder: KeyBuilder::new(shape), keys, namespaces }

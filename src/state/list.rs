@@ -97,11 +97,17 @@ impl MergeOperator for ListAppend {
     }
 }
 
-/// The elements of a list as operands of a good size, whatever the size of its parts.
-fn repack<'a>(parts: impl Iterator<Item = &'a [u8]>, operands: &mut Vec<Vec<u8>>) -> Result<()> {
-    let mut operand = Vec::new();
+/// The elements of a list, each rewritten, as operands of a good size, whatever the size of the parts.
+pub fn repack<'a>(
+    parts: impl Iterator<Item = &'a [u8]>,
+    mut rewrite: impl FnMut(&[u8], &mut Vec<u8>) -> Result<()>,
+    operands: &mut Vec<Vec<u8>>,
+) -> Result<()> {
+    let (mut operand, mut bytes) = (Vec::new(), Vec::new());
     for element in Elements::new(parts) {
-        put_prefixed(&mut operand, element?);
+        bytes.clear();
+        rewrite(element?, &mut bytes)?;
+        put_prefixed(&mut operand, &bytes);
         if operand.len() >= COMBINE_BYTES_MAX {
             operands.push(std::mem::take(&mut operand));
         }
@@ -205,7 +211,11 @@ impl<T: 'static, N: 'static> ListState<T, N> {
         for source in sources.into_iter().filter(|source| *source != target) {
             let before = operands.len();
             self.cell.operands_at(&source, |base, parts| {
-                repack(base.into_iter().chain(parts.iter().copied()), &mut operands)
+                let copy = |element: &[u8], out: &mut Vec<u8>| {
+                    out.extend_from_slice(element);
+                    Ok(())
+                };
+                repack(base.into_iter().chain(parts.iter().copied()), copy, &mut operands)
             })?;
             if operands.len() > before {
                 emptied.push(source);

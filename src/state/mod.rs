@@ -12,7 +12,8 @@
 //! Every key begins with its *key group*, two bytes big-endian, so that a range of key groups is a
 //! range of keys, and giving state to another operator instance is a clip. [`key_group`] says which
 //! group a key belongs to, exactly as Flink does; [`key`] composes keys; [`serializer`] turns values
-//! into bytes and back.
+//! into bytes and back, [`evolution`] tells whether others can take their place, and [`migration`]
+//! writes state anew.
 //! [`backend`] is the whole, set up by [`options`]; [`value`], [`list`], [`reducing`], [`aggregating`]
 //! and [`map`] are the handles, which [`registration`] makes and which share [`cell`]; [`meta`]
 //! remembers which states there are; [`rescale`] divides them anew.
@@ -20,12 +21,14 @@
 pub mod aggregating;
 pub mod backend;
 pub mod cell;
+pub mod evolution;
 pub mod key;
 pub mod key_group;
 pub mod keys;
 pub mod list;
 pub mod map;
 pub mod meta;
+pub mod migration;
 pub mod options;
 pub mod reducing;
 pub mod registration;

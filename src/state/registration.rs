@@ -10,11 +10,21 @@ use crate::state::aggregating::AggregateFunction;
 use crate::state::aggregating::AggregatingState;
 use crate::state::backend::StateBackend;
 use crate::state::cell::Cell;
+use crate::state::evolution::Resolved;
+use crate::state::evolution::SerializerSnapshot;
+use crate::state::evolution::resolve;
+use crate::state::evolution::resolve_fixed;
 use crate::state::list::ListState;
+use crate::state::list::repack;
 use crate::state::map::MapState;
+use crate::state::meta::Form;
 use crate::state::meta::META;
 use crate::state::meta::StateKind;
 use crate::state::meta::StateRecord;
+use crate::state::meta::in_state;
+use crate::state::meta::same_kind;
+use crate::state::migration::check;
+use crate::state::migration::migrate;
 use crate::state::reducing::ReducingState;
 use crate::state::serializer::Builtin;
 use crate::state::serializer::Serializer;
@@ -27,13 +37,16 @@ const TIMERS: &str = "_timer_state/";
 impl<K: 'static> StateBackend<K> {
     /// The value state of this name, created if it does not exist: Flink's `getState`.
     ///
-    /// The first time ever, this costs a manifest write and an entry a key group; else little. Ask
-    /// once, and keep the handle.
+    /// The first time ever, this costs a manifest write and an entry a key group; else little, unless
+    /// the serializer asks for a [migration](crate::Compatibility): then the whole state is written
+    /// anew, here and now. Ask once, and keep the handle.
     ///
     /// # Errors
-    /// `Incompatible`: the name belongs to a state of another type, or with other serializers, now or
-    /// in the checkpoint that was restored. `InvalidArgument`: a name that is empty, too long or
-    /// reserved. Those of the database.
+    /// `Incompatible`: the name belongs to a state of another type, or with serializers that these
+    /// cannot take over from, now or in the checkpoint that was restored. `InvalidArgument`: a name
+    /// that is empty, too long or reserved. `Corruption`: a value could not be read to be migrated;
+    /// nothing has changed. Those of the database; if one comes in the midst of a migration, the
+    /// backend takes no more checkpoints.
     pub fn value_state<V: Builtin>(&mut self, name: &str) -> Result<ValueState<V>> {
         self.value_state_with_namespace(name)
     }
@@ -190,14 +203,22 @@ impl<K: 'static> StateBackend<K> {
         user_keys: impl Serializer<Value = UK>,
         values: impl Serializer<Value = UV>,
     ) -> Result<MapState<UK, UV, N>> {
-        let record = StateRecord {
-            kind: StateKind::Map,
-            namespace: namespaces.identity(),
-            user_key: user_keys.identity(),
-            value: values.identity(),
+        let stored = self.forms(name, StateKind::Map)?;
+        let user_keys: Arc<dyn Serializer<Value = UK>> = Arc::new(user_keys);
+        let user_keys = {
+            let stored = stored.iter().filter_map(|form| form.record.user_key.as_ref());
+            resolve_fixed("user-key serializer", user_keys, stored)
+                .map_err(|e| in_state(name, &e))?
         };
-        let cell = self.open_state(name, record, Arc::new(namespaces))?;
-        Ok(MapState::new(cell, Arc::new(user_keys), Arc::new(values)))
+        let user_key = Some(user_keys.snapshot());
+        let (cell, values) = self.open_state(
+            name,
+            StateKind::Map,
+            Arc::new(namespaces),
+            user_key,
+            Arc::new(values),
+        )?;
+        Ok(MapState::new(cell, user_keys, values))
     }
 
     fn register<N: 'static, V: 'static>(
@@ -207,30 +228,98 @@ impl<K: 'static> StateBackend<K> {
         namespaces: impl Serializer<Value = N>,
         values: impl Serializer<Value = V>,
     ) -> Result<(Cell<N>, Arc<dyn Serializer<Value = V>>)> {
-        let record = StateRecord {
-            kind,
-            namespace: namespaces.identity(),
-            user_key: String::new(),
-            value: values.identity(),
-        };
-        let cell = self.open_state(name, record, Arc::new(namespaces))?;
-        Ok((cell, Arc::new(values)))
+        self.open_state(name, kind, Arc::new(namespaces), None, Arc::new(values))
     }
 
-    fn open_state<N: 'static>(
-        &mut self,
-        name: &str,
-        record: StateRecord,
-        namespaces: Arc<dyn Serializer<Value = N>>,
-    ) -> Result<Cell<N>> {
+    /// What is stored of a state, which must be of this kind.
+    fn forms(&self, name: &str, kind: StateKind) -> Result<&[Form]> {
         if name.is_empty() || name == META || name.starts_with(TIMERS) {
             return Err(Error::invalid(format!("no name for a state: {name:?}")));
         }
-        if let Some(known) = self.meta.state(name) {
-            known.check(name, &record)?; // before the family changes
+        let forms = self.meta.forms(name);
+        for form in forms {
+            same_kind(form.record.kind, kind).map_err(|e| in_state(name, &e))?;
         }
-        let family = self.db.column_family(name, self.options.family(name, record.kind))?;
-        self.meta.register(&self.db, name, &record)?;
-        Cell::new(Arc::clone(&self.shared.0), family, self.keys.fixed_len(), namespaces)
+        Ok(forms)
     }
+
+    /// The state as these serializers, or those that take their place, read and write it. All that
+    /// may be refused is refused before anything is written.
+    fn open_state<N: 'static, V: 'static>(
+        &mut self,
+        name: &str,
+        kind: StateKind,
+        namespaces: Arc<dyn Serializer<Value = N>>,
+        user_key: Option<SerializerSnapshot>,
+        values: Arc<dyn Serializer<Value = V>>,
+    ) -> Result<(Cell<N>, Arc<dyn Serializer<Value = V>>)> {
+        let forms = self.forms(name, kind)?;
+        let stored = forms.iter().map(|form| &form.record.namespace);
+        let namespaces = resolve_fixed("namespace serializer", namespaces, stored)
+            .map_err(|e| in_state(name, &e))?;
+        let stored = forms.iter().map(|form| &form.record.value);
+        let Resolved { serializer: values, readers } =
+            resolve("serializer", values, stored).map_err(|e| in_state(name, &e))?;
+        if self.meta.was_asked_for(name) && readers.iter().any(Option::is_some) {
+            let text = format!("state {name:?} is in use; {} would change it", values.snapshot());
+            return Err(Error::incompatible(text));
+        }
+        let record = StateRecord {
+            kind,
+            namespace: namespaces.snapshot(),
+            user_key,
+            value: values.snapshot(),
+            migrating: false,
+        };
+        let family = self.db.column_family(name, self.options.family(name, kind))?;
+        for (i, reader) in readers.iter().enumerate() {
+            let Some(reader) = reader else { continue };
+            let rewrite = |bytes: &[u8]| rewrite(kind, &**reader, &*values, bytes);
+            let groups = &self.meta.forms(name)[i].groups;
+            for &group in groups {
+                check(&self.db, &family, group, &rewrite).map_err(|e| in_state(name, &e))?;
+            }
+        }
+        for (i, reader) in readers.iter().enumerate() {
+            let Some(reader) = reader else { continue };
+            let rewrite = |bytes: &[u8]| rewrite(kind, &**reader, &*values, bytes);
+            let migrated = self.meta.forms(name)[i].groups.iter().try_for_each(|&group| {
+                migrate(&self.db, &family, group, &rewrite, |batch, done| {
+                    let record = StateRecord { migrating: !done, ..record.clone() };
+                    self.meta.put(batch, group, name, &record);
+                })
+            });
+            if let Err(e) = migrated {
+                self.meta.cut_short(name);
+                return Err(in_state(name, &e));
+            }
+        }
+        self.meta.register(&self.db, name, &record)?;
+        let shared = Arc::clone(&self.shared.0);
+        let cell = Cell::new(shared, family, self.keys.fixed_len(), namespaces)?;
+        Ok((cell, values))
+    }
+}
+
+/// A stored value, read by one serializer and written by another.
+fn rewrite<V: 'static>(
+    kind: StateKind,
+    reader: &dyn Serializer<Value = V>,
+    writer: &dyn Serializer<Value = V>,
+    bytes: &[u8],
+) -> Result<Vec<Vec<u8>>> {
+    let one = |bytes: &[u8], out: &mut Vec<u8>| {
+        writer.encode(&reader.decode(bytes)?, out);
+        Ok(())
+    };
+    let mut values = Vec::new();
+    match kind {
+        StateKind::List => repack(std::iter::once(bytes), one, &mut values)?,
+        _ => {
+            let mut value = Vec::new();
+            one(bytes, &mut value)?;
+            values.push(value);
+        }
+    }
+    Ok(values)
 }

@@ -10,6 +10,7 @@
 //! | signed integers | big-endian, sign bit flipped |
 //! | floats | IEEE bits big-endian; sign bit flipped if positive, all bits if negative; one NaN |
 //! | `bool` | 0 or 1 |
+//! | `char` | the code point, big-endian in 4 bytes |
 //! | `()` | nothing |
 //! | `String`, `Vec<u8>` | themselves |
 //! | tuples | each but the last *delimited*, the last as it is |
@@ -23,27 +24,91 @@
 //! These bytes are not those of Flink's serializers, and need not be: only the assignment of keys to
 //! key groups is shared, and that follows the Java hash.
 
-use std::borrow::Cow;
-
 use crate::base::coding::Decoder;
+use crate::base::coding::put_prefixed;
 use crate::base::coding::put_varint;
 use crate::base::error::Error;
 use crate::base::error::Result;
+use crate::base::sync::Arc;
+use crate::state::evolution::Compatibility;
+use crate::state::evolution::SerializerSnapshot;
+use crate::state::evolution::Whole;
+use crate::state::evolution::stored_len;
 
 /// Turns values of one type into bytes and back.
 ///
-/// A checkpoint records [`name`](Serializer::name) and [`version`](Serializer::version) of every
-/// state's serializer; a state is not opened with another.
+/// A checkpoint records a [`snapshot`](Serializer::snapshot) of every state's serializers: name,
+/// version and configuration. When the state is asked for again, the serializer of the day is asked
+/// what it makes of that: [`compatibility`](Serializer::compatibility).
+///
+/// ```
+/// use alluvium::serializer::{U32Serializer, U64Serializer};
+/// use alluvium::{Compatibility, Error, Serializer, SerializerSnapshot};
+///
+/// /// A counter, which had 32 bits in version 1.
+/// struct Counter;
+///
+/// /// Reads version 1.
+/// struct CounterV1;
+///
+/// impl Serializer for Counter {
+///     type Value = u64;
+///
+///     fn name(&self) -> &str {
+///         "counter"
+///     }
+///     fn version(&self) -> u32 {
+///         2
+///     }
+///     fn fixed_len(&self) -> Option<usize> {
+///         Some(8)
+///     }
+///     fn encode(&self, value: &u64, out: &mut Vec<u8>) {
+///         U64Serializer.encode(value, out)
+///     }
+///     fn decode(&self, bytes: &[u8]) -> Result<u64, Error> {
+///         U64Serializer.decode(bytes)
+///     }
+///     fn compatibility(&self, stored: &SerializerSnapshot) -> Compatibility<u64> {
+///         match (stored.name.as_str(), stored.version) {
+///             ("counter", 1) => Compatibility::AfterMigration(std::sync::Arc::new(CounterV1)),
+///             _ => Compatibility::if_equal(&self.snapshot(), stored),
+///         }
+///     }
+/// }
+///
+/// impl Serializer for CounterV1 {
+///     type Value = u64;
+///
+///     fn name(&self) -> &str {
+///         "counter"
+///     }
+///     fn fixed_len(&self) -> Option<usize> {
+///         Some(4)
+///     }
+///     fn encode(&self, value: &u64, out: &mut Vec<u8>) {
+///         U32Serializer.encode(&(*value as u32), out)
+///     }
+///     fn decode(&self, bytes: &[u8]) -> Result<u64, Error> {
+///         U32Serializer.decode(bytes).map(u64::from)
+///     }
+/// }
+/// ```
 pub trait Serializer: Send + Sync + 'static {
     /// The type.
-    type Value;
+    type Value: 'static;
 
     /// What the encoding is called, for ever.
-    fn name(&self) -> Cow<'static, str>;
+    fn name(&self) -> &str;
 
-    /// Version of the encoding; another version is another encoding.
+    /// Version of the encoding.
     fn version(&self) -> u32 {
         1
+    }
+
+    /// What else is to be found again when the state is asked for; empty by default.
+    fn config(&self) -> Vec<u8> {
+        Vec::new()
     }
 
     /// The number of bytes of every value, if they all have the same.
@@ -58,16 +123,60 @@ pub trait Serializer: Send + Sync + 'static {
     /// `Corruption` if they encode none, or bytes are left over.
     fn decode(&self, bytes: &[u8]) -> Result<Self::Value>;
 
-    /// Name and version in one: `name@version`.
-    fn identity(&self) -> String {
-        format!("{}@{}", self.name(), self.version())
+    /// What is stored of this serializer. Not to be overridden.
+    fn snapshot(&self) -> SerializerSnapshot {
+        SerializerSnapshot {
+            name: self.name().to_owned(),
+            version: self.version(),
+            fixed_len: self.fixed_len().map(stored_len),
+            config: self.config(),
+        }
+    }
+
+    /// What this serializer makes of bytes whose serializer left this snapshot. By default it reads
+    /// them if the snapshot is its own, and else they are incompatible.
+    fn compatibility(&self, stored: &SerializerSnapshot) -> Compatibility<Self::Value> {
+        Compatibility::if_equal(&self.snapshot(), stored)
+    }
+}
+
+/// Shared serializers are serializers.
+impl<V: 'static> Serializer for Arc<dyn Serializer<Value = V>> {
+    type Value = V;
+
+    fn name(&self) -> &str {
+        (**self).name()
+    }
+
+    fn version(&self) -> u32 {
+        (**self).version()
+    }
+
+    fn config(&self) -> Vec<u8> {
+        (**self).config()
+    }
+
+    fn fixed_len(&self) -> Option<usize> {
+        (**self).fixed_len()
+    }
+
+    fn encode(&self, value: &V, out: &mut Vec<u8>) {
+        (**self).encode(value, out);
+    }
+
+    fn decode(&self, bytes: &[u8]) -> Result<V> {
+        (**self).decode(bytes)
+    }
+
+    fn compatibility(&self, stored: &SerializerSnapshot) -> Compatibility<V> {
+        (**self).compatibility(stored)
     }
 }
 
 /// A type that has a serializer of this module.
 pub trait Builtin: Sized + 'static {
     /// The serializer.
-    type Serializer: Serializer<Value = Self> + Default;
+    type Serializer: Serializer<Value = Self> + Default + Clone;
 }
 
 /// The serializer of a built-in type, such as `builtin::<(u64, String)>()`.
@@ -107,6 +216,13 @@ pub fn read_delimited<'a>(fixed_len: Option<usize>, d: &mut Decoder<'a>) -> Resu
     }
 }
 
+/// The configuration of a serializer that is made of others: their snapshots.
+fn parts_config(parts: &[SerializerSnapshot]) -> Vec<u8> {
+    let mut config = Vec::new();
+    parts.iter().for_each(|part| put_prefixed(&mut config, &part.encode()));
+    config
+}
+
 #[cold]
 fn bad(name: &str, bytes: &[u8]) -> Error {
     Error::corruption(format!("{} bytes are no {name}", bytes.len()))
@@ -121,8 +237,8 @@ macro_rules! scalars {
         impl Serializer for $serializer {
             type Value = $type;
 
-            fn name(&self) -> Cow<'static, str> {
-                $name.into()
+            fn name(&self) -> &str {
+                $name
             }
 
             fn fixed_len(&self) -> Option<usize> {
@@ -152,12 +268,15 @@ scalars! {
     U16Serializer, u16, "u16", |v| v, |b| Some(u16::from_be_bytes(b));
     U32Serializer, u32, "u32", |v| v, |b| Some(u32::from_be_bytes(b));
     U64Serializer, u64, "u64", |v| v, |b| Some(u64::from_be_bytes(b));
+    U128Serializer, u128, "u128", |v| v, |b| Some(u128::from_be_bytes(b));
     I8Serializer, i8, "i8", |v| v ^ i8::MIN, |b| Some(i8::from_be_bytes(b) ^ i8::MIN);
     I16Serializer, i16, "i16", |v| v ^ i16::MIN, |b| Some(i16::from_be_bytes(b) ^ i16::MIN);
     I32Serializer, i32, "i32", |v| v ^ i32::MIN, |b| Some(i32::from_be_bytes(b) ^ i32::MIN);
     I64Serializer, i64, "i64", |v| v ^ i64::MIN, |b| Some(i64::from_be_bytes(b) ^ i64::MIN);
+    I128Serializer, i128, "i128", |v| v ^ i128::MIN, |b| Some(i128::from_be_bytes(b) ^ i128::MIN);
     F32Serializer, f32, "f32", order_f32, |b| value_f32(u32::from_be_bytes(b));
     F64Serializer, f64, "f64", order_f64, |b| value_f64(u64::from_be_bytes(b));
+    CharSerializer, char, "char", u32::from, |b| char::from_u32(u32::from_be_bytes(b));
     BoolSerializer, bool, "bool", u8::from, |b| match u8::from_be_bytes(b) {
         0 => Some(false),
         1 => Some(true),
@@ -192,8 +311,8 @@ pub struct UnitSerializer;
 impl Serializer for UnitSerializer {
     type Value = ();
 
-    fn name(&self) -> Cow<'static, str> {
-        "unit".into()
+    fn name(&self) -> &str {
+        "unit"
     }
 
     fn fixed_len(&self) -> Option<usize> {
@@ -214,8 +333,8 @@ pub struct StringSerializer;
 impl Serializer for StringSerializer {
     type Value = String;
 
-    fn name(&self) -> Cow<'static, str> {
-        "string".into()
+    fn name(&self) -> &str {
+        "string"
     }
 
     fn fixed_len(&self) -> Option<usize> {
@@ -239,8 +358,8 @@ pub struct BytesSerializer;
 impl Serializer for BytesSerializer {
     type Value = Vec<u8>;
 
-    fn name(&self) -> Cow<'static, str> {
-        "bytes".into()
+    fn name(&self) -> &str {
+        "bytes"
     }
 
     fn fixed_len(&self) -> Option<usize> {
@@ -257,72 +376,85 @@ impl Serializer for BytesSerializer {
     }
 }
 
-/// The serializer of a tuple of two, from those of its elements.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct PairSerializer<A, B>(pub A, pub B);
+macro_rules! tuples {
+    ($($serializer:ident, $name:literal, $count:literal:
+       ($($part:ident $at:tt),*), $last:ident $last_at:tt;)*) => {$(
+        #[doc = concat!("The serializer of a tuple of ", $count, ", from those of its elements.")]
+        #[derive(Clone, Copy, Debug, Default)]
+        pub struct $serializer<$($part,)* $last>($(pub $part,)* pub $last);
 
-impl<A: Serializer, B: Serializer> Serializer for PairSerializer<A, B> {
-    type Value = (A::Value, B::Value);
+        impl<$($part,)* $last> Serializer for $serializer<$($part,)* $last>
+        where
+            $($part: Serializer + Clone,)*
+            $last: Serializer + Clone,
+        {
+            type Value = ($($part::Value,)* $last::Value);
 
-    fn name(&self) -> Cow<'static, str> {
-        format!("({},{})", self.0.identity(), self.1.identity()).into()
-    }
+            fn name(&self) -> &str {
+                $name
+            }
 
-    fn fixed_len(&self) -> Option<usize> {
-        Some(self.0.fixed_len()? + self.1.fixed_len()?)
-    }
+            fn config(&self) -> Vec<u8> {
+                parts_config(&[$(self.$at.snapshot(),)* self.$last_at.snapshot()])
+            }
 
-    fn encode(&self, value: &Self::Value, out: &mut Vec<u8>) {
-        put_delimited(self.0.fixed_len(), out, |out| self.0.encode(&value.0, out));
-        self.1.encode(&value.1, out);
-    }
+            fn fixed_len(&self) -> Option<usize> {
+                Some($(self.$at.fixed_len()? +)* self.$last_at.fixed_len()?)
+            }
 
-    fn decode(&self, bytes: &[u8]) -> Result<Self::Value> {
-        let mut d = Decoder::new(bytes);
-        let first = self.0.decode(read_delimited(self.0.fixed_len(), &mut d)?)?;
-        Ok((first, self.1.decode(d.rest())?))
-    }
+            fn encode(&self, value: &Self::Value, out: &mut Vec<u8>) {
+                $(put_delimited(self.$at.fixed_len(), out, |out| {
+                    self.$at.encode(&value.$at, out)
+                });)*
+                self.$last_at.encode(&value.$last_at, out);
+            }
+
+            fn decode(&self, bytes: &[u8]) -> Result<Self::Value> {
+                let mut d = Decoder::new(bytes);
+                Ok((
+                    $(self.$at.decode(read_delimited(self.$at.fixed_len(), &mut d)?)?,)*
+                    self.$last_at.decode(d.rest())?,
+                ))
+            }
+
+            fn compatibility(&self, stored: &SerializerSnapshot) -> Compatibility<Self::Value> {
+                let Some(parts) = stored.parts::<$count>($name) else {
+                    return Compatibility::if_equal(&self.snapshot(), stored);
+                };
+                let mut whole = Whole::default();
+                let reader = $serializer(
+                    $(whole.part(&self.$at, &parts[$at]),)*
+                    whole.part(&self.$last_at, &parts[$last_at]),
+                );
+                whole.outcome(reader)
+            }
+        }
+
+        impl<$($part: Builtin,)* $last: Builtin> Builtin for ($($part,)* $last) {
+            type Serializer = $serializer<$($part::Serializer,)* $last::Serializer>;
+        }
+    )*};
 }
 
-/// The serializer of a tuple of three, from those of its elements.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct TripleSerializer<A, B, C>(pub A, pub B, pub C);
-
-impl<A: Serializer, B: Serializer, C: Serializer> Serializer for TripleSerializer<A, B, C> {
-    type Value = (A::Value, B::Value, C::Value);
-
-    fn name(&self) -> Cow<'static, str> {
-        let (a, b, c) = (self.0.identity(), self.1.identity(), self.2.identity());
-        format!("({a},{b},{c})").into()
-    }
-
-    fn fixed_len(&self) -> Option<usize> {
-        Some(self.0.fixed_len()? + self.1.fixed_len()? + self.2.fixed_len()?)
-    }
-
-    fn encode(&self, value: &Self::Value, out: &mut Vec<u8>) {
-        put_delimited(self.0.fixed_len(), out, |out| self.0.encode(&value.0, out));
-        put_delimited(self.1.fixed_len(), out, |out| self.1.encode(&value.1, out));
-        self.2.encode(&value.2, out);
-    }
-
-    fn decode(&self, bytes: &[u8]) -> Result<Self::Value> {
-        let mut d = Decoder::new(bytes);
-        let first = self.0.decode(read_delimited(self.0.fixed_len(), &mut d)?)?;
-        let second = self.1.decode(read_delimited(self.1.fixed_len(), &mut d)?)?;
-        Ok((first, second, self.2.decode(d.rest())?))
-    }
+tuples! {
+    PairSerializer, "tuple2", 2: (A 0), B 1;
+    TripleSerializer, "tuple3", 3: (A 0, B 1), C 2;
+    QuadSerializer, "tuple4", 4: (A 0, B 1, C 2), D 3;
 }
 
 /// The serializer of `Option`, from that of its value. `None` sorts first.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct OptionSerializer<S>(pub S);
 
-impl<S: Serializer> Serializer for OptionSerializer<S> {
+impl<S: Serializer + Clone> Serializer for OptionSerializer<S> {
     type Value = Option<S::Value>;
 
-    fn name(&self) -> Cow<'static, str> {
-        format!("option({})", self.0.identity()).into()
+    fn name(&self) -> &str {
+        "option"
+    }
+
+    fn config(&self) -> Vec<u8> {
+        parts_config(&[self.0.snapshot()])
     }
 
     fn fixed_len(&self) -> Option<usize> {
@@ -343,6 +475,15 @@ impl<S: Serializer> Serializer for OptionSerializer<S> {
             _ => Err(bad("option", bytes)),
         }
     }
+
+    fn compatibility(&self, stored: &SerializerSnapshot) -> Compatibility<Self::Value> {
+        let Some([part]) = stored.parts("option") else {
+            return Compatibility::if_equal(&self.snapshot(), stored);
+        };
+        let mut whole = Whole::default();
+        let reader = OptionSerializer(whole.part(&self.0, &part));
+        whole.outcome(reader)
+    }
 }
 
 /// The serializer of `Vec`, from that of its elements.
@@ -356,11 +497,15 @@ impl<S: Serializer> VecSerializer<S> {
     }
 }
 
-impl<S: Serializer> Serializer for VecSerializer<S> {
+impl<S: Serializer + Clone> Serializer for VecSerializer<S> {
     type Value = Vec<S::Value>;
 
-    fn name(&self) -> Cow<'static, str> {
-        format!("list({})", self.0.identity()).into()
+    fn name(&self) -> &str {
+        "list"
+    }
+
+    fn config(&self) -> Vec<u8> {
+        parts_config(&[self.0.snapshot()])
     }
 
     fn fixed_len(&self) -> Option<usize> {
@@ -381,6 +526,15 @@ impl<S: Serializer> Serializer for VecSerializer<S> {
         }
         Ok(list)
     }
+
+    fn compatibility(&self, stored: &SerializerSnapshot) -> Compatibility<Self::Value> {
+        let Some([part]) = stored.parts("list") else {
+            return Compatibility::if_equal(&self.snapshot(), stored);
+        };
+        let mut whole = Whole::default();
+        let reader = VecSerializer(whole.part(&self.0, &part));
+        whole.outcome(reader)
+    }
 }
 
 impl Builtin for () {
@@ -389,14 +543,6 @@ impl Builtin for () {
 
 impl Builtin for String {
     type Serializer = StringSerializer;
-}
-
-impl<A: Builtin, B: Builtin> Builtin for (A, B) {
-    type Serializer = PairSerializer<A::Serializer, B::Serializer>;
-}
-
-impl<A: Builtin, B: Builtin, C: Builtin> Builtin for (A, B, C) {
-    type Serializer = TripleSerializer<A::Serializer, B::Serializer, C::Serializer>;
 }
 
 impl<T: Builtin> Builtin for Option<T> {
@@ -508,7 +654,13 @@ mod tests {
         assert_eq!(bytes(&builtin::<Option<u8>>(), &Some(9)), [1, 9]);
         assert_eq!(bytes(&builtin::<Vec<u16>>(), &vec![1, 2]), [0, 1, 0, 2]);
         assert_eq!(bytes(&builtin::<Vec<()>>(), &vec![(), ()]), [0, 0]);
-        assert_eq!(builtin::<(i64, Option<String>)>().identity(), "(i64@1,option(string@1)@1)@1");
+        let snapshot = builtin::<(i64, Option<u8>)>().snapshot();
+        assert_eq!(
+            snapshot.encode(),
+            b"\x03\x06tuple2\x05\x01\x01\x09\x25\
+              \x0b\x03\x03i64\x05\x01\x01\x07\x01\x08\
+              \x18\x03\x06option\x05\x01\x01\x09\x0b\x0a\x03\x02u8\x05\x01\x01\x07\x01\x01"
+        );
     }
 
     #[test]
