@@ -66,7 +66,7 @@ pub enum Effect {
 }
 
 /// One planned fault.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Fault {
     /// The operations that count.
     pub op: Op,

@@ -6,7 +6,7 @@
 //! mutations of it on stable. Compiled for tests only.
 
 mod files;
-mod model;
+pub mod model;
 mod parts;
 mod repair;
 mod seeds;

@@ -175,6 +175,6 @@ fn envelope() -> Vec<u8> {
 
 fn programs() -> Vec<Vec<u8>> {
     let mut rng = Rng::new(7);
-    let lengths = [40, 400, 900, 900];
+    let lengths = [48, 408, 1608, 2408];
     lengths.map(|len| (0..len).map(|_| rng.next_u64() as u8).collect()).to_vec()
 }

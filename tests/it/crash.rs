@@ -16,9 +16,18 @@ use alluvium::{
 };
 
 use crate::basic::small;
-use crate::model::read;
 
-type State = Vec<BTreeMap<Vec<u8>, Vec<u8>>>;
+type Map = BTreeMap<Vec<u8>, Vec<u8>>;
+type State = Vec<Map>;
+
+fn read(db: &Db, family: &ColumnFamily) -> Map {
+    let mut scan = db.scan(family, ..).unwrap();
+    let mut map = Map::new();
+    while scan.next().unwrap() {
+        map.insert(scan.key().to_vec(), scan.value().to_vec());
+    }
+    map
+}
 
 /// SplitMix64, so that a history depends on nothing but its seed.
 struct Rng(u64);
