@@ -1,100 +1,144 @@
 //! The command line.
 
+use std::path::PathBuf;
+use std::process::ExitCode;
+
 use crate::engine::Kind;
-use crate::workload::Workload;
+use crate::group::{GROUPS, GroupKind};
 
 const USAGE: &str = "\
-usage: alluvium-bench run [OPTIONS]                 time everything, print a table
-       alluvium-bench profile WORKLOAD [OPTIONS]    one workload, `rounds` times, for a profiler
+usage: alluvium-bench run [OPTIONS]          time alluvium and its peers, print a table
+       alluvium-bench table [OPTIONS]        print the table of what was timed before
+       alluvium-bench run --check            alluvium against maps in memory (see --help there)
+       alluvium-bench profile WORKLOAD       one workload of those, for a profiler
 
-  --quick          100,000 keys
-  --keys N         keys in the store (500,000)
-  --ops N          operations a workload and round, at most the keys (as many as keys)
-  --rounds N       rounds (5)
-  --engine A,B     of: alluvium, reader, hash, btree (all)
-  --check          exit 1 if a get or an overwrite in the memtable costs more than twice what it
-                   costs in the hash map
+  --quick          small sizes, 3 rounds: minutes (default)
+  --full           the sizes of the goals, 5 rounds: an hour for two engines; groups that are done
+                   are not done again
+  --group A,B      only these groups; they are done again
+  --step A,B       of these groups, only these steps, and those before them
+  --engine A,B     default: alluvium and rocksdb
+  --rounds N
+  --results DIR    where results are kept (target/results)
+  --dir DIR        where stores are made (the directory for temporary files)
 
-workloads: ";
+engines: ";
 
 /// What to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Command {
-    /// Time everything.
+    /// Time, and print the table.
     Run,
-    /// One workload, for a profiler.
-    Profile(Workload),
+    /// Print the table.
+    Table,
 }
 
 /// What to do, how often, with whom.
 pub struct Args {
     /// What to do.
     pub command: Command,
-    /// Keys in the store.
-    pub keys: usize,
-    /// Operations a workload and round; at most `keys`.
-    pub ops: usize,
-    /// How often everything is done.
-    pub rounds: usize,
+    /// The sizes of the goals.
+    pub full: bool,
+    /// Groups that were named, or all.
+    pub groups: Vec<&'static GroupKind>,
+    /// Were groups named?
+    pub again: bool,
+    /// Steps that were named; none: all.
+    pub steps: Vec<String>,
     /// Who takes part.
     pub engines: Vec<Kind>,
-    /// Hold the result to the limit.
-    pub check: bool,
+    /// How often everything is done.
+    pub rounds: usize,
+    /// Where results are kept.
+    pub results: PathBuf,
+    /// Where stores are made.
+    pub dir: PathBuf,
+    /// The words, for the report.
+    pub line: String,
 }
 
 impl Args {
     /// Parses the words after the program's name; the error is to be shown as it is.
-    pub fn parse(mut words: impl Iterator<Item = String>) -> Result<Args, String> {
+    pub fn parse(words: impl Iterator<Item = String>) -> Result<Args, String> {
+        let words: Vec<String> = words.collect();
+        let line = words.join(" ");
+        let mut words = words.into_iter();
         let command = match words.next().as_deref() {
             Some("run") => Command::Run,
-            Some("profile") => {
-                let name = words.next().unwrap_or_default();
-                let found = Workload::ALL.into_iter().find(|w| w.to_string() == name);
-                Command::Profile(found.ok_or_else(|| usage(&format!("no workload {name:?}")))?)
-            }
-            _ => return Err(usage("run or profile?")),
+            Some("table") => Command::Table,
+            _ => return Err(usage("run or table?")),
         };
-        let (mut keys, mut ops, mut rounds) = (500_000, None, 5);
-        let mut engines = Kind::ALL.to_vec();
-        let mut check = false;
+        let mut args = Args {
+            command,
+            full: false,
+            groups: GROUPS.iter().collect(),
+            again: false,
+            steps: Vec::new(),
+            engines: Vec::new(),
+            rounds: 0,
+            results: PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/target/results")),
+            dir: std::env::temp_dir(),
+            line,
+        };
         while let Some(word) = words.next() {
             let mut value = || words.next().ok_or_else(|| usage(&format!("{word} of what?")));
             match word.as_str() {
-                "--quick" => keys = 100_000,
-                "--keys" => keys = number(&value()?)?,
-                "--ops" => ops = Some(number(&value()?)?),
-                "--rounds" => rounds = number(&value()?)?,
-                "--engine" => engines = kinds(&value()?)?,
-                "--check" => check = true,
+                "--quick" => args.full = false,
+                "--full" => args.full = true,
+                "--group" => {
+                    let value = value()?;
+                    let named = value.split(',').map(|name| {
+                        GroupKind::named(name).ok_or_else(|| usage(&format!("no group {name:?}")))
+                    });
+                    args.groups = named.collect::<Result<_, _>>()?;
+                    args.again = true;
+                }
+                "--step" => args.steps = value()?.split(',').map(str::to_owned).collect(),
+                "--engine" => args.engines = engines(&value()?)?,
+                "--rounds" => {
+                    args.rounds = value()?.parse().map_err(|_| usage("how many rounds?"))?;
+                }
+                "--results" => args.results = PathBuf::from(value()?),
+                "--dir" => args.dir = PathBuf::from(value()?),
                 other => return Err(usage(&format!("what is {other:?}?"))),
             }
         }
-        if keys < 1000 {
-            return Err(usage("at least 1,000 keys"));
+        if args.engines.is_empty() {
+            args.engines = vec![Kind::Alluvium, Kind::RocksDb];
+            args.engines.retain(|kind| kind.is_built());
         }
-        Ok(Args { command, keys, ops: ops.unwrap_or(keys).clamp(10, keys), rounds, engines, check })
+        if args.rounds == 0 {
+            args.rounds = if args.full { 5 } else { 3 };
+        }
+        Ok(args)
     }
 }
 
-fn usage(problem: &str) -> String {
-    let names: Vec<_> = Workload::ALL.iter().map(ToString::to_string).collect();
-    format!("{problem}\n\n{USAGE}{}", names.join(", "))
-}
-
-fn number(text: &str) -> Result<usize, String> {
-    match text.replace([',', '_'], "").parse() {
-        Ok(number) if number > 0 => Ok(number),
-        _ => Err(usage(&format!("{text:?} is no count"))),
-    }
-}
-
-fn kinds(text: &str) -> Result<Vec<Kind>, String> {
+fn engines(text: &str) -> Result<Vec<Kind>, String> {
     let mut kinds = Vec::new();
     for name in text.split(',') {
-        let kind = Kind::ALL.into_iter().find(|kind| kind.to_string() == name);
-        let kind = kind.ok_or_else(|| usage(&format!("no engine {name:?}")))?;
+        let kind = Kind::named(name).ok_or_else(|| usage(&format!("no engine {name:?}")))?;
+        if !kind.is_built() {
+            return Err(format!("{kind} is not in this build: cargo run --features peers"));
+        }
         if !kinds.contains(&kind) {
             kinds.push(kind);
         }
     }
     Ok(kinds)
+}
+
+fn usage(problem: &str) -> String {
+    let names: Vec<_> = Kind::ALL.iter().map(ToString::to_string).collect();
+    let mut text = format!("{problem}\n\n{USAGE}{}\n", names.join(", "));
+    for group in GROUPS {
+        text += &format!("group {}: {}\n    {}\n", group.name, group.about, group.steps.join(", "));
+    }
+    text
+}
+
+/// Says why nothing is done.
+pub fn refuse(text: &str) -> ExitCode {
+    eprintln!("{text}");
+    ExitCode::from(2)
 }

@@ -1,154 +1,158 @@
-//! What is stored, and in which order it is asked for: the same for every engine and every run.
+//! What is stored: keys as Flink composes them, values that say whose they are.
 //!
 //! ```text
-//! key    group u64 │ "bench:01" │ member u64      ten keys share the first 16 bytes
-//! value  member u64 │ version u64 │ filler │ member ^ version u64
+//! key    group u16 │ number u64 │ namespace, 6 bytes │ user key u64, for maps
+//! value  check u32 │ version u32 │ filler, half of which compresses
 //! ```
-//!
-//! Keys and values are made of their number when they are needed: a few nanoseconds, no cache miss.
 
-/// Bytes of a key.
-pub const KEY_BYTES: usize = 24;
-/// Bytes of a value.
-pub const VALUE_BYTES: usize = 100;
-/// Keys that share a prefix.
-pub const GROUP: usize = 10;
-/// Bytes that they share.
-pub const PREFIX_BYTES: usize = 16;
-
-const FAMILY: [u8; 8] = *b"bench:01";
-/// Skew of the counters, as in YCSB.
+/// Key groups of the job: two bytes in front of each key.
+pub const KEY_GROUPS: u16 = 128;
+/// Bytes of a key of a value, a list, or a whole map.
+pub const KEY_BYTES: usize = 16;
+/// Bytes of the key of a map's entry.
+pub const ENTRY_BYTES: usize = 24;
+/// Bytes of a value of the state shapes: a `Long`.
+pub const LONG_BYTES: usize = 8;
+/// Bytes of a record.
+pub const RECORD_BYTES: usize = 100;
+/// Skew of everything that is skewed, as in YCSB.
 const ZIPF_THETA: f64 = 0.99;
 
-/// Orders of access, drawn once.
-pub struct Data {
-    /// Keys in the store.
-    pub keys: usize,
-    /// All keys, in the order in which they are put.
-    pub puts: Vec<u32>,
-    /// Keys that are overwritten, each once.
-    pub writes: Vec<u32>,
-    /// The same keys in another order, to be read.
-    pub reads: Vec<u32>,
-    /// Keys of the counters: few of them often.
-    pub skewed: Vec<u32>,
-    /// Groups, to be scanned by prefix.
-    pub groups: Vec<u32>,
-    /// How often each key is in `skewed`.
-    pub counts: Vec<u32>,
-    /// Whether each key is in `writes`.
-    pub written: Vec<bool>,
-}
-
-impl Data {
-    /// Orders for so many keys and operations (at most as many as keys).
-    pub fn new(keys: usize, ops: usize) -> Data {
-        let mut random = Random(0x5eed);
-        let mut puts: Vec<u32> = (0..keys as u32).collect();
-        random.shuffle(&mut puts);
-        let mut writes = puts.clone();
-        random.shuffle(&mut writes);
-        writes.truncate(ops);
-        let mut reads = writes.clone();
-        random.shuffle(&mut reads);
-        let mut groups: Vec<u32> = (0..(keys / GROUP) as u32).collect();
-        random.shuffle(&mut groups);
-        groups.truncate(ops / GROUP);
-        let zipf = Zipf::new(keys);
-        // The rank goes through an order of its own, so that hot keys are not neighbours.
-        let skewed: Vec<u32> = (0..ops).map(|_| puts[zipf.draw(&mut random)]).collect();
-        let mut counts = vec![0; keys];
-        skewed.iter().for_each(|&i| counts[i as usize] += 1);
-        let mut written = vec![false; keys];
-        writes.iter().for_each(|&i| written[i as usize] = true);
-        Data { keys, puts, writes, reads, skewed, groups, counts, written }
-    }
-}
-
-/// Mixes a number: a bijection, so that different numbers give different keys.
+/// Mixes a number: a bijection.
 #[inline]
-fn mix(number: u64) -> u64 {
+pub fn mix(number: u64) -> u64 {
     let mut x = number.wrapping_add(0x9e37_79b9_7f4a_7c15);
     x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
     x ^ (x >> 31)
 }
 
-/// The key with this number.
+/// The key with this number, in namespace 0.
 #[inline]
 pub fn key(number: u32) -> [u8; KEY_BYTES] {
+    key_in(number, 0)
+}
+
+/// The key with this number in a namespace.
+#[inline]
+pub fn key_in(number: u32, namespace: u32) -> [u8; KEY_BYTES] {
     let mut key = [0; KEY_BYTES];
-    key[..PREFIX_BYTES].copy_from_slice(&prefix(number / GROUP as u32));
-    key[PREFIX_BYTES..].copy_from_slice(&mix(u64::from(number)).to_be_bytes());
+    let group = (mix(u64::from(number)) % u64::from(KEY_GROUPS)) as u16;
+    key[..2].copy_from_slice(&group.to_be_bytes());
+    key[2..10].copy_from_slice(&u64::from(number).to_be_bytes());
+    key[12..].copy_from_slice(&namespace.to_be_bytes());
     key
 }
 
-/// What the keys of a group begin with.
+/// The number of a key.
 #[inline]
-pub fn prefix(group: u32) -> [u8; PREFIX_BYTES] {
-    let mut prefix = [0; PREFIX_BYTES];
-    prefix[..8].copy_from_slice(&mix(!u64::from(group)).to_be_bytes());
-    prefix[8..].copy_from_slice(&FAMILY);
-    prefix
+pub fn number_of(key: &[u8]) -> u32 {
+    u64::from_be_bytes(key[2..10].try_into().expect("a key of ours")) as u32
 }
 
-/// Makes the value of the key with this number in `out`.
+/// The key of an entry of the map under `key(number)`.
 #[inline]
-pub fn make_value(out: &mut [u8; VALUE_BYTES], number: u32, version: u32) {
-    let (member, version) = (mix(u64::from(number)), u64::from(version));
-    out[..8].copy_from_slice(&member.to_be_bytes());
-    out[8..16].copy_from_slice(&version.to_le_bytes());
-    out[VALUE_BYTES - 8..].copy_from_slice(&(member ^ version).to_be_bytes());
+pub fn entry(number: u32, user_key: u32) -> [u8; ENTRY_BYTES] {
+    let mut entry = [0; ENTRY_BYTES];
+    entry[..KEY_BYTES].copy_from_slice(&key(number));
+    entry[KEY_BYTES..].copy_from_slice(&u64::from(user_key).to_be_bytes());
+    entry
+}
+
+/// What tells the value of one key from another's.
+#[inline]
+fn check_of(number: u32) -> u32 {
+    (mix(u64::from(number) ^ 0x5555_5555_5555) >> 32) as u32
+}
+
+/// A value of eight bytes.
+#[inline]
+pub fn long(number: u32, version: u32) -> [u8; LONG_BYTES] {
+    let mut value = [0; LONG_BYTES];
+    value[..4].copy_from_slice(&check_of(number).to_le_bytes());
+    value[4..].copy_from_slice(&version.to_le_bytes());
+    value
+}
+
+/// A value of a hundred bytes.
+#[inline]
+pub fn record(number: u32, version: u32) -> [u8; RECORD_BYTES] {
+    let mut value = [b'.'; RECORD_BYTES];
+    value[..LONG_BYTES].copy_from_slice(&long(number, version));
+    for i in 0..5u64 {
+        let word = mix(u64::from(number) << 32 | u64::from(version) << 3 | i);
+        value[8 + 8 * i as usize..][..8].copy_from_slice(&word.to_le_bytes());
+    }
+    let tail = RECORD_BYTES - 4;
+    value[tail..].copy_from_slice(&(check_of(number) ^ version).to_le_bytes());
+    value
 }
 
 /// The version of a value of the key with this number.
 ///
 /// # Panics
-/// If it is not a value of this key.
+/// If it is absent, or not a value of this key.
 #[inline]
-pub fn check_value(value: Option<&[u8]>, number: u32) -> u32 {
-    check_bytes(value.expect("the key has a value"), mix(u64::from(number)))
-}
-
-/// Checks that key and value belong together.
-#[inline]
-pub fn check_entry(key: &[u8], value: &[u8]) {
-    let member = key[PREFIX_BYTES..].try_into().expect("a key of ours");
-    check_bytes(value, u64::from_be_bytes(member));
-}
-
-#[inline]
-fn check_bytes(value: &[u8], member: u64) -> u32 {
-    assert_eq!(value.len(), VALUE_BYTES);
-    let word = |at: usize| value[at..at + 8].try_into().expect("eight bytes");
-    let version = u64::from_le_bytes(word(8));
-    assert_eq!(u64::from_be_bytes(word(0)), member);
-    assert_eq!(u64::from_be_bytes(word(VALUE_BYTES - 8)), member ^ version);
-    version as u32
+pub fn version(value: Option<&[u8]>, number: u32) -> u32 {
+    let value = value.expect("the key has a value");
+    let word = |at: usize| u32::from_le_bytes(value[at..at + 4].try_into().expect("four bytes"));
+    let version = word(4);
+    assert_eq!(word(0), check_of(number), "a value of another key");
+    match value.len() {
+        LONG_BYTES => {}
+        RECORD_BYTES => assert_eq!(word(RECORD_BYTES - 4), check_of(number) ^ version),
+        len => panic!("a value of {len} bytes"),
+    }
+    version
 }
 
 /// A small generator; the engines' speed depends on none of its finer points.
-struct Random(u64);
+pub struct Random(u64);
 
 impl Random {
-    fn next(&mut self) -> u64 {
+    /// A generator of its own numbers for each seed.
+    pub fn new(seed: u64) -> Random {
+        Random(mix(seed) << 20)
+    }
+
+    /// The next number.
+    #[inline]
+    pub fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(1);
         mix(self.0)
     }
 
-    fn below(&mut self, n: usize) -> usize {
-        ((u128::from(self.next()) * n as u128) >> 64) as usize
+    /// In `0..n`.
+    #[inline]
+    pub fn below(&mut self, n: u32) -> u32 {
+        ((u128::from(self.next()) * u128::from(n)) >> 64) as u32
     }
 
     /// In [0, 1).
-    fn unit(&mut self) -> f64 {
+    pub fn unit(&mut self) -> f64 {
         (self.next() >> 11) as f64 / (1u64 << 53) as f64
     }
 
-    fn shuffle<T>(&mut self, list: &mut [T]) {
+    /// The numbers below `n` in a random order.
+    pub fn permutation(&mut self, n: u32) -> Vec<u32> {
+        let mut list: Vec<u32> = (0..n).collect();
         for i in (1..list.len()).rev() {
-            list.swap(i, self.below(i + 1));
+            list.swap(i, self.below(i as u32 + 1) as usize);
         }
+        list
+    }
+
+    /// `count` numbers below `n`, each as likely as any other.
+    pub fn uniform(&mut self, n: u32, count: usize) -> Vec<u32> {
+        (0..count).map(|_| self.below(n)).collect()
+    }
+
+    /// `count` numbers below `n`, few of them often; the hot ones are not neighbours.
+    pub fn zipfian(&mut self, n: u32, count: usize) -> Vec<u32> {
+        let zipf = Zipf::new(n as usize);
+        let ranks: Vec<usize> = (0..count).map(|_| zipf.draw(self)).collect();
+        let numbers = self.permutation(n);
+        ranks.into_iter().map(|rank| numbers[rank]).collect()
     }
 }
 

@@ -1,112 +1,53 @@
-//! Times alluvium against maps in memory, in one run, on one thread.
+//! Times alluvium: against other engines ([`run`]), and against maps in memory ([`maps`]).
 //!
-//! Reading order: [`args`], [`data`] (keys, values, orders), [`engine`] (the trait and who implements
-//! it), [`workload`] (what is timed), [`report`] (the table). `NOTES.md` has what was measured.
+//! Reading order: [`data`], [`engine`] (the trait and who implements it), [`meter`], [`group`] (what is
+//! timed), [`run`] (who is timed when), [`goals`] and [`table`]. `README.md` says how to run it,
+//! `NOTES.md` what came out.
 
 mod args;
 mod data;
 mod engine;
-mod report;
-mod workload;
+mod goals;
+mod group;
+mod maps;
+mod meter;
+mod run;
+mod table;
 
+use std::path::Path;
 use std::process::ExitCode;
-use std::time::Instant;
 
-use crate::args::{Args, Command};
-use crate::data::Data;
 use crate::engine::Kind;
-use crate::report::Report;
-use crate::workload::Workload;
 
 fn main() -> ExitCode {
-    let args = match Args::parse(std::env::args().skip(1)) {
-        Ok(args) => args,
-        Err(text) => {
-            eprintln!("{text}");
-            return ExitCode::from(2);
-        }
-    };
-    match &args.command {
-        Command::Run => run(&args),
-        Command::Profile(workload) => {
-            profile(&args, *workload);
-            ExitCode::SUCCESS
-        }
+    let words: Vec<String> = std::env::args().skip(1).collect();
+    let word = |i: usize| words.get(i).map(String::as_str);
+    match word(0) {
+        Some("run") if words.iter().any(|word| word == "--check") => maps::main(words.into_iter()),
+        Some("profile") => maps::main(words.into_iter()),
+        // The next two are started by this program itself.
+        Some("serve") => match words.as_slice() {
+            [_, kind, group, scale, dir] => {
+                run::serve(named(kind), group, scale == "full", Path::new(dir));
+                ExitCode::SUCCESS
+            }
+            _ => args::refuse("serve ENGINE GROUP SCALE DIRECTORY"),
+        },
+        Some("write-and-wait") => match words.as_slice() {
+            [_, kind, count, dir] => {
+                let count = count.parse().expect("a count");
+                group::write_and_wait(named(kind), count, Path::new(dir));
+                ExitCode::SUCCESS
+            }
+            _ => args::refuse("write-and-wait ENGINE COUNT DIRECTORY"),
+        },
+        _ => match args::Args::parse(words.into_iter()) {
+            Ok(args) => run::main(&args),
+            Err(text) => args::refuse(&text),
+        },
     }
 }
 
-/// All engines live at the same time; each workload goes round them, so that a disturbance of the
-/// machine meets all alike. The order of the engines turns from round to round.
-fn run(args: &Args) -> ExitCode {
-    let data = Data::new(args.keys, args.ops);
-    let mut report = Report::new(&args.engines);
-    let begin = Instant::now();
-    for round in 0..args.rounds {
-        let mut order = args.engines.clone();
-        order.rotate_left(round % args.engines.len());
-        let mut lives: Vec<_> = order.iter().map(|kind| (*kind, kind.begin())).collect();
-        for workload in Workload::ALL {
-            for (kind, life) in &mut lives {
-                if let Some(ns) = life.run(workload, &data) {
-                    report.add(workload, *kind, ns);
-                }
-            }
-        }
-        eprintln!("round {} of {}: {:.0?} so far", round + 1, args.rounds, begin.elapsed());
-    }
-    println!(
-        "{} keys of {} bytes, values of {} bytes, {} operations; {} rounds, interleaved.",
-        args.keys,
-        data::KEY_BYTES,
-        data::VALUE_BYTES,
-        args.ops,
-        args.rounds
-    );
-    println!("{report}");
-    if !args.check {
-        return ExitCode::SUCCESS;
-    }
-    let mut passed = true;
-    for workload in [Workload::Get, Workload::Overwrite] {
-        let Some(ratio) = report.ratio(workload, Kind::Alluvium, Kind::HashMap) else {
-            eprintln!("check: alluvium and hash must both run");
-            return ExitCode::from(2);
-        };
-        let good = ratio.median <= LIMIT;
-        passed &= good;
-        let verdict = if good { "passed" } else { "FAILED" };
-        println!(
-            "check: {workload}: {:.2}x the hash map, at most {LIMIT:.1}x: {verdict}",
-            ratio.median
-        );
-    }
-    if passed { ExitCode::SUCCESS } else { ExitCode::FAILURE }
-}
-
-/// A read or overwrite in the memtable may cost this many times what it costs in a hash map.
-const LIMIT: f64 = 2.0;
-
-/// One workload again and again, for a profiler. The timed loops are functions that are never
-/// inlined: `callgrind --toggle-collect='alluvium_bench::workload::timed_*'` counts them alone.
-fn profile(args: &Args, workload: Workload) {
-    let data = Data::new(args.keys, args.ops);
-    for kind in &args.engines {
-        let begin = || {
-            let mut life = kind.begin();
-            for before in workload.needs() {
-                life.run(*before, &data);
-            }
-            life
-        };
-        let mut life = begin();
-        for round in 0..args.rounds {
-            if round > 0 && workload.writes() {
-                life = begin();
-            }
-            match life.run(workload, &data) {
-                Some(ns) => println!("{workload}: {kind}: {ns:.1} ns"),
-                None => println!("{workload}: {kind}: not possible"),
-            }
-        }
-    }
+fn named(kind: &str) -> Kind {
+    Kind::named(kind).expect("an engine")
 }

@@ -1,165 +1,170 @@
-//! alluvium through its public interface: log off, one family, everything in one memtable until it
-//! is flushed.
+//! alluvium through its public interface, one family, two compaction threads.
 
-use std::path::PathBuf;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::collections::BTreeSet;
+use std::ops::RangeInclusive;
+use std::path::Path;
+use std::sync::Arc;
 
-use alluvium::{ColumnFamily, ColumnFamilyOptions, Db, Env, MemoryBudget, Options, Reader, Update};
+use alluvium::{
+    Codec, ColumnFamily, ColumnFamilyOptions, Db, DirStore, Env, FileSet, JobCheckpoint, ListAppend,
+    MemoryBudget, Options, PartInput, Scan as Cursor, Update, WriteBatch, WriteOptions,
+};
+use parking_lot::Mutex;
 
-use crate::engine::Engine;
+use crate::data::KEY_GROUPS;
+use crate::engine::{
+    Change, Checkpoint, Engine, Finish, Get, Log, MEMTABLE_BYTES, Scan, Setup, Visit, VisitEntry,
+};
 
-/// The largest memtable there is: the workloads must not cause a flush.
-const MEMTABLE_BYTES: usize = 1 << 30;
-/// More than anything here needs.
-const BUDGET_BYTES: usize = 4 << 30;
-
-/// A database in a directory of its own, which goes with it.
+/// An open database.
 pub struct Alluvium {
-    db: Option<Db>,
+    db: Db,
     family: ColumnFamily,
-    dir: PathBuf,
+    batch: Mutex<WriteBatch>,
+    /// Tables of the checkpoint before.
+    tables: Mutex<BTreeSet<[u8; 32]>>,
+}
+
+fn options(setup: &Setup) -> Options {
+    let (log, sync) = (setup.log != Log::Off, setup.log == Log::Synced);
+    Options { log, sync, ..Options::default() }
+}
+
+fn env(setup: &Setup) -> Env {
+    Env::new(MemoryBudget::new(setup.memory))
 }
 
 impl Alluvium {
-    /// A new, empty database in the directory for temporary files.
-    pub fn new() -> Alluvium {
-        static COUNT: AtomicU32 = AtomicU32::new(0);
-        let number = COUNT.fetch_add(1, Ordering::Relaxed);
-        let name = format!("alluvium-bench-{}-{number}", std::process::id());
-        let dir = std::env::temp_dir().join(name);
-        let options = Options { log: false, ..Options::default() };
-        let db = Db::open(&dir, options, Env::new(MemoryBudget::new(BUDGET_BYTES)));
-        let db = db.expect("a new database opens");
-        let options = ColumnFamilyOptions {
+    /// Opens or creates.
+    pub fn open(dir: &Path, setup: &Setup) -> Alluvium {
+        Alluvium::new(Db::open(dir, options(setup), env(setup)).expect("open"), setup)
+    }
+
+    /// A new database out of a checkpoint in a [`DirStore`].
+    pub fn restore(
+        from: &Path,
+        groups: RangeInclusive<u16>,
+        dir: &Path,
+        setup: &Setup,
+    ) -> Alluvium {
+        let env = env(setup);
+        let store = DirStore::open(Arc::clone(env.fs()), from).expect("the store");
+        let saved = alluvium::load_checkpoint(&store, 1).expect("the checkpoint");
+        let db = alluvium::restore_checkpoint(&store, &saved, groups, dir, options(setup), env);
+        Alluvium::new(db.expect("restore"), setup)
+    }
+
+    fn new(db: Db, setup: &Setup) -> Alluvium {
+        let family_options = ColumnFamilyOptions {
             memtable_bytes_max: MEMTABLE_BYTES,
+            codecs: [Codec::Lz4; alluvium::limits::LEVELS],
+            key_group_bytes: 2,
+            merge_operator: if setup.lists { Some(Arc::new(ListAppend)) } else { None },
             ..ColumnFamilyOptions::default()
         };
-        let family = db.column_family("bench", options).expect("a new family");
-        Alluvium { db: Some(db), family, dir }
+        let family = db.column_family("state", family_options).expect("a family");
+        Alluvium { db, family, batch: Mutex::default(), tables: Mutex::default() }
     }
 
-    #[inline]
-    fn db(&self) -> &Db {
-        self.db.as_ref().expect("open until dropped")
-    }
-}
-
-impl Drop for Alluvium {
-    fn drop(&mut self) {
-        self.db = None;
-        let _ = std::fs::remove_dir_all(&self.dir);
+    /// Saves a file set as checkpoint 1 of a new store: the upload, which nobody times.
+    fn save(&self, set: &FileSet, into: &Path) {
+        let store = DirStore::open(Arc::clone(set.fs()), into).expect("a store");
+        let part = PartInput { first_group: 0, last_group: KEY_GROUPS - 1, set };
+        let job = JobCheckpoint {
+            id: 1,
+            max_parallelism: u32::from(KEY_GROUPS),
+            parts: vec![part],
+            operator_state: Vec::new(),
+            user: Vec::new(),
+        };
+        alluvium::save_checkpoint(&store, &job, None).expect("save");
     }
 }
 
 impl Engine for Alluvium {
-    #[inline]
-    fn insert(&mut self, key: &[u8], value: &[u8]) {
-        self.overwrite(key, value);
+    fn put(&self, key: &[u8], value: &[u8]) {
+        self.db.put(&self.family, key, value).expect("put");
     }
 
-    #[inline]
-    fn overwrite(&mut self, key: &[u8], value: &[u8]) {
-        self.db().put(&self.family, key, value).expect("put");
+    fn delete(&self, key: &[u8]) {
+        self.db.delete(&self.family, key).expect("delete");
     }
 
-    #[inline]
-    fn get<R>(&mut self, key: &[u8], f: impl FnOnce(Option<&[u8]>) -> R) -> R {
-        self.db().get_with(&self.family, key, f).expect("get")
+    fn put_all(&self, entries: &mut dyn Iterator<Item = (&[u8], &[u8])>) {
+        let mut batch = self.batch.lock();
+        batch.clear();
+        for (key, value) in entries {
+            batch.put(&self.family, key, value);
+        }
+        self.db.write(&batch, WriteOptions::default()).expect("write");
     }
 
-    #[inline]
-    fn update(&mut self, key: &[u8], mut f: impl FnMut(Option<&[u8]>, &mut Vec<u8>)) {
-        let outcome = self.db().update(&self.family, key, |old, new| {
-            f(old, new);
+    fn get(&self, key: &[u8], visit: Visit<'_>) {
+        self.db.get_with(&self.family, key, visit).expect("get");
+    }
+
+    fn update(&self, key: &[u8], change: Change<'_>) {
+        let outcome = self.db.update(&self.family, key, |old, new| {
+            change(old, new);
             Update::Put
         });
         outcome.expect("update");
     }
 
-    fn scan(&mut self, ascending: bool, mut visit: impl FnMut(&[u8], &[u8])) -> bool {
-        let mut scan = self.db().scan(&self.family, ..).expect("scan");
-        if !ascending {
-            scan.to_end();
+    fn multi_get(&self, keys: &[&[u8]], visit: &mut dyn FnMut(usize, Option<&[u8]>)) {
+        self.db.multi_get(&self.family, keys, visit).expect("multi_get");
+    }
+
+    fn append(&self, key: &[u8], element: &[u8]) {
+        self.db.merge(&self.family, key, element).expect("merge");
+    }
+
+    fn scan(&self, scan: Scan<'_>, visit: VisitEntry<'_>) -> bool {
+        let mut cursor: Cursor = match scan {
+            Scan::All | Scan::AllReverse => self.db.scan(&self.family, ..),
+            Scan::Prefix(prefix) => self.db.scan_prefix(&self.family, prefix),
+            Scan::From(from) => self.db.scan(&self.family, from..),
         }
-        while if ascending { scan.next() } else { scan.prev() }.expect("a step") {
-            visit(scan.key(), scan.value());
+        .expect("scan");
+        if let Scan::AllReverse = scan {
+            cursor.to_end();
+            while cursor.prev().expect("a step") && visit(cursor.key(), cursor.value()) {}
+        } else {
+            while cursor.next().expect("a step") && visit(cursor.key(), cursor.value()) {}
         }
         true
     }
 
-    #[inline]
-    fn scan_prefix(&mut self, prefix: &[u8], mut visit: impl FnMut(&[u8], &[u8])) -> bool {
-        let mut scan = self.db().scan_prefix(&self.family, prefix).expect("scan");
-        while scan.next().expect("a step") {
-            visit(scan.key(), scan.value());
-        }
+    fn snapshot(&self, f: &mut dyn FnMut(Get<'_>)) -> bool {
+        let snapshot = self.db.snapshot();
+        f(&|key, visit| self.db.get_at_with(&self.family, &snapshot, key, visit).expect("get"));
         true
     }
 
-    fn in_memtable(&self) -> bool {
-        self.db().stats().flushes == 0
+    fn settle(&self) -> bool {
+        self.db.flush_all().expect("flush");
+        self.db.wait_idle().expect("background work");
+        true
     }
 
-    fn settle(&mut self) {
-        self.db().flush_all().expect("flush");
-        self.db().compact_range(&self.family, ..).expect("compact");
-        self.db().wait_idle().expect("background work");
-    }
-}
-
-/// The same with point reads through a [`Reader`].
-pub struct WithReader {
-    reader: Reader,
-    inner: Alluvium,
-}
-
-impl WithReader {
-    /// A new, empty database.
-    pub fn new() -> WithReader {
-        let inner = Alluvium::new();
-        let reader = inner.db().reader(&inner.family).expect("a reader");
-        WithReader { reader, inner }
-    }
-}
-
-impl Engine for WithReader {
-    const POINT_READS_ONLY: bool = true;
-
-    #[inline]
-    fn insert(&mut self, key: &[u8], value: &[u8]) {
-        self.inner.insert(key, value);
+    fn compact(&self) {
+        self.db.compact_range(&self.family, ..).expect("compact");
     }
 
-    #[inline]
-    fn overwrite(&mut self, key: &[u8], value: &[u8]) {
-        self.inner.overwrite(key, value);
+    fn checkpoint<'a>(&'a self, into: &'a Path) -> Option<Finish<'a>> {
+        let pending = self.db.checkpoint().expect("checkpoint");
+        Some(Box::new(move || {
+            let set = pending.wait().expect("the files");
+            let mut before = self.tables.lock();
+            let new = set.tables().filter(|table| !before.contains(&table.digest));
+            let bytes_new = new.map(|table| table.len).sum();
+            *before = set.tables().map(|table| table.digest).collect();
+            self.save(&set, into);
+            Checkpoint { bytes_new, bytes: set.bytes() }
+        }))
     }
 
-    #[inline]
-    fn get<R>(&mut self, key: &[u8], f: impl FnOnce(Option<&[u8]>) -> R) -> R {
-        self.reader.get_with(key, f).expect("get")
-    }
-
-    #[inline]
-    fn update(&mut self, key: &[u8], f: impl FnMut(Option<&[u8]>, &mut Vec<u8>)) {
-        self.inner.update(key, f);
-    }
-
-    fn scan(&mut self, ascending: bool, visit: impl FnMut(&[u8], &[u8])) -> bool {
-        self.inner.scan(ascending, visit)
-    }
-
-    #[inline]
-    fn scan_prefix(&mut self, prefix: &[u8], visit: impl FnMut(&[u8], &[u8])) -> bool {
-        self.inner.scan_prefix(prefix, visit)
-    }
-
-    fn in_memtable(&self) -> bool {
-        self.inner.in_memtable()
-    }
-
-    fn settle(&mut self) {
-        self.reader.release();
-        self.inner.settle();
+    fn close(self: Box<Self>) {
+        self.db.close().expect("close");
     }
 }

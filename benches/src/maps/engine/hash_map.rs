@@ -5,7 +5,7 @@ use std::hash::{BuildHasherDefault, Hasher};
 
 use xxhash_rust::xxh3::xxh3_64;
 
-use crate::engine::Engine;
+use crate::maps::engine::Engine;
 
 /// xxh3 of the bytes, in one go: a byte string is the only thing that is hashed.
 #[derive(Default)]

@@ -5,8 +5,8 @@
 
 use std::fmt;
 
-use crate::engine::Kind;
-use crate::workload::Workload;
+use crate::maps::engine::Kind;
+use crate::maps::workload::Workload;
 
 /// A median, with the least and the greatest of what it is the median of.
 #[derive(Clone, Copy, Debug)]

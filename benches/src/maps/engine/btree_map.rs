@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::ops::Bound;
 
-use crate::engine::Engine;
+use crate::maps::engine::Engine;
 
 /// A tree.
 pub struct Tree {

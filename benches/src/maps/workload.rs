@@ -5,8 +5,8 @@
 use std::fmt;
 use std::time::{Duration, Instant};
 
-use crate::data::{self, Data, GROUP, VALUE_BYTES, check_entry, check_value, make_value};
-use crate::engine::Engine;
+use crate::maps::data::{self, Data, GROUP, VALUE_BYTES, check_entry, check_value, make_value};
+use crate::maps::engine::Engine;
 
 /// One thing that is timed, in nanoseconds for each operation (for full scans: for each entry).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

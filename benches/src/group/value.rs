@@ -1,0 +1,178 @@
+//! `ValueState`: one key, one value. Sizes follow flink-benchmarks: everything fits one memtable.
+
+use crate::data::{self, Random, key, long, version};
+use crate::group::{Group, Place, Store, sum_of};
+use crate::meter::{Measure, Meter, measure, once};
+
+pub const STEPS: &[&str] = &[
+    "value-add-settled",
+    "value-add",
+    "value-get",
+    "value-absent",
+    "value-update",
+    "rmw-hot",
+    "rmw-zipf",
+    "multi-get",
+    "snapshot-get",
+    "value-get-table",
+    "value-absent-table",
+];
+
+const HOT: u32 = 1000;
+const BATCH: usize = 32;
+const SNAPSHOT_GETS: usize = 10;
+
+/// Values, and the versions that they must have.
+pub struct Values {
+    store: Store,
+    order: Vec<u32>,
+    other: Vec<u32>,
+    versions: Vec<u32>,
+    random: Random,
+}
+
+impl Values {
+    pub fn new(place: Place) -> Values {
+        let n = place.size(200_000, 500_000);
+        let mut random = Random::new(1);
+        Values {
+            store: Store::new(&place, 192 << 20),
+            order: random.permutation(n),
+            other: random.permutation(n),
+            versions: vec![0; n as usize],
+            random,
+        }
+    }
+
+    fn n(&self) -> u32 {
+        self.order.len() as u32
+    }
+
+    fn add(&mut self, settled: bool) -> Measure {
+        self.store.fresh();
+        let engine = self.store.engine();
+        let mut meter = Meter::begin();
+        meter.run(self.order.len(), |i| {
+            let i = self.order[i];
+            engine.put(&key(i), &long(i, 0));
+        });
+        if settled {
+            meter.settle(|| engine.settle());
+        }
+        meter.end()
+    }
+
+    fn get(&self) -> Measure {
+        let engine = self.store.engine();
+        let mut sum = 0;
+        let took = measure(self.other.len(), |i| {
+            let i = self.other[i];
+            engine.get(&key(i), &mut |value| sum += u64::from(version(value, i)));
+        });
+        assert_eq!(sum, sum_of(&self.versions, &self.other));
+        took
+    }
+
+    fn absent(&self) -> Measure {
+        let engine = self.store.engine();
+        measure(self.other.len(), |i| {
+            let key = key(self.other[i] + self.n());
+            engine.get(&key, &mut |value| assert!(value.is_none()));
+        })
+    }
+
+    fn update(&mut self) -> Measure {
+        let engine = self.store.engine();
+        let took = measure(self.order.len(), |i| {
+            let i = self.order[i];
+            engine.put(&key(i), &long(i, 1));
+        });
+        self.versions.fill(1);
+        self.store.verify(&self.versions);
+        took
+    }
+
+    fn count(&mut self, keys: &[u32]) -> Measure {
+        let engine = self.store.engine();
+        let took = measure(keys.len(), |i| {
+            let i = keys[i];
+            engine.update(&key(i), &mut |old, new| {
+                new.extend_from_slice(&long(i, version(old, i) + 1));
+            });
+        });
+        keys.iter().for_each(|&i| self.versions[i as usize] += 1);
+        self.store.verify(&self.versions);
+        took
+    }
+
+    fn multi_get(&self) -> Measure {
+        let engine = self.store.engine();
+        let batches: Vec<&[u32]> = self.other.chunks_exact(BATCH).collect();
+        let mut meter = Meter::begin();
+        let mut sum = 0;
+        meter.run(batches.len(), |i| {
+            let numbers = batches[i];
+            let keys: [[u8; data::KEY_BYTES]; BATCH] = std::array::from_fn(|i| key(numbers[i]));
+            let keys: [&[u8]; BATCH] = std::array::from_fn(|i| &keys[i][..]);
+            engine.multi_get(&keys, &mut |i, value| sum += u64::from(version(value, numbers[i])));
+        });
+        let read = &self.other[..batches.len() * BATCH];
+        assert_eq!(sum, sum_of(&self.versions, read));
+        meter.end_per(BATCH as f64)
+    }
+
+    /// A snapshot and ten reads, with a write between that they must not see.
+    fn snapshots(&mut self) -> Option<Measure> {
+        let engine = self.store.engine();
+        let numbers: Vec<&[u32]> = self.other.chunks_exact(SNAPSHOT_GETS).take(20_000).collect();
+        let mut possible = true;
+        let mut sum = 0;
+        let took = measure(numbers.len(), |i| {
+            possible &= engine.snapshot(&mut |get| {
+                for &i in numbers[i] {
+                    get(&key(i), &mut |value| sum += u64::from(version(value, i)));
+                }
+            });
+        });
+        let read = &self.other[..numbers.len() * SNAPSHOT_GETS];
+        possible.then(|| assert_eq!(sum, sum_of(&self.versions, read)))?;
+        let changed = self.order[0];
+        let old = self.versions[changed as usize];
+        engine.snapshot(&mut |get| {
+            engine.put(&key(changed), &long(changed, old + 1));
+            get(&key(changed), &mut |value| assert_eq!(version(value, changed), old));
+        });
+        self.versions[changed as usize] += 1;
+        Some(took)
+    }
+}
+
+impl Group for Values {
+    fn step(&mut self, name: &str) -> Option<Measure> {
+        let n = self.n();
+        match name {
+            "value-add-settled" if self.store.kind.has_disk() => Some(self.add(true)),
+            "value-add-settled" => None,
+            "value-add" => Some(self.add(false)),
+            "value-get" => Some(self.get()),
+            "value-absent" => Some(self.absent()),
+            "value-update" => Some(self.update()),
+            "rmw-hot" => {
+                let keys = self.random.uniform(HOT, n as usize);
+                Some(self.count(&keys))
+            }
+            "rmw-zipf" => {
+                let keys = self.random.zipfian(n, n as usize);
+                Some(self.count(&keys))
+            }
+            "multi-get" => Some(self.multi_get()),
+            "snapshot-get" => self.snapshots(),
+            "value-get-table" => {
+                let (took, settled) = once(|| self.store.engine().settle());
+                settled.then(|| self.get().with("settling", took.as_secs_f64() * 1e3))
+            }
+            "value-absent-table" => self.store.kind.has_disk().then(|| self.absent()),
+            _ => unreachable!("{name}"),
+        }
+    }
+}
