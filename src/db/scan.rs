@@ -9,6 +9,7 @@ use crate::db::column_family::Family;
 use crate::db::core::Core;
 use crate::db::get::View;
 use crate::db::snapshot::Snapshot;
+use crate::db::stats::add;
 use crate::db::super_version::SuperVersion;
 use crate::iter::InternalIterator;
 use crate::iter::merging::MergingIterator;
@@ -98,6 +99,16 @@ pub struct Scan {
     /// The current user key: set whenever `place` is an entry.
     key: Vec<u8>,
     merged: Vec<u8>,
+    /// For the statistics: searches, and keys come by.
+    seeks: u64,
+    keys: u64,
+}
+
+impl Drop for Scan {
+    fn drop(&mut self) {
+        add(&self.core.counters.seeks, self.seeks);
+        add(&self.core.counters.keys_visited, self.keys);
+    }
 }
 
 impl Scan {
@@ -122,17 +133,21 @@ impl Scan {
             place: Place::Start,
             key: Vec::new(),
             merged: Vec::new(),
+            seeks: 0,
+            keys: 0,
         })
     }
 
     /// To the first key of the range; `false` if there is none.
     pub fn first(&mut self) -> Result<bool> {
+        self.seeks += 1;
         self.cursor.seek(InternalKey::seek(&self.range.start, SEQNO_MAX))?;
         self.settle_forward()
     }
 
     /// To the last key of the range; `false` if there is none.
     pub fn last(&mut self) -> Result<bool> {
+        self.seeks += 1;
         match &self.range.end {
             Some(end) => {
                 self.cursor.seek_for_prev(end)?;
@@ -147,6 +162,7 @@ impl Scan {
 
     /// To the first key at or after `key`; `false` if there is none in the range.
     pub fn seek(&mut self, key: &[u8]) -> Result<bool> {
+        self.seeks += 1;
         let target = key.max(&self.range.start);
         self.cursor.seek(InternalKey::seek(target, SEQNO_MAX))?;
         self.settle_forward()
@@ -157,6 +173,7 @@ impl Scan {
         if self.range.end.as_deref().is_some_and(|end| key >= end) {
             return self.last();
         }
+        self.seeks += 1;
         self.cursor.seek_for_prev(key)?;
         self.settle_backward()
     }
@@ -282,6 +299,7 @@ impl Scan {
 
     /// Resolves the versions of the current key, on whose newest the cursor stands: has it a value?
     fn resolve(&mut self) -> Result<bool> {
+        self.keys += 1;
         self.resolver.reset(self.at);
         if let Some(tombstones) = &self.tombstones {
             match tombstones.cover(&self.key, self.at) {

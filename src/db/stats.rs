@@ -90,6 +90,10 @@ pub struct Stats {
     pub moves: u64,
     /// Times a writer had to wait.
     pub stalls: u64,
+    /// Searches by cursors: each looks into all sources of its family. Of cursors that are gone.
+    pub seeks: u64,
+    /// Keys that cursors came by, with a value or without. Of cursors that are gone.
+    pub keys_visited: u64,
     /// The last sequence number that readers see.
     pub visible_seqno: SeqNo,
     /// Live snapshots.
@@ -140,6 +144,8 @@ pub(in crate::db) struct Counters {
     pub compaction_bytes_written: AtomicU64,
     pub moves: AtomicU64,
     pub stalls: AtomicU64,
+    pub seeks: AtomicU64,
+    pub keys_visited: AtomicU64,
 }
 
 impl Counters {
@@ -157,6 +163,8 @@ impl Counters {
             compaction_bytes_written: read(&self.compaction_bytes_written),
             moves: read(&self.moves),
             stalls: read(&self.stalls),
+            seeks: read(&self.seeks),
+            keys_visited: read(&self.keys_visited),
             ..Stats::default()
         }
     }

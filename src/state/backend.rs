@@ -1,5 +1,6 @@
 //! The backend: one database, a current key, and states by name.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::path::Path;
 
@@ -11,6 +12,7 @@ use crate::Scan;
 use crate::base::error::Error;
 use crate::base::error::Result;
 use crate::base::sync::Arc;
+use crate::base::sync::Mutex;
 use crate::state::cell::Shared;
 use crate::state::evolution::resolve_fixed;
 use crate::state::key::KeyShape;
@@ -28,6 +30,7 @@ use crate::state::options::BackendOptions;
 use crate::state::serializer::Builtin;
 use crate::state::serializer::Serializer;
 use crate::state::serializer::builtin;
+use crate::state::timer::heads::Heads;
 
 /// Memtable of the metadata: a few entries, written once.
 const META_MEMTABLE_BYTES: usize = 256 << 10;
@@ -79,6 +82,7 @@ const META_MEMTABLE_BYTES: usize = 256 << 10;
 /// | `getPartitionedState(namespace, …)` | the same `…_with_namespace`, and `set_current_namespace` of the handle |
 /// | `getCurrentKey` | [`current_key`](StateBackend::current_key) |
 /// | `applyToAllKeys` | [`apply_to_all_keys`](StateBackend::apply_to_all_keys) |
+/// | `getInternalTimerService` | [`timer_service`](StateBackend::timer_service) |
 /// | `getKeys`, `getKeysAndNamespaces` | [`get_keys`](StateBackend::get_keys), [`get_keys_and_namespaces`](StateBackend::get_keys_and_namespaces) |
 /// | `snapshot` | [`checkpoint`](StateBackend::checkpoint) |
 /// | restore | [`from_db`](StateBackend::from_db) |
@@ -89,7 +93,9 @@ pub struct StateBackend<K> {
     pub(in crate::state) meta: Meta,
     pub(in crate::state) keys: Arc<dyn Serializer<Value = K>>,
     pub(in crate::state) options: BackendOptions,
-    current_group: Option<u16>,
+    pub(in crate::state) current_group: Option<u16>,
+    /// What is held in memory of each queue of timers, by name.
+    pub(in crate::state) timers: BTreeMap<String, Arc<Mutex<Heads>>>,
 }
 
 /// Tells the handles when the backend goes.
@@ -168,7 +174,8 @@ impl<K: JavaHash + 'static> StateBackend<K> {
         }
         let db = Arc::new(db);
         let shared = Owner(Arc::new(Shared::new(&db, keys.fixed_len())));
-        Ok(StateBackend { db, shared, meta, keys, options, current_group: None })
+        let timers = BTreeMap::new();
+        Ok(StateBackend { db, shared, meta, keys, options, current_group: None, timers })
     }
 
     /// Makes each key that has state called `name` in `namespace` the current key and calls `f` with
@@ -322,7 +329,9 @@ impl<K: 'static> StateBackend<K> {
     ) -> Result<(Option<Scan>, Arc<dyn Serializer<Value = N>>)> {
         let namespaces: Arc<dyn Serializer<Value = N>> = Arc::new(namespaces);
         let forms = self.meta.forms(name);
-        let Some(form) = forms.first() else { return Ok((None, namespaces)) };
+        let Some(form) = forms.first().filter(|form| form.record.kind != StateKind::Timers) else {
+            return Ok((None, namespaces));
+        };
         let stored = forms.iter().map(|form| &form.record.namespace);
         let namespaces = resolve_fixed("namespace serializer", namespaces, stored)
             .map_err(|e| in_state(name, &e))?;

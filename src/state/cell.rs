@@ -282,6 +282,26 @@ impl<N: 'static> Cell<N> {
         self.shared.db()?.write(&batch, WriteOptions::default()).map(drop)
     }
 
+    /// The widths of the parts of its keys.
+    pub fn shape(&self) -> KeyShape {
+        self.builder.shape()
+    }
+
+    /// The serializer of its namespaces.
+    pub fn namespaces(&self) -> Arc<dyn Serializer<Value = N>> {
+        Arc::clone(&self.serializer)
+    }
+
+    /// Is it a cell of this backend?
+    pub fn is_of(&self, shared: &Arc<Shared>) -> bool {
+        Arc::ptr_eq(&self.shared, shared)
+    }
+
+    /// Hands database and family to `f`, whatever the key.
+    pub fn store<R>(&self, f: impl FnOnce(&Db, &ColumnFamily) -> Result<R>) -> Result<R> {
+        f(&*self.shared.db()?, &self.family)
+    }
+
     /// Hands everything that a batch needs to `f`: database, family, and the builder on the cell.
     pub fn with<R>(
         &mut self,

@@ -43,7 +43,12 @@ pub const LAYOUTS: &[Layout] = &[
         id: "F6.5",
         title: "Metadata of a state, in family _meta, under group(2) ‖ name of the state",
         fields: &[
-            field("0", "n", "tag 1: kind", "1 value, 2 list, 3 map, 4 reducing, 5 aggregating; u8"),
+            field(
+                "0",
+                "n",
+                "tag 1: kind",
+                "1 value, 2 list, 3 map, 4 reducing, 5 aggregating, 6 timers; u8",
+            ),
             field("", "n", "tag 2: namespace", "serializer of namespaces, F6.6"),
             field("", "n", "tag 3: user_key", "map: serializer of user keys, F6.6"),
             field("", "n", "tag 4: value", "serializer of values or elements, F6.6"),
@@ -67,6 +72,8 @@ pub enum StateKind {
     Reducing = 4,
     /// An accumulator: [`AggregatingState`](crate::AggregatingState).
     Aggregating = 5,
+    /// A queue of timers: half of a [`TimerService`](crate::TimerService).
+    Timers = 6,
 }
 
 impl StateKind {
@@ -77,6 +84,7 @@ impl StateKind {
             3 => StateKind::Map,
             4 => StateKind::Reducing,
             5 => StateKind::Aggregating,
+            6 => StateKind::Timers,
             _ => return None,
         })
     }

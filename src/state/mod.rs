@@ -15,8 +15,8 @@
 //! into bytes and back, [`evolution`] tells whether others can take their place, and [`migration`]
 //! writes state anew.
 //! [`backend`] is the whole, set up by [`options`]; [`value`], [`list`], [`reducing`], [`aggregating`]
-//! and [`map`] are the handles, which [`registration`] makes and which share [`cell`]; [`meta`]
-//! remembers which states there are; [`rescale`] divides them anew.
+//! and [`map`] are the handles, which [`registration`] makes and which share [`cell`]; [`timer`] is what
+//! is to be done later; [`meta`] remembers which states there are; [`rescale`] divides them anew.
 
 pub mod aggregating;
 pub mod backend;
@@ -34,6 +34,7 @@ pub mod reducing;
 pub mod registration;
 pub mod rescale;
 pub mod serializer;
+pub mod timer;
 pub mod value;
 
 #[cfg(test)]

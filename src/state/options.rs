@@ -27,6 +27,9 @@ pub struct BackendOptions {
     pub family: ColumnFamilyOptions,
     /// Of the column families of single states, by name, instead of `family`.
     pub states: BTreeMap<String, ColumnFamilyOptions>,
+    /// How many timers of each key group and queue are read at once, and held in memory. Less if
+    /// there are very many key groups. Flink's `timer-service.cache-size`. Default: 128.
+    pub timer_cache: usize,
 }
 
 impl BackendOptions {
@@ -39,6 +42,7 @@ impl BackendOptions {
             db: Options { log: false, ..Options::default() },
             family: ColumnFamilyOptions { key_group_bytes, ..ColumnFamilyOptions::default() },
             states: BTreeMap::new(),
+            timer_cache: 128,
         }
     }
 

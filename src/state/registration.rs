@@ -32,7 +32,7 @@ use crate::state::serializer::builtin;
 use crate::state::value::ValueState;
 
 /// Names that begin like this are kept for timers, as in Flink.
-const TIMERS: &str = "_timer_state/";
+pub(in crate::state) const TIMERS: &str = "_timer_state/";
 
 impl<K: 'static> StateBackend<K> {
     /// The value state of this name, created if it does not exist: Flink's `getState`.
@@ -233,7 +233,8 @@ impl<K: 'static> StateBackend<K> {
 
     /// What is stored of a state, which must be of this kind.
     fn forms(&self, name: &str, kind: StateKind) -> Result<&[Form]> {
-        if name.is_empty() || name == META || name.starts_with(TIMERS) {
+        let for_timers = name.starts_with(TIMERS);
+        if name.is_empty() || name == META || for_timers != (kind == StateKind::Timers) {
             return Err(Error::invalid(format!("no name for a state: {name:?}")));
         }
         let forms = self.meta.forms(name);
@@ -245,7 +246,7 @@ impl<K: 'static> StateBackend<K> {
 
     /// The state as these serializers, or those that take their place, read and write it. All that
     /// may be refused is refused before anything is written.
-    fn open_state<N: 'static, V: 'static>(
+    pub(in crate::state) fn open_state<N: 'static, V: 'static>(
         &mut self,
         name: &str,
         kind: StateKind,

@@ -366,7 +366,7 @@ fn or_empty<T: Clone + Default + Debug>(found: Option<&T>) -> T {
     found.cloned().unwrap_or_default()
 }
 
-fn source(set: &FileSet, groups: KeyGroupRange) -> ImportSource {
+pub(in crate::state) fn source(set: &FileSet, groups: KeyGroupRange) -> ImportSource {
     let families = set.families().iter().map(|family| ImportFamily {
         name: family.name().to_owned(),
         merge_operator: family.merge_operator().map(str::to_owned),

@@ -3,6 +3,7 @@
 mod allocation;
 mod basic;
 mod concurrency;
+mod conformance;
 mod corruption;
 mod crash;
 mod db_review;

@@ -1,0 +1,3 @@
+//! Flink's own tests of state, by their names, against the public interface.
+
+mod timers;
