@@ -75,6 +75,8 @@ pub use crate::db::stats::Event;
 pub use crate::db::stats::FamilyStats;
 pub use crate::db::stats::Stats;
 pub use crate::db::update::Update;
+#[cfg(any(test, feature = "testing"))]
+pub use crate::fs::FailedSync;
 pub use crate::fs::FileLock;
 pub use crate::fs::Fs;
 pub use crate::fs::Listed;
@@ -89,8 +91,11 @@ pub use crate::fs::fault::Fault;
 pub use crate::fs::fault::FaultFs;
 #[cfg(any(test, feature = "testing"))]
 pub use crate::fs::fault::Op as FaultOp;
-pub use crate::fs::memory::Keep;
 pub use crate::fs::memory::MemFs;
+pub use crate::fs::memory::image::Keep;
+pub use crate::fs::memory::trace::Effect as DiskEffect;
+pub use crate::fs::memory::trace::Recording;
+pub use crate::fs::memory::trace::Replay;
 pub use crate::iter::resolve::MergeOperator;
 pub use crate::state::aggregating::AggregateFunction;
 pub use crate::state::aggregating::AggregatingState;

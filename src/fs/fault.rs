@@ -8,7 +8,7 @@ use std::path::Path;
 use crate::base::bytes::Bytes;
 use crate::base::error::{Error, ErrorKind, Result};
 use crate::base::sync::{Arc, Mutex};
-use crate::fs::{FileLock, Fs, Listed, ReadableFile, WritableFile};
+use crate::fs::{FailedSync, FileLock, Fs, Listed, ReadableFile, WritableFile};
 
 /// A kind of operation that can fail.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -54,13 +54,18 @@ impl Op {
 /// What a fault does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Effect {
-    /// The operation fails with `Io` and does nothing. A failed sync loses what was not synced, see
-    /// [`WritableFile::lose_unsynced`].
+    /// The operation fails with `Io` and does nothing. A failed sync loses what was not synced:
+    /// [`FailedSync::Dropped`].
     Io,
     /// As `Io`, but the error is `NoSpace`.
     NoSpace,
     /// An append writes half of its bytes, then fails with `Io`. For other operations: as `Io`.
     Short,
+    /// A sync fails with `Io`, and this is what it has done. For other operations: as `Io`.
+    Sync(FailedSync),
+    /// A change of names, or a sync of a directory, is done, and `Io` is reported all the same. For
+    /// other operations: as `Io`.
+    Done,
     /// A read succeeds with one bit of its bytes flipped. For other operations: as `Io`.
     Flip,
 }
@@ -173,6 +178,26 @@ impl Plan {
     fn check(&self, op: Op, path: &Path) -> Result<()> {
         self.strike(op, path).map_or(Ok(()), |effect| Err(injected(op, path, effect)))
     }
+
+    /// The same for a change of names, which may happen and fail.
+    fn change(&self, op: Op, path: &Path, run: impl FnOnce() -> Result<()>) -> Result<()> {
+        match self.strike(op, path) {
+            None => run(),
+            Some(effect) => {
+                if effect == Effect::Done {
+                    run()?;
+                }
+                Err(injected(op, path, effect))
+            }
+        }
+    }
+
+    /// Counts a sync; if a fault strikes, says what the sync has done instead.
+    fn sync(&self, path: &Path) -> Option<(FailedSync, Error)> {
+        let effect = self.strike(Op::Sync, path)?;
+        let left = if let Effect::Sync(left) = effect { left } else { FailedSync::Dropped };
+        Some((left, injected(Op::Sync, path, effect)))
+    }
 }
 
 fn injected(op: Op, path: &Path, effect: Effect) -> Error {
@@ -194,18 +219,15 @@ impl Fs for FaultFs {
     }
 
     fn remove(&self, path: &Path) -> Result<()> {
-        self.plan.check(Op::Remove, path)?;
-        self.inner.remove(path)
+        self.plan.change(Op::Remove, path, || self.inner.remove(path))
     }
 
     fn rename(&self, from: &Path, to: &Path) -> Result<()> {
-        self.plan.check(Op::Rename, from)?;
-        self.inner.rename(from, to)
+        self.plan.change(Op::Rename, from, || self.inner.rename(from, to))
     }
 
     fn link(&self, from: &Path, to: &Path) -> Result<()> {
-        self.plan.check(Op::Link, to)?;
-        self.inner.link(from, to)
+        self.plan.change(Op::Link, to, || self.inner.link(from, to))
     }
 
     fn list(&self, dir: &Path) -> Result<Vec<Listed>> {
@@ -218,16 +240,17 @@ impl Fs for FaultFs {
     }
 
     fn sync_dir(&self, dir: &Path) -> Result<()> {
-        self.plan.check(Op::SyncDir, dir)?;
-        self.inner.sync_dir(dir)
+        self.plan.change(Op::SyncDir, dir, || self.inner.sync_dir(dir))
     }
 
     fn sync_file(&self, path: &Path) -> Result<()> {
-        let struck = self.plan.check(Op::Sync, path);
-        if struck.is_err() {
-            self.inner.lose_unsynced(path);
+        match self.plan.sync(path) {
+            None => self.inner.sync_file(path),
+            Some((left, failure)) => {
+                self.inner.fail_sync(path, left);
+                Err(failure)
+            }
         }
-        struck.and_then(|()| self.inner.sync_file(path))
     }
 
     fn free_space(&self, dir: &Path) -> Result<u64> {
@@ -238,8 +261,8 @@ impl Fs for FaultFs {
         self.inner.lock(dir)
     }
 
-    fn lose_unsynced(&self, path: &Path) {
-        self.inner.lose_unsynced(path);
+    fn fail_sync(&self, path: &Path, left: FailedSync) {
+        self.inner.fail_sync(path, left);
     }
 }
 
@@ -263,15 +286,17 @@ impl WritableFile for FaultWriter {
     }
 
     fn sync(&mut self) -> Result<()> {
-        let struck = self.plan.check(Op::Sync, &self.path);
-        if struck.is_err() {
-            self.inner.lose_unsynced();
+        match self.plan.sync(&self.path) {
+            None => self.inner.sync(),
+            Some((left, failure)) => {
+                self.inner.fail_sync(left);
+                Err(failure)
+            }
         }
-        struck.and_then(|()| self.inner.sync())
     }
 
-    fn lose_unsynced(&mut self) {
-        self.inner.lose_unsynced();
+    fn fail_sync(&mut self, left: FailedSync) {
+        self.inner.fail_sync(left);
     }
 }
 
@@ -304,7 +329,8 @@ impl ReadableFile for FaultReader {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::fs::memory::{Keep, MemFs};
+    use crate::fs::memory::MemFs;
+    use crate::fs::memory::image::Keep;
 
     /// Every kind of operation once. Stops at the first error.
     fn run(fs: &dyn Fs) -> Result<()> {

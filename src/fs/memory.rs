@@ -1,10 +1,13 @@
 //! A disk in memory that can lose its power.
 //!
 //! Two states are kept: what a reader sees now, and what is durable. A file is append-only, so its
-//! durable part is a prefix (`synced`). Names have a durable table and an ordered list of changes
-//! that no [`Fs::sync_dir`] has covered yet. [`MemFs::crash_image`] makes a new disk from the durable
-//! state and, as [`Keep`] says, a part of the rest. Images share the bytes of files with the disk they
-//! come from until one of the two writes.
+//! durable part is a prefix (`synced`); behind it lie the appends that no sync has covered. Names have
+//! a durable table and an ordered list of changes that no [`Fs::sync_dir`] has covered yet. [`image`]
+//! makes a new disk from the durable state and a part of the rest; [`trace`] records what happens to a
+//! disk and lets it happen again, so that one run of a workload can lose its power everywhere.
+
+pub mod image;
+pub mod trace;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -13,8 +16,10 @@ use std::path::Path;
 
 use crate::base::bytes::Bytes;
 use crate::base::error::{Error, ErrorKind, Result};
-use crate::base::rng::Rng;
 use crate::base::sync::{Arc, AtomicU64, Mutex, Ordering};
+#[cfg(any(test, feature = "testing"))]
+use crate::fs::FailedSync;
+use crate::fs::memory::trace::{Effect, Recording};
 use crate::fs::{FileLock, Fs, Listed, ReadableFile, WritableFile};
 
 /// A disk in memory. A clone is the same disk.
@@ -22,22 +27,6 @@ use crate::fs::{FileLock, Fs, Listed, ReadableFile, WritableFile};
 pub struct MemFs {
     disk: Arc<Disk>,
 }
-
-/// What outlives a power cut.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Keep {
-    /// Only synced bytes and synced names. A file whose name was never synced is gone; a name whose
-    /// removal was never synced is back.
-    Nothing,
-    /// Everything, as after the death of the process alone.
-    All,
-    /// Of each file a random prefix of the bytes that were not synced, at times with zeros or garbage
-    /// in its last sector; each name change kept or dropped at random, a rename as a whole.
-    Torn,
-}
-
-/// Files are torn within sectors of this size.
-const SECTOR_BYTES: usize = 512;
 
 /// Stands for "no limit" in the two limits below.
 const NEVER: u64 = u64::MAX;
@@ -52,6 +41,9 @@ struct Disk {
     ops: AtomicU64,
     ops_max: AtomicU64,
     capacity: AtomicU64,
+    /// Counts what waits for a sync: appends and name changes, in one order.
+    clock: AtomicU64,
+    recording: Mutex<Option<Recording>>,
 }
 
 /// All that is known by name. Locked before any [`Node`].
@@ -70,6 +62,7 @@ struct Tree {
 /// One name change: a creation or link sets, a removal unsets, a rename does both.
 #[derive(Clone)]
 struct Change {
+    time: u64,
     unset: Option<Arc<Path>>,
     set: Option<(Arc<Path>, Arc<Node>)>,
 }
@@ -87,46 +80,24 @@ struct Content {
     len: usize,
     /// This prefix is durable, but for the parts in `lost`.
     synced: usize,
+    /// The appends behind it: when, and where each ends.
+    appends: Vec<(u64, usize)>,
     /// What a failed sync covered: never written, whatever later syncs say.
     lost: Vec<Range<usize>>,
 }
 
 impl Content {
-    fn append(&mut self, bytes: &[u8]) {
+    fn append(&mut self, time: u64, bytes: &[u8]) {
         let data = Arc::make_mut(&mut self.data);
         data.truncate(self.len);
         data.extend_from_slice(bytes);
         self.len = data.len();
+        self.appends.push((time, self.len));
     }
 
-    /// The file after a power cut.
-    fn survivor(&self, keep: Keep, rng: &mut Rng) -> Content {
-        let len = match keep {
-            Keep::Nothing => self.synced,
-            Keep::All => self.len,
-            Keep::Torn => self.synced + rng.below((self.len - self.synced) as u64 + 1) as usize,
-        };
-        let mut image = Content { data: self.data.clone(), len, synced: len, lost: Vec::new() };
-        if keep == Keep::All {
-            return image;
-        }
-        for lost in &self.lost {
-            let part = lost.start.min(len)..lost.end.min(len);
-            if !part.is_empty() && (keep == Keep::Nothing || rng.below(2) == 0) {
-                Arc::make_mut(&mut image.data)[part].fill(0);
-            }
-        }
-        if len > self.synced {
-            let sector = (len - 1) / SECTOR_BYTES * SECTOR_BYTES;
-            let torn = self.synced.max(sector)..len;
-            match rng.below(4) {
-                0 => Arc::make_mut(&mut image.data)[torn].fill(0),
-                1 => Arc::make_mut(&mut image.data)[torn]
-                    .fill_with(|| rng.next_u64().to_le_bytes()[0]),
-                _ => {}
-            }
-        }
-        image
+    fn sync(&mut self) {
+        self.synced = self.len;
+        self.appends.clear();
     }
 }
 
@@ -184,9 +155,9 @@ impl Tree {
                     self.settle(other, i);
                 }
                 change.apply(&mut self.durable);
-                self.pending[i] = Change { unset: None, set: None };
+                self.pending[i] = Change { unset: None, set: None, ..change };
             } else if set_dir == Some(dir) {
-                let set = Change { unset: None, set: self.pending[i].set.take() };
+                let set = Change { unset: None, set: self.pending[i].set.take(), ..change };
                 set.apply(&mut self.durable);
             }
         }
@@ -228,6 +199,40 @@ impl Disk {
             ops: AtomicU64::new(0),
             ops_max: AtomicU64::new(NEVER),
             capacity: AtomicU64::new(NEVER),
+            clock: AtomicU64::new(0),
+            recording: Mutex::default(),
+        }
+    }
+
+    fn tick(&self) -> u64 {
+        self.clock.fetch_add(1, Ordering::SeqCst)
+    }
+
+    fn append(&self, node: &Node, bytes: &[u8]) {
+        node.content.lock().append(self.tick(), bytes);
+        self.note(|| Effect::Append { node: node.id, bytes: Arc::new(bytes.to_vec()) });
+    }
+
+    fn sync(&self, node: &Node) {
+        node.content.lock().sync();
+        self.note(|| Effect::Sync { node: node.id });
+    }
+
+    /// Changes a name now; the change is durable when the directory is synced.
+    fn change(
+        &self,
+        tree: &mut Tree,
+        unset: Option<&Path>,
+        set: Option<(&Path, Arc<Node>)>,
+    ) {
+        let set = set.map(|(path, node)| (Arc::from(path), node));
+        tree.change(Change { time: self.tick(), unset: unset.map(Arc::from), set });
+    }
+
+    /// Records an effect, if effects are recorded.
+    fn note(&self, effect: impl FnOnce() -> Effect) {
+        if let Some(recording) = &mut *self.recording.lock() {
+            recording.effects.push(effect());
         }
     }
 
@@ -254,38 +259,6 @@ impl MemFs {
     /// An empty disk without limits. Its one directory is the root (`/` or the empty path).
     pub fn new() -> MemFs {
         MemFs { disk: Arc::new(Disk::new(Tree::default())) }
-    }
-
-    /// A new disk, as it would be found after a power cut now: no locks, no limits, everything on it
-    /// durable, [`ops`](MemFs::ops) at zero. The same seed gives the same image of the same history.
-    /// This disk goes on untouched. Costs a few allocations per file, and a copy of the files that
-    /// are torn.
-    pub fn crash_image(&self, keep: Keep, seed: u64) -> MemFs {
-        let rng = &mut Rng::new(seed);
-        let tree = self.disk.tree.lock();
-        let mut names = tree.durable.clone();
-        for change in &tree.pending {
-            let kept = match keep {
-                Keep::Nothing => false,
-                Keep::All => true,
-                Keep::Torn => rng.below(2) == 0,
-            };
-            if kept {
-                change.apply(&mut names);
-            }
-        }
-        let mut image = Tree { dirs: tree.dirs.clone(), ..Tree::default() };
-        let mut nodes: BTreeMap<u64, Arc<Node>> = BTreeMap::new();
-        for node in names.values_mut() {
-            let survivor = nodes.entry(node.id).or_insert_with(|| {
-                let content = node.content.lock().survivor(keep, rng);
-                image.new_node(content)
-            });
-            *node = survivor.clone();
-        }
-        image.durable = names.clone();
-        image.now = names;
-        MemFs { disk: Arc::new(Disk::new(image)) }
     }
 
     /// Bytes that fit on the disk; `None` for no limit. An append beyond writes what fits and fails
@@ -344,13 +317,13 @@ impl MemFs {
         content.data[..content.len].to_vec()
     }
 
-    /// Test helper: stores a file with its directories, in place of what is there, durably and
-    /// without counting as an operation.
+    /// Test helper: stores a file with its directories, in place of what is there, durably, without
+    /// counting as an operation and without being recorded.
     pub fn write(&self, path: &Path, bytes: &[u8]) {
         let len = bytes.len();
         let mut tree = self.disk.tree.lock();
         let data = Arc::new(bytes.to_vec());
-        let node = tree.new_node(Content { data, len, synced: len, lost: Vec::new() });
+        let node = tree.new_node(Content { data, len, synced: len, ..Content::default() });
         tree.add_dirs(parent(path));
         tree.place(path, &node);
     }
@@ -368,9 +341,9 @@ impl Fs for MemFs {
         let mut tree = self.disk.tree.lock();
         tree.check_new("create", path)?;
         let node = tree.new_node(Content::default());
-        let path: Arc<Path> = path.into();
-        tree.change(Change { unset: None, set: Some((path.clone(), node.clone())) });
-        Ok(Box::new(MemWriter { disk: self.disk.clone(), node, path }))
+        self.disk.change(&mut tree, None, Some((path, node.clone())));
+        self.disk.note(|| Effect::Create { path: path.into(), node: node.id });
+        Ok(Box::new(MemWriter { disk: self.disk.clone(), node, path: path.into() }))
     }
 
     fn open(&self, path: &Path) -> Result<Arc<dyn ReadableFile>> {
@@ -383,7 +356,8 @@ impl Fs for MemFs {
         self.disk.count("remove", path)?;
         let mut tree = self.disk.tree.lock();
         tree.node("remove", path)?;
-        tree.change(Change { unset: Some(path.into()), set: None });
+        self.disk.change(&mut tree, Some(path), None);
+        self.disk.note(|| Effect::Remove { path: path.into() });
         Ok(())
     }
 
@@ -394,7 +368,8 @@ impl Fs for MemFs {
         tree.check_dir("rename", parent(to))?;
         let same = tree.now.get(to).is_some_and(|target| target.id == node.id);
         if !same {
-            tree.change(Change { unset: Some(from.into()), set: Some((to.into(), node)) });
+            self.disk.change(&mut tree, Some(from), Some((to, node)));
+            self.disk.note(|| Effect::Rename { from: from.into(), to: to.into() });
         }
         Ok(()) // POSIX: two names of one file both stay
     }
@@ -404,7 +379,8 @@ impl Fs for MemFs {
         let mut tree = self.disk.tree.lock();
         let node = tree.node("link", from)?.clone();
         tree.check_new("link", to)?;
-        tree.change(Change { unset: None, set: Some((to.into(), node)) });
+        self.disk.change(&mut tree, None, Some((to, node)));
+        self.disk.note(|| Effect::Link { from: from.into(), to: to.into() });
         Ok(())
     }
 
@@ -431,6 +407,7 @@ impl Fs for MemFs {
             Some(file) => Err(Error::new(ErrorKind::Io, "create directory: a file").in_file(file)),
             None => {
                 tree.add_dirs(dir);
+                self.disk.note(|| Effect::CreateDir { dir: dir.into() });
                 Ok(())
             }
         }
@@ -441,13 +418,14 @@ impl Fs for MemFs {
         let mut tree = self.disk.tree.lock();
         tree.check_dir("sync directory", dir)?;
         tree.sync_dir(dir);
+        self.disk.note(|| Effect::SyncDir { dir: dir.into() });
         Ok(())
     }
 
     fn sync_file(&self, path: &Path) -> Result<()> {
         self.disk.count("sync", path)?;
         let node = self.disk.tree.lock().node("sync", path)?.clone();
-        node.sync();
+        self.disk.sync(&node);
         Ok(())
     }
 
@@ -465,30 +443,19 @@ impl Fs for MemFs {
         tree.check_dir("lock", dir)?;
         let dir: Arc<Path> = dir.into();
         match tree.locked.insert(dir.clone()) {
-            true => Ok(Box::new(MemLock { disk: self.disk.clone(), dir })),
+            true => {
+                self.disk.note(|| Effect::Lock { dir: dir.clone() });
+                Ok(Box::new(MemLock { disk: self.disk.clone(), dir }))
+            }
             false => Err(Error::busy("the directory is locked by another handle").in_file(&dir)),
         }
     }
 
     #[cfg(any(test, feature = "testing"))]
-    fn lose_unsynced(&self, path: &Path) {
+    fn fail_sync(&self, path: &Path, left: FailedSync) {
         if let Ok(node) = self.disk.tree.lock().node("sync", path) {
-            node.lose_unsynced();
+            self.disk.fail_sync(node, left);
         }
-    }
-}
-
-impl Node {
-    fn sync(&self) {
-        let mut content = self.content.lock();
-        content.synced = content.len;
-    }
-
-    #[cfg(any(test, feature = "testing"))]
-    fn lose_unsynced(&self) {
-        let mut content = self.content.lock();
-        let unsynced = content.synced..content.len;
-        content.lost.push(unsynced);
     }
 }
 
@@ -503,13 +470,13 @@ impl WritableFile for MemWriter {
         self.disk.count("append", &self.path)?;
         let capacity = self.disk.capacity.load(Ordering::SeqCst);
         if capacity == NEVER {
-            self.node.content.lock().append(data);
+            self.disk.append(&self.node, data);
             return Ok(());
         }
         let tree = self.disk.tree.lock(); // held, so that two appends cannot share the last bytes
         let free = capacity.saturating_sub(tree.total_bytes());
         let fits = data.len().min(usize::try_from(free).unwrap_or(usize::MAX));
-        self.node.content.lock().append(&data[..fits]);
+        self.disk.append(&self.node, &data[..fits]);
         match fits == data.len() {
             true => Ok(()),
             false => Err(Error::io("append", &self.path, io::ErrorKind::StorageFull.into())),
@@ -518,13 +485,13 @@ impl WritableFile for MemWriter {
 
     fn sync(&mut self) -> Result<()> {
         self.disk.count("sync", &self.path)?;
-        self.node.sync();
+        self.disk.sync(&self.node);
         Ok(())
     }
 
     #[cfg(any(test, feature = "testing"))]
-    fn lose_unsynced(&mut self) {
-        self.node.lose_unsynced();
+    fn fail_sync(&mut self, left: FailedSync) {
+        self.disk.fail_sync(&self.node, left);
     }
 }
 

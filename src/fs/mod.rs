@@ -44,10 +44,9 @@ pub trait Fs: Send + Sync + 'static {
     /// Takes the directory for this handle alone until the lock is dropped. `Busy` if another handle
     /// has it, in this process or another. Does not depend on any file inside the directory.
     fn lock(&self, dir: &Path) -> Result<Box<dyn FileLock>>;
-    /// What a failed [`sync_file`](Fs::sync_file) leaves behind; see
-    /// [`WritableFile::lose_unsynced`].
+    /// What a failed [`sync_file`](Fs::sync_file) leaves behind; see [`WritableFile::fail_sync`].
     #[cfg(any(test, feature = "testing"))]
-    fn lose_unsynced(&self, _path: &Path) {}
+    fn fail_sync(&self, _path: &Path, _left: FailedSync) {}
 }
 
 /// A file name and its length in bytes.
@@ -66,11 +65,24 @@ pub trait WritableFile: Send {
     fn append(&mut self, data: &[u8]) -> Result<()>;
     /// Makes everything appended durable. A failed sync is final: the file must not be used again.
     fn sync(&mut self) -> Result<()>;
-    /// What a failed sync leaves behind, where that can be simulated: bytes not synced so far are
-    /// readable until the power goes, and then lost, even if a later sync reports success. The fault
-    /// injector calls this in place of the sync that it makes fail.
+    /// What a failed sync leaves behind, where that can be simulated. The fault injector calls this
+    /// in place of the sync that it makes fail.
     #[cfg(any(test, feature = "testing"))]
-    fn lose_unsynced(&mut self) {}
+    fn fail_sync(&mut self, _left: FailedSync) {}
+}
+
+/// What a failed sync has done to the bytes that it was to make durable. They are readable in any
+/// case, until the power goes.
+#[cfg(any(test, feature = "testing"))]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FailedSync {
+    /// Nothing, and the system takes them for written: a later sync succeeds, and does nothing either
+    /// (Rebello et al., *Can Applications Recover from fsync Failures?*, 2020).
+    Dropped,
+    /// All of it: only the answer was an error.
+    Written,
+    /// A random half of the sectors, by this seed, is durable; the rest as `Dropped`.
+    Half(u64),
 }
 
 /// A file open for positioned reads.

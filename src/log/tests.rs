@@ -13,7 +13,8 @@ use crate::base::rng::Rng;
 use crate::base::sync::Arc;
 use crate::fs::Fs;
 use crate::fs::fault::{Effect, Fault, FaultFs, Op};
-use crate::fs::memory::{Keep, MemFs};
+use crate::fs::memory::MemFs;
+use crate::fs::memory::image::Keep;
 use crate::log::format::{
     PAYLOAD_BYTES_MAX, RECORD_HEADER_BYTES, RecordKind, SEGMENT_HEADER_BYTES, SegmentItem,
     decode_segment,

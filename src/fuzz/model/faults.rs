@@ -8,7 +8,7 @@ use crate::db::Db;
 use crate::db::options::Env;
 use crate::db::stats::Event;
 use crate::fs::fault::{Fault, FaultFs};
-use crate::fs::memory::Keep;
+use crate::fs::memory::image::Keep;
 use crate::fuzz::model::machine::{Before, Machine};
 use crate::fuzz::model::plain::{Content, FAMILIES, NAMES, State, alike};
 use crate::fuzz::model::sets::ALL;
