@@ -219,12 +219,7 @@ impl Disk {
     }
 
     /// Changes a name now; the change is durable when the directory is synced.
-    fn change(
-        &self,
-        tree: &mut Tree,
-        unset: Option<&Path>,
-        set: Option<(&Path, Arc<Node>)>,
-    ) {
+    fn change(&self, tree: &mut Tree, unset: Option<&Path>, set: Option<(&Path, Arc<Node>)>) {
         let set = set.map(|(path, node)| (Arc::from(path), node));
         tree.change(Change { time: self.tick(), unset: unset.map(Arc::from), set });
     }

@@ -13,9 +13,9 @@ use crate::base::rng::Rng;
 use crate::base::sync::{Arc, Mutex, MutexGuard, Ordering};
 #[cfg(any(test, feature = "testing"))]
 use crate::fs::FailedSync;
-use crate::fs::memory::{Change, Content, Disk, MemFs, Names, Node, Tree};
 #[cfg(any(test, feature = "testing"))]
 use crate::fs::memory::image::SECTOR_BYTES;
+use crate::fs::memory::{Change, Content, Disk, MemFs, Names, Node, Tree};
 
 /// One thing that happened to a disk. A node is a file, whatever its names.
 #[derive(Clone, PartialEq, Eq)]

@@ -1,0 +1,85 @@
+//! What was done, counted while it is done, and written as JSON.
+
+use std::collections::BTreeMap;
+use std::fmt::Write;
+use std::path::Path;
+
+#[derive(Clone, Debug, Default)]
+pub struct Stats {
+    /// Disks that were judged; equal disks of one moment count once.
+    pub images: u64,
+    /// Disks that were equal to one judged at the same moment.
+    pub images_equal: u64,
+    /// Moments at which the power was cut.
+    pub crash_points: u64,
+    /// Images by policy.
+    pub policies: BTreeMap<String, u64>,
+    pub model_ops: u64,
+    /// Runs with a fault that struck, by kind.
+    pub faults: BTreeMap<String, u64>,
+    /// Recoveries that were cut short, and judged.
+    pub recoveries_crashed: u64,
+    /// Lives that were recorded, by workload.
+    pub workloads: BTreeMap<String, u64>,
+    /// Lives that were lived twice, with the same effects.
+    pub determinism_checks: u64,
+    pub violations: u64,
+}
+
+impl Stats {
+    pub fn add(&mut self, other: &Stats) {
+        self.images += other.images;
+        self.images_equal += other.images_equal;
+        self.crash_points += other.crash_points;
+        self.model_ops += other.model_ops;
+        self.recoveries_crashed += other.recoveries_crashed;
+        self.determinism_checks += other.determinism_checks;
+        self.violations += other.violations;
+        for (mine, others) in [
+            (&mut self.policies, &other.policies),
+            (&mut self.faults, &other.faults),
+            (&mut self.workloads, &other.workloads),
+        ] {
+            for (name, count) in others {
+                *mine.entry(name.clone()).or_default() += count;
+            }
+        }
+    }
+
+    pub fn json(&self, seed: u64, seconds: f64) -> String {
+        let mut out = String::from("{\n");
+        for (name, value) in [
+            ("images", self.images),
+            ("images_equal", self.images_equal),
+            ("crash_points", self.crash_points),
+            ("model_ops", self.model_ops),
+            ("recoveries_crashed", self.recoveries_crashed),
+            ("determinism_checks", self.determinism_checks),
+            ("violations", self.violations),
+            ("seed", seed),
+        ] {
+            writeln!(out, "  \"{name}\": {value},").expect("a string");
+        }
+        writeln!(out, "  \"seconds\": {seconds:.1},").expect("a string");
+        let maps = [
+            ("policies", &self.policies),
+            ("faults", &self.faults),
+            ("workloads", &self.workloads),
+        ];
+        let maps = maps.map(|(name, map)| {
+            let entries = map.iter().map(|(name, count)| format!("\"{name}\": {count}"));
+            format!("  \"{name}\": {{{}}}", entries.collect::<Vec<_>>().join(", "))
+        });
+        out + &maps.join(",\n") + "\n}\n"
+    }
+
+    /// Writes the counts to `target/reliability/sim.json` of the workspace.
+    #[expect(clippy::disallowed_methods, reason = "a report on the real disk")]
+    pub fn write(&self, seed: u64, seconds: f64) -> std::io::Result<()> {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+        let target = std::env::var_os("CARGO_TARGET_DIR").map_or(root.join("target"), Into::into);
+        let dir = target.join("reliability");
+        std::fs::create_dir_all(&dir)?;
+        std::fs::write(dir.join("sim.json"), self.json(seed, seconds))
+    }
+}

@@ -1,0 +1,148 @@
+//! The sweep: tasks in an endless order that a seed decides, on a few threads, until time is up.
+
+use parking_lot::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use crate::case::Case;
+use crate::crash::{self, Depth, POLICIES, Violation, directly};
+use crate::fault;
+use crate::ops::WORKLOADS;
+use crate::rng::Rng;
+use crate::stats::Stats;
+
+/// Violations after which a sweep gives up.
+const VIOLATIONS_MAX: usize = 5;
+
+pub struct Settings {
+    pub time: Duration,
+    pub seed: u64,
+    pub threads: usize,
+    /// Only this workload.
+    pub only: Option<String>,
+    /// Only tasks of this kind: `crash`, `subsets`, `fault`.
+    pub kind: Option<String>,
+}
+
+impl Settings {
+    pub fn parse(words: &[String]) -> Result<Settings, String> {
+        let time = Duration::ZERO;
+        let mut settings = Settings { time, seed: 1, threads: 2, only: None, kind: None };
+        let mut words = words.iter();
+        while let Some(word) = words.next() {
+            let value = words.next().ok_or_else(|| format!("{word} needs a value"))?;
+            let bad = || format!("what is {word} {value}?");
+            match word.as_str() {
+                "--minutes" => {
+                    let minutes: f64 = value.parse().map_err(|_| bad())?;
+                    settings.time = Duration::from_secs_f64(minutes * 60.0);
+                }
+                "--budget" => {
+                    settings.time = match value.as_str() {
+                        "ci" => Duration::from_secs(210),
+                        "night" => Duration::from_secs(90 * 60),
+                        _ => return Err(bad()),
+                    }
+                }
+                "--seed" => settings.seed = value.parse().map_err(|_| bad())?,
+                "--threads" => settings.threads = value.parse().map_err(|_| bad())?,
+                "--workload" => settings.only = Some(value.clone()),
+                "--kind" => settings.kind = Some(value.clone()),
+                _ => return Err(bad()),
+            }
+        }
+        match settings.time.is_zero() {
+            true => Err("how long?".to_owned()),
+            false => Ok(settings),
+        }
+    }
+}
+
+struct Shared {
+    end: Instant,
+    next: AtomicU64,
+    stop: AtomicBool,
+    stats: Mutex<Stats>,
+    violations: Mutex<Vec<Violation>>,
+}
+
+/// Runs it and reports; `true` if nothing was found.
+#[expect(clippy::disallowed_methods, reason = "measures, and runs lives beside each other")]
+pub fn sweep(settings: &Settings) -> bool {
+    let start = Instant::now();
+    std::panic::set_hook(Box::new(|_| {})); // they are caught, and told as violations
+    let shared = Shared {
+        end: start + settings.time,
+        next: AtomicU64::new(0),
+        stop: AtomicBool::new(false),
+        stats: Mutex::default(),
+        violations: Mutex::default(),
+    };
+    std::thread::scope(|scope| {
+        for _ in 0..settings.threads.max(1) {
+            scope.spawn(|| work(settings, &shared));
+        }
+    });
+    let _ = std::panic::take_hook();
+    let seconds = start.elapsed().as_secs_f64();
+    let mut stats = shared.stats.into_inner();
+    let violations = shared.violations.into_inner();
+    stats.violations = violations.len() as u64;
+    print!("{}", stats.json(settings.seed, seconds));
+    if let Err(e) = stats.write(settings.seed, seconds) {
+        eprintln!("the report could not be written: {e}");
+    }
+    for violation in &violations {
+        println!("{}", violation.text);
+        println!("alluvium-sim replay '{}'", violation.case);
+    }
+    violations.is_empty()
+}
+
+#[expect(clippy::disallowed_methods, reason = "measures")]
+fn work(settings: &Settings, shared: &Shared) {
+    let go_on = || !shared.stop.load(Ordering::Relaxed) && Instant::now() < shared.end;
+    while go_on() {
+        let number = shared.next.fetch_add(1, Ordering::Relaxed);
+        let mut stats = Stats::default();
+        let outcome = task(settings, number, &mut stats, &go_on);
+        shared.stats.lock().add(&stats);
+        if let Err(violation) = outcome {
+            let mut violations = shared.violations.lock();
+            eprintln!("{}\nalluvium-sim replay '{}'", violation.text, violation.case);
+            violations.push(violation);
+            shared.stop.fetch_or(violations.len() >= VIOLATIONS_MAX, Ordering::Relaxed);
+        }
+    }
+}
+
+/// The tasks in turn: a workload, and what is done to it.
+fn task(
+    settings: &Settings,
+    number: u64,
+    stats: &mut Stats,
+    go_on: &dyn Fn() -> bool,
+) -> Result<(), Violation> {
+    let chosen = WORKLOADS.iter().filter(|w| settings.only.as_deref().is_none_or(|o| o == w.name));
+    let chosen: Vec<_> = chosen.collect();
+    let workload = chosen[(number % chosen.len() as u64) as usize];
+    let round = number / chosen.len() as u64;
+    let seed = match round {
+        0 => settings.seed / 50 * 50, // lived twice
+        _ => Rng::of(settings.seed, number).next() >> 32,
+    };
+    let case = Case::new(workload, seed);
+    let kinds = ["crash", "fault", "subsets"];
+    let kind = settings.kind.as_deref().unwrap_or(kinds[(round % 3) as usize]);
+    match kind {
+        "fault" => fault::sweep(&case, 1 + 7 * u64::from(!workload.micro), stats, go_on),
+        "subsets" if workload.micro => {
+            let depth = Depth { policies: &[], rounds: 0, subsets: true, again_every: 50 };
+            crash::sweep(&case, directly, depth, stats, go_on)
+        }
+        _ => {
+            let depth = Depth { policies: POLICIES, rounds: 2, subsets: false, again_every: 10 };
+            crash::sweep(&case, directly, depth, stats, go_on)
+        }
+    }
+}
