@@ -38,6 +38,16 @@ pub trait CompactionFilter: Send {
 pub trait CompactionFilterFactory: Send + Sync {
     /// A name, kept with the family: another one at the next open is an error.
     fn name(&self) -> &str;
+    /// Values with this timestamp or an older one have expired *now*: every filter made from now on
+    /// removes them, whatever their key, and operands with such a timestamp too. `None`: nothing has.
+    ///
+    /// With a [`TimestampExtractor`](crate::TimestampExtractor) this lets the engine look for what has
+    /// expired: it drops whole tables unread, and rewrites those of which much has expired. Asked
+    /// whenever background work is looked for. A filter that keeps such values is asked about them
+    /// again and again.
+    fn expired_until(&self) -> Option<i64> {
+        None
+    }
     /// A filter for one compaction.
     fn create(&self) -> Box<dyn CompactionFilter>;
 }

@@ -1,7 +1,7 @@
 //! Flush and compaction: what is rewritten when, and what may be dropped on the way.
 //!
 //! The question this folder answers: *which versions of a key does nobody need any more?*
-//! [`iter`] answers it, for flush and compaction alike; [`picker`] chooses what to merge, [`job`] and
+//! [`iter`] answers it, for flush and compaction alike; [`picker`] chooses what to merge and [`expired`] what is dropped unread, [`job`] and
 //! [`flush`] do it in steps, writing through [`output`].
 //!
 //! Jobs are values. They know nothing of locks or threads: the owner picks under its lock, claims
@@ -9,6 +9,7 @@
 
 pub mod below;
 pub mod busy;
+pub mod expired;
 pub mod filter;
 pub mod flush;
 mod fold;

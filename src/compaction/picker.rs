@@ -12,7 +12,7 @@
 //! * When nothing is due, files with dead weight are rewritten in place: clipped ones, and those whose
 //!   tombstones have nothing left to hide.
 //!
-//! Dropping whole expired files will be another [`Reason`], without outputs.
+//! What has expired is chosen by [`expired`](super::expired).
 
 use crate::base::key::KeyRange;
 use crate::base::key::SeqNo;
@@ -45,6 +45,8 @@ pub struct PickerOptions {
     pub rewrite_clipped: bool,
     /// Rewrite a file above nothing when its tombstones are this percentage of its entries. 0: never.
     pub tombstone_percent: u64,
+    /// Rewrite a file when about this percentage of it has expired. 0: never.
+    pub expired_percent: u64,
 }
 
 impl Default for PickerOptions {
@@ -58,6 +60,7 @@ impl Default for PickerOptions {
             compaction_bytes_max: 25 * (64 << 20),
             rewrite_clipped: true,
             tombstone_percent: 10,
+            expired_percent: 10,
         }
     }
 }
@@ -82,6 +85,10 @@ pub enum Reason {
     Clipped,
     /// The file's tombstones have nothing left to hide.
     Tombstones,
+    /// Many of the file's values have expired.
+    Expired,
+    /// All of the files' values have expired: they go unread, and nothing takes their place.
+    Dropped,
     /// Somebody asked.
     Manual,
 }
@@ -124,6 +131,11 @@ impl<F: Described> Compaction<F> {
         let to = self.output_level as u8;
         edit.added = self.files().map(|(_, file)| (to, Arc::new(file.meta().clone()))).collect();
         self.trivial_move.then_some(edit)
+    }
+
+    /// The edit of a plan without outputs, which needs no job either; `None` if this is none.
+    pub fn dropped(&self) -> Option<FamilyEdit> {
+        (self.reason == Reason::Dropped).then(|| self.removal())
     }
 
     /// An edit that removes all inputs.

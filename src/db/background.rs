@@ -9,6 +9,7 @@ use crate::base::error::{Error, ErrorKind, Result};
 use crate::base::id::{FamilyId, FileNumber};
 use crate::base::sync::{Arc, Mutex, Ordering, Receiver, Sender, bounded};
 use crate::compaction::busy::Busy;
+use crate::compaction::expired::Rewritten;
 use crate::db::core::{Core, attention};
 use crate::db::file_set::Pending;
 use crate::db::jobs::{Job, keeps_files};
@@ -26,6 +27,8 @@ pub(in crate::db) struct Versions {
     pub set: VersionSet,
     /// Inputs and output ranges of running compactions, by family.
     pub busy: std::collections::BTreeMap<FamilyId, Busy>,
+    /// Tables that were rewritten because much had expired.
+    pub rewritten: Rewritten,
     /// Families with a running flush.
     pub flushing: Vec<FamilyId>,
     /// Checkpoints that wait for flushes, oldest first.
@@ -41,6 +44,7 @@ impl Versions {
         Versions {
             set,
             busy: Default::default(),
+            rewritten: Rewritten::new(),
             flushing: Vec::new(),
             checkpoints: Vec::new(),
             flush_error: None,

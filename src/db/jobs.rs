@@ -8,21 +8,25 @@ use crate::base::id::FileNumber;
 use crate::base::key::{SEQNO_MAX, SeqNo};
 use crate::base::sync::{Arc, MutexGuard};
 use crate::compaction::below::Below;
-use crate::compaction::busy::ClaimId;
+use crate::compaction::busy::{Busy, ClaimId};
+use crate::compaction::expired::{Expired, Rewritten, pick_dropped, pick_rewritten};
 use crate::compaction::flush::FlushJob;
 use crate::compaction::iter::Rules;
 use crate::compaction::job::{CompactionJob, Progress};
 use crate::compaction::output::OutputOptions;
-use crate::compaction::picker::{Compaction, pick};
+use crate::compaction::picker::{Compaction, Reason, pick};
 use crate::db::background::Versions;
 use crate::db::column_family::Family;
 use crate::db::core::Core;
+use crate::db::options::ColumnFamilyOptions;
 use crate::db::stats::{Event, add};
 use crate::db::super_version::{Immutable, SuperVersion};
 use crate::version::edit::{FamilyEdit, VersionEdit};
 use crate::version::file::TableFile;
+use crate::version::levels::Described;
 use crate::version::names::FileName;
 use crate::version::set::Installed;
+use crate::version::version::Version;
 
 /// A unit of background work, run in steps so that anything may happen in between.
 pub(in crate::db) enum Job {
@@ -74,7 +78,9 @@ impl Job {
             },
             Job::Claimed { family, claim, compaction } => {
                 let compaction = compaction.take().expect("a claimed job is begun once");
-                if let Some(edit) = compaction.moved() {
+                if let Some(edit) = compaction.dropped() {
+                    core.finish_drop(family, *claim, &compaction, edit)?;
+                } else if let Some(edit) = compaction.moved() {
                     core.finish_move(family, *claim, &compaction, edit)?;
                 } else {
                     *self = core.begin(Arc::clone(family), *claim, *compaction)?;
@@ -143,17 +149,20 @@ impl Core {
         if self.compactions_paused() || self.check_halted().is_err() {
             return None;
         }
-        let oldest = self.snapshots.seqnos().first().copied().unwrap_or(SEQNO_MAX);
+        let snapshots = self.snapshots.seqnos();
         for family in self.all_families() {
-            let options = family.options().picker_options();
+            let expired = expired(&family.options(), &snapshots); // asks the caller's clock: no lock
             let mut versions = self.versions.lock();
-            let Some(live) = versions.set.family(family.id) else { continue };
+            let Versions { set, busy, rewritten, .. } = &mut *versions;
+            let Some(live) = set.family(family.id) else { continue };
             if family.is_dropped() {
                 continue;
             }
             let version = Arc::clone(&live.version);
-            let busy = versions.busy.entry(family.id).or_default();
-            if let Some(compaction) = pick(&version.levels, &options, busy, oldest) {
+            let busy = busy.entry(family.id).or_default();
+            let expired = expired.as_ref();
+            let compaction = choose(&family, &version, busy, &snapshots, expired, rewritten);
+            if let Some(compaction) = compaction {
                 return Some(self.claim(versions, family, compaction));
             }
         }
@@ -206,6 +215,32 @@ impl Core {
         drop(versions);
         drop(job);
     }
+}
+
+/// The next compaction of a family: first what costs nothing, last what can wait.
+fn choose(
+    family: &Family,
+    version: &Version,
+    busy: &Busy,
+    snapshots: &[SeqNo],
+    expired: Option<&Expired>,
+    done: &Rewritten,
+) -> Option<Compaction<TableFile>> {
+    let picker = family.options().picker_options();
+    let oldest = snapshots.first().copied().unwrap_or(SEQNO_MAX);
+    let dropped = expired.and_then(|e| pick_dropped(&version.levels, busy, e));
+    let rewritten = || pick_rewritten(&version.levels, &picker, busy, expired?, done);
+    dropped.or_else(|| pick(&version.levels, &picker, busy, oldest)).or_else(rewritten)
+}
+
+/// What has expired in a family by now, given the numbers of all snapshots, ascending.
+pub(in crate::db) fn expired(
+    options: &ColumnFamilyOptions,
+    snapshots: &[SeqNo],
+) -> Option<Expired> {
+    let until = options.compaction_filter.as_ref()?.expired_until()?;
+    let extractor = options.timestamp.as_ref()?.name().to_owned();
+    Some(Expired { until, extractor, newest_snapshot: snapshots.last().copied() })
 }
 
 /// A family's memtables that one flush may take, oldest first: none from the other side of a pending
@@ -282,8 +317,18 @@ impl Core {
         let bytes_read = compaction.bytes();
         let mut whole = VersionEdit::default();
         whole.families.insert(family.id, edit);
+        let until = expired(&family.options(), &[]).map(|expired| expired.until);
+        let done = until.filter(|_| compaction.reason == Reason::Expired);
+        let added: Vec<_> =
+            whole.families[&family.id].added.iter().map(|(_, m)| m.number).collect();
         let release = |versions: &mut Versions| {
             versions.busy.get_mut(&family.id).expect("claimed").release(claim);
+            for (_, input) in compaction.files() {
+                versions.rewritten.remove(&input.meta().number);
+            }
+            versions
+                .rewritten
+                .extend(done.into_iter().flat_map(|until| added.iter().map(move |n| (*n, until))));
         };
         // A snapshot that was taken while a filter worked would see values go. None is taken while
         // the outcome is installed; if one was before, the outcome is thrown away.
@@ -307,6 +352,39 @@ impl Core {
             output_level,
             bytes_read,
             bytes_written,
+        });
+        Ok(())
+    }
+
+    /// Takes tables out of which everything has expired. None of them was read.
+    fn finish_drop(
+        &self,
+        family: &Arc<Family>,
+        claim: ClaimId,
+        compaction: &Compaction<TableFile>,
+        edit: FamilyEdit,
+    ) -> Result<()> {
+        let release = |versions: &mut Versions| {
+            versions.busy.get_mut(&family.id).expect("claimed").release(claim);
+        };
+        // As after a filter: a snapshot that was taken since would see values go.
+        let held = self.snapshots.hold();
+        let least = compaction.files().map(|(_, file)| file.meta().seqno_min).min();
+        if held.newest() >= least {
+            drop(held);
+            release(&mut self.versions.lock());
+            return Ok(());
+        }
+        let mut whole = VersionEdit::default();
+        whole.families.insert(family.id, edit);
+        self.apply(&mut whole, release)?;
+        drop(held);
+        add(&self.counters.drops, compaction.files().count() as u64);
+        add(&self.counters.bytes_dropped, compaction.bytes());
+        self.tell(&Event::Dropped {
+            family: family.name.clone(),
+            tables: compaction.files().count(),
+            bytes: compaction.bytes(),
         });
         Ok(())
     }

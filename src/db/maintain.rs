@@ -5,10 +5,13 @@ use crate::base::id::FamilyId;
 use crate::base::key::KeyRange;
 use crate::base::limits::{FAMILIES_MAX, LEVELS, NAME_BYTES_MAX};
 use crate::base::sync::{Arc, Ordering};
+use crate::compaction::expired::{pick_dropped, pick_rewritten};
 use crate::compaction::job::Progress;
 use crate::compaction::manual::{Next, RangeCompaction};
+use crate::db::background::Versions;
 use crate::db::column_family::{ColumnFamily, Family};
 use crate::db::core::Core;
+use crate::db::jobs::expired;
 use crate::db::options::ColumnFamilyOptions;
 use crate::db::stats::{FamilyStats, Stats, add};
 use crate::db::super_version::{Cell, SuperVersion};
@@ -192,6 +195,28 @@ impl Core {
                     })?;
                 }
             }
+        }
+    }
+
+    /// Drops and rewrites what has expired, until nothing of it is to be done.
+    pub fn drop_expired(&self, family: &Arc<Family>) -> Result<()> {
+        loop {
+            self.check_halted()?;
+            let options = family.options();
+            let Some(expired) = expired(&options, &self.snapshots.seqnos()) else { return Ok(()) };
+            let mut versions = self.versions.lock();
+            let Versions { set, busy, rewritten, .. } = &mut *versions;
+            let Some(live) = set.family(family.id).filter(|_| !family.is_dropped()) else {
+                return Err(Error::not_found(format!("column family {:?}", family.name)));
+            };
+            let (levels, busy) = (&live.version.levels, busy.entry(family.id).or_default());
+            let picker = options.picker_options();
+            let part = || pick_rewritten(levels, &picker, busy, &expired, rewritten);
+            let Some(compaction) = pick_dropped(levels, busy, &expired).or_else(part) else {
+                return Ok(());
+            };
+            let job = self.claim(versions, Arc::clone(family), compaction);
+            self.run_here(job)?;
         }
     }
 

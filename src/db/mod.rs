@@ -341,6 +341,18 @@ impl Db {
         self.core.compact_range(&family.0, &key_range(&range))
     }
 
+    /// Removes what has expired from a family's tables, and waits for it: tables of which everything
+    /// has expired go unread, those of which about a tenth has are rewritten. The background does the
+    /// same whenever it looks for work, such as after a flush; but it does not look at the clock. What
+    /// a snapshot can see stays.
+    ///
+    /// Does nothing unless the family has a [`TimestampExtractor`](crate::TimestampExtractor), and a
+    /// filter that says [what has expired](crate::CompactionFilterFactory::expired_until).
+    pub fn drop_expired(&self, family: &ColumnFamily) -> Result<()> {
+        self.core.check(family)?;
+        self.core.drop_expired(&family.0)
+    }
+
     /// Stops compactions, or lets them go on: a running one is given up at its next step, and begins
     /// anew later. Flushes are not concerned. Level 0 grows meanwhile, up to where writers wait.
     pub fn pause_compactions(&self, pause: bool) {

@@ -33,6 +33,15 @@ pub enum Event {
         /// Bytes written; 0 for a move.
         bytes_written: u64,
     },
+    /// Tables of a family were removed unread: all their values had expired.
+    Dropped {
+        /// Name of the family.
+        family: String,
+        /// Tables removed.
+        tables: usize,
+        /// Their bytes.
+        bytes: u64,
+    },
     /// Writers wait.
     Stalled {
         /// For what, with the numbers.
@@ -88,6 +97,10 @@ pub struct Stats {
     pub compaction_bytes_written: u64,
     /// Tables moved down without being read.
     pub moves: u64,
+    /// Tables removed unread because all their values had expired.
+    pub drops: u64,
+    /// Their bytes.
+    pub bytes_dropped: u64,
     /// Times a writer had to wait.
     pub stalls: u64,
     /// Searches by cursors: each looks into all sources of its family. Of cursors that are gone.
@@ -144,6 +157,8 @@ pub(in crate::db) struct Counters {
     pub compaction_bytes_written: AtomicU64,
     pub moves: AtomicU64,
     pub stalls: AtomicU64,
+    pub drops: AtomicU64,
+    pub bytes_dropped: AtomicU64,
     pub seeks: AtomicU64,
     pub keys_visited: AtomicU64,
 }
@@ -163,6 +178,8 @@ impl Counters {
             compaction_bytes_written: read(&self.compaction_bytes_written),
             moves: read(&self.moves),
             stalls: read(&self.stalls),
+            drops: read(&self.drops),
+            bytes_dropped: read(&self.bytes_dropped),
             seeks: read(&self.seeks),
             keys_visited: read(&self.keys_visited),
             ..Stats::default()

@@ -102,7 +102,8 @@ pub fn describe_meta(report: &mut Report, indent: usize, meta: &FileMeta) {
     );
     report.line(indent, text);
     if let Some((least, greatest)) = meta.timestamps {
-        report.line(indent, format_args!("timestamps {least} to {greatest}"));
+        let name = meta.timestamp_extractor.as_deref().unwrap_or("unnamed");
+        report.line(indent, format_args!("timestamps {least} to {greatest}, from {name:?}"));
     }
     report.line(indent, format_args!("file id {}, BLAKE3 {}", meta.id, Hex(&meta.digest)));
 }

@@ -91,6 +91,7 @@ impl FileMeta {
             deletes: properties.deletes,
             range_deletes: properties.range_deletes,
             timestamps: properties.ts_min.zip(properties.ts_max),
+            timestamp_extractor: properties.timestamp_extractor.clone(),
         }
     }
 }

@@ -5,7 +5,7 @@ use crate::base::error::{Error, Result};
 use crate::base::format::{Layout, field};
 use crate::base::id::{FileId, FileNumber};
 use crate::base::key::{KeyRange, SEQNO_MAX, SeqNo};
-use crate::base::limits::KEY_BYTES_MAX;
+use crate::base::limits::{KEY_BYTES_MAX, NAME_BYTES_MAX};
 
 /// A table file's description in the manifest and in checkpoints.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -34,6 +34,8 @@ pub struct FileMeta {
     pub range_deletes: u64,
     /// Least and greatest timestamp of its values, if the family extracts timestamps.
     pub timestamps: Option<(i64, i64)>,
+    /// Name of the extractor that the timestamps are from.
+    pub timestamp_extractor: Option<String>,
 }
 
 mod tag {
@@ -50,6 +52,7 @@ mod tag {
     pub const DELETES: u32 = 11;
     pub const RANGE_DELETES: u32 = 12;
     pub const TIMESTAMPS: u32 = 13;
+    pub const TIMESTAMP_EXTRACTOR: u32 = 14;
 }
 
 /// F4.2 as a table.
@@ -70,6 +73,7 @@ pub const LAYOUTS: &[Layout] = &[Layout {
         field("tag 11", "v", "deletes", "entries that are deletes; absent: none"),
         field("tag 12!", "v", "range_deletes", "range tombstones; absent: none"),
         field("tag 13", "16", "timestamps", "least and greatest timestamp, two i64"),
+        field("tag 14", "n", "timestamp_extractor", "name of what the timestamps are from"),
         field("tag 32!", "-", "ingest_seqno", "reserved: one sequence number for all entries"),
         field("tag 33!", "-", "blobs", "reserved: references to blob files"),
         field("tag 34!", "-", "dictionary", "reserved: compression dictionary id"),
@@ -117,6 +121,9 @@ impl FileMeta {
             let both = [least.to_le_bytes(), greatest.to_le_bytes()].concat();
             put_field(out, tag::TIMESTAMPS, false, &both);
         }
+        if let Some(name) = &self.timestamp_extractor {
+            put_field(out, tag::TIMESTAMP_EXTRACTOR, false, name.as_bytes());
+        }
     }
 
     /// Reads the stored form: all that is left in `d`.
@@ -131,7 +138,8 @@ impl FileMeta {
         let (mut from, mut end, mut clipped) = (None, None, false);
         let (mut seqno_min, mut seqno_max) = (None, None);
         let (mut entries, mut deletes, mut range_deletes, mut timestamps) = (0, 0, 0, None);
-        let mut fields = Fields::new(d, tag::TIMESTAMPS, &[]);
+        let mut timestamp_extractor = None;
+        let mut fields = Fields::new(d, tag::TIMESTAMP_EXTRACTOR, &[]);
         while let Some((tag, must, mut d)) = fields.next()? {
             match tag {
                 tag::NUMBER => number = Some(read_file_number(&mut d)?),
@@ -147,6 +155,7 @@ impl FileMeta {
                 tag::DELETES => deletes = d.varint()?,
                 tag::RANGE_DELETES => range_deletes = d.varint()?,
                 tag::TIMESTAMPS => timestamps = Some((d.u64()? as i64, d.u64()? as i64)),
+                tag::TIMESTAMP_EXTRACTOR => timestamp_extractor = Some(read_name(&mut d)?),
                 _ => {
                     unknown(tag, must, &d, "file meta")?;
                     continue;
@@ -167,6 +176,7 @@ impl FileMeta {
             deletes,
             range_deletes,
             timestamps,
+            timestamp_extractor,
         };
         if meta.bounds.is_empty()
             || meta.len == 0
@@ -208,6 +218,13 @@ pub(super) fn read_seqno(d: &mut Decoder<'_>) -> Result<SeqNo> {
     let before = d.clone();
     let seqno = d.varint()?;
     if seqno > SEQNO_MAX { Err(before.error("sequence number exceeds 56 bits")) } else { Ok(seqno) }
+}
+
+/// A name: of at most as many bytes as any other.
+fn read_name(d: &mut Decoder<'_>) -> Result<String> {
+    let bytes = d.bytes(d.rest().len())?;
+    let name = std::str::from_utf8(bytes).ok().filter(|name| name.len() <= NAME_BYTES_MAX);
+    name.map(str::to_owned).ok_or_else(|| d.error("no name"))
 }
 
 /// A bound: the longest key and the zero byte that makes it exclusive.
@@ -260,7 +277,7 @@ pub(super) fn unknown(tag: u32, must: bool, d: &Decoder<'_>, what: &str) -> Resu
 }
 
 #[cfg(test)]
-pub(super) mod tests {
+pub(crate) mod tests {
     use super::*;
     use crate::base::error::ErrorKind;
     use quickcheck::{Arbitrary, Gen, quickcheck};
@@ -293,6 +310,7 @@ pub(super) mod tests {
                 deletes: u64::arbitrary(g),
                 range_deletes: u64::arbitrary(g),
                 timestamps: bool::arbitrary(g).then_some((t.min(u), t.max(u))),
+                timestamp_extractor: bool::arbitrary(g).then(|| "last access".to_owned()),
             }
         }
     }
@@ -314,7 +332,7 @@ pub(super) mod tests {
 
         fn unknown_optional_fields_are_skipped(meta: FileMeta, tag: u32, payload: Vec<u8>) -> bool {
             let mut out = encode(&meta);
-            let tag = tag.max(tag::TIMESTAMPS + 1);
+            let tag = tag.max(tag::TIMESTAMP_EXTRACTOR + 1);
             put_field(&mut out, tag, false, &payload);
             put_field(&mut out, tag, false, &payload);
             decode(&out).unwrap() == meta
@@ -322,7 +340,7 @@ pub(super) mod tests {
 
         fn unknown_fields_that_matter_are_refused(meta: FileMeta, tag: u32) -> bool {
             let mut out = encode(&meta);
-            put_field(&mut out, tag.max(tag::TIMESTAMPS + 1), true, b"?");
+            put_field(&mut out, tag.max(tag::TIMESTAMP_EXTRACTOR + 1), true, b"?");
             decode(&out).unwrap_err().kind() == ErrorKind::Unsupported
         }
 
@@ -350,6 +368,7 @@ pub(super) mod tests {
             deletes: 0,
             range_deletes: 0,
             timestamps: None,
+            timestamp_extractor: None,
         }
     }
 

@@ -63,6 +63,7 @@ fn file(number: FileNumber, range: (u64, u64), seqnos: (u64, u64)) -> Arc<FileMe
         deletes: range.1 % 3,
         range_deletes: range.1 % 2,
         timestamps: None,
+        timestamp_extractor: None,
     })
 }
 

@@ -69,6 +69,7 @@ impl Sim {
             deletes: tombstones,
             range_deletes: 0,
             timestamps: None,
+            timestamp_extractor: None,
         })
     }
 
