@@ -10,12 +10,14 @@ pub mod model;
 mod parts;
 mod repair;
 mod seeds;
+mod state;
 
 pub use crate::fuzz::seeds::seeds;
 
 /// The names of all targets.
-pub const TARGETS: [&str; 10] = [
-    "batch", "block", "current", "edit", "envelope", "inspect", "log", "manifest", "model", "table",
+pub const TARGETS: [&str; 12] = [
+    "batch", "block", "current", "edit", "envelope", "inspect", "log", "manifest", "model",
+    "table", "timer", "ttl",
 ];
 
 /// Longest input that the targets look at: what is found beyond is found below.
@@ -39,6 +41,8 @@ pub fn target(name: &str, bytes: &[u8]) {
         "manifest" => files::manifest(bytes),
         "model" => model::run(bytes),
         "table" => files::table(bytes),
+        "timer" => state::timer(bytes),
+        "ttl" => state::ttl(bytes),
         _ => panic!("no target {name}"),
     }
 }

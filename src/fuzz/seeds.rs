@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use crate::base::coding::put_prefixed;
 use crate::base::id::FamilyId;
 use crate::base::id::FileNumber;
 use crate::base::key::{InternalKey, ValueKind};
@@ -15,6 +16,7 @@ use crate::db::Db;
 use crate::db::options::{ColumnFamilyOptions, Env, Options, WriteOptions};
 use crate::fs::Fs;
 use crate::fs::memory::MemFs;
+use crate::state::key::{KeyShape, TimerKey};
 use crate::table::block_builder::BlockBuilder;
 use crate::table::compression::Codec;
 use crate::version::edit::VersionEdit;
@@ -33,6 +35,8 @@ pub fn seeds(target: &str) -> Vec<Vec<u8>> {
         "envelope" => vec![envelope()],
         "inspect" => inspected(),
         "model" => programs(),
+        "timer" => timers(),
+        "ttl" => expiring(),
         _ => files(target),
     }
 }
@@ -171,6 +175,35 @@ fn envelope() -> Vec<u8> {
         operator_state: vec![("source".to_owned(), vec![1; 9])],
     };
     envelope.encode().expect("a good one").0
+}
+
+/// Keys of timers of several shapes, each behind a byte that says which.
+fn timers() -> Vec<Vec<u8>> {
+    let timer = |key, namespace| TimerKey { group: 300, time: -77, key, namespace };
+    let shape = |key, namespace| KeyShape { key, namespace };
+    let of = |byte: u8, shape: KeyShape, timer: TimerKey<'_>| {
+        let mut bytes = vec![byte];
+        shape.put_timer(&timer, &mut bytes);
+        bytes
+    };
+    vec![
+        of(0, shape(None, None), timer(b"aircraft", b"window")),
+        of(4, shape(None, Some(0)), timer(b"N328AA", b"")),
+        of(10, shape(Some(4), Some(4)), timer(b"key4", b"ns44")),
+    ]
+}
+
+/// A limit, and a value or a list with times before and behind it.
+fn expiring() -> Vec<Vec<u8>> {
+    let stamped = |time: i64| [&time.to_be_bytes()[..], b"value"].concat();
+    let limit = 1000i64.to_be_bytes();
+    let list = |times: &[i64]| {
+        let mut list = limit.to_vec();
+        times.iter().for_each(|time| put_prefixed(&mut list, &stamped(*time)));
+        list
+    };
+    let value = |time| [&limit[..], &stamped(time)].concat();
+    vec![value(1000), value(1001), list(&[1, 1001, 2, -5]), list(&[1, 2]), list(&[2000])]
 }
 
 fn programs() -> Vec<Vec<u8>> {

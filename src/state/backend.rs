@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::path::Path;
 
-use crate::ColumnFamily;
 use crate::Db;
 use crate::Env;
 use crate::PendingCheckpoint;
@@ -31,6 +30,7 @@ use crate::state::serializer::Builtin;
 use crate::state::serializer::Serializer;
 use crate::state::serializer::builtin;
 use crate::state::timer::heads::Heads;
+use crate::state::ttl::Time;
 
 /// Memtable of the metadata: a few entries, written once.
 const META_MEMTABLE_BYTES: usize = 256 << 10;
@@ -96,6 +96,8 @@ pub struct StateBackend<K> {
     pub(in crate::state) current_group: Option<u16>,
     /// What is held in memory of each queue of timers, by name.
     pub(in crate::state) timers: BTreeMap<String, Arc<Mutex<Heads>>>,
+    /// For states whose values expire.
+    pub(in crate::state) time: Option<Arc<Time>>,
 }
 
 /// Tells the handles when the backend goes.
@@ -168,14 +170,16 @@ impl<K: JavaHash + 'static> StateBackend<K> {
         let keys = resolve_fixed("key serializer", keys, meta.keys())?;
         let max_parallelism = options.max_parallelism;
         meta.set_backend(&db, BackendRecord { max_parallelism, key: keys.snapshot() })?;
-        for (name, forms) in meta.states().iter() {
-            // Gives compaction the merge operator, although nobody has asked for the state yet.
-            db.column_family(name, options.family(name, forms[0].record.kind))?;
-        }
         let db = Arc::new(db);
         let shared = Owner(Arc::new(Shared::new(&db, keys.fixed_len())));
-        let timers = BTreeMap::new();
-        Ok(StateBackend { db, shared, meta, keys, options, current_group: None, timers })
+        let (current_group, timers) = (None, BTreeMap::new());
+        let time = options.clock.clone().map(|clock| Arc::new(Time::new(clock)));
+        let backend = StateBackend { db, shared, meta, keys, options, current_group, timers, time };
+        for (name, forms) in backend.meta.states().iter() {
+            // Gives compaction the merge operator, although nobody has asked for the state yet.
+            backend.family(name, forms[0].record.kind)?;
+        }
+        Ok(backend)
     }
 
     /// Makes each key that has state called `name` in `namespace` the current key and calls `f` with
@@ -339,10 +343,6 @@ impl<K: 'static> StateBackend<K> {
         let range = self.options.key_groups.key_range();
         let scan = self.db.scan_range(&family, range, None).map_err(|e| in_state(name, &e))?;
         Ok((Some(scan), namespaces))
-    }
-
-    fn family(&self, name: &str, kind: StateKind) -> Result<ColumnFamily> {
-        self.db.column_family(name, self.options.family(name, kind))
     }
 
     /// Removes the state called `name` with everything in it, for the cost of a manifest write and a

@@ -23,6 +23,8 @@ use crate::state::key::KeyBuilder;
 use crate::state::key::KeyShape;
 use crate::state::meta::in_state;
 use crate::state::serializer::Serializer;
+use crate::state::ttl::Toucher;
+use crate::state::ttl::Ttl;
 
 /// No key has been set.
 const NO_KEY: u64 = 0;
@@ -62,7 +64,7 @@ impl Shared {
         self.version.store(CLOSED, Ordering::Release);
     }
 
-    fn db(&self) -> Result<Arc<Db>> {
+    pub fn db(&self) -> Result<Arc<Db>> {
         self.db.upgrade().ok_or_else(closed)
     }
 }
@@ -83,6 +85,8 @@ pub struct Cell<N> {
     serializer: Arc<dyn Serializer<Value = N>>,
     namespace: Vec<u8>,
     has_namespace: bool,
+    /// If its values expire.
+    ttl: Option<Arc<Ttl>>,
 }
 
 impl<N: 'static> Cell<N> {
@@ -91,6 +95,7 @@ impl<N: 'static> Cell<N> {
         family: ColumnFamily,
         key_len: Option<usize>,
         serializer: Arc<dyn Serializer<Value = N>>,
+        ttl: Option<Arc<Ttl>>,
     ) -> Result<Cell<N>> {
         let reader = shared.db()?.reader(&family)?;
         let shape = KeyShape { key: key_len, namespace: serializer.fixed_len() };
@@ -104,6 +109,7 @@ impl<N: 'static> Cell<N> {
             has_namespace: shape.namespace == Some(0),
             serializer,
             namespace: Vec::new(),
+            ttl,
         })
     }
 
@@ -156,6 +162,10 @@ impl<N: 'static> Cell<N> {
     #[inline]
     pub fn read<R>(&mut self, f: impl FnOnce(Option<&[u8]>) -> Result<R>) -> Result<R> {
         self.find()?;
+        if self.ttl.is_some() {
+            let key = self.builder.cell().to_vec();
+            return self.read_and_touch(&key, f);
+        }
         let outcome = self.reader.get_with(self.builder.cell(), f)?;
         outcome.map_err(|e| in_state(self.family.name(), &e))
     }
@@ -168,8 +178,59 @@ impl<N: 'static> Cell<N> {
         f: impl FnOnce(Option<&[u8]>) -> Result<R>,
     ) -> Result<R> {
         self.find()?;
-        let outcome = self.reader.get_with(self.builder.entry(user_key), f)?;
+        let key = self.builder.entry(user_key);
+        if self.ttl.is_some() {
+            let key = key.to_vec();
+            return self.read_and_touch(&key, f);
+        }
+        let outcome = self.reader.get_with(key, f)?;
         outcome.map_err(|e| in_state(self.family.name(), &e))
+    }
+
+    /// Lends the value of a key to `f` if it is to be shown, and does what the read entails.
+    fn read_and_touch<R>(
+        &mut self,
+        key: &[u8],
+        f: impl FnOnce(Option<&[u8]>) -> Result<R>,
+    ) -> Result<R> {
+        let Some(toucher) = self.toucher() else { unreachable!("only with a time to live") };
+        let mut read = None;
+        let outcome = self.reader.get_with(key, |bytes| {
+            read = bytes.filter(|bytes| toucher.is_due(bytes)).map(<[u8]>::to_vec);
+            f(bytes.filter(|bytes| toucher.ttl.shows(bytes)))
+        })?;
+        let outcome = outcome.map_err(|e| in_state(self.family.name(), &e))?;
+        if let Some(read) = read {
+            toucher.touch(key, &read)?;
+        }
+        Ok(outcome)
+    }
+
+    /// For what reads entail, if values expire.
+    pub fn toucher(&self) -> Option<Toucher> {
+        let (shared, family) = (Arc::clone(&self.shared), self.family.clone());
+        let ttl = Arc::clone(self.ttl.as_ref()?);
+        Some(Toucher { shared, family, ttl })
+    }
+
+    /// How its values expire.
+    pub fn ttl(&self) -> Option<&Arc<Ttl>> {
+        self.ttl.as_ref()
+    }
+
+    /// Puts a list in place of the current one, given in parts; without any it is removed.
+    pub fn replace(&mut self, parts: &[Vec<u8>]) -> Result<()> {
+        self.find()?;
+        let mut batch = WriteBatch::new();
+        let cell = self.builder.cell();
+        match parts.split_first() {
+            None => batch.delete(&self.family, cell),
+            Some((first, rest)) => {
+                batch.put(&self.family, cell, first);
+                rest.iter().for_each(|part| batch.merge(&self.family, cell, part));
+            }
+        }
+        self.shared.db()?.write(&batch, WriteOptions::default()).map(drop)
     }
 
     /// Lends the cell's value and merge operands, oldest first, to `f`.
@@ -208,19 +269,30 @@ impl<N: 'static> Cell<N> {
     }
 
     /// Reads the cell and writes what `f` makes of it, in one step.
-    pub fn update(&mut self, f: impl FnMut(Option<&[u8]>, &mut Vec<u8>) -> Update) -> Result<()> {
+    pub fn update(
+        &mut self,
+        mut f: impl FnMut(Option<&[u8]>, &mut Vec<u8>) -> Update,
+    ) -> Result<()> {
         self.find()?;
-        self.shared.db()?.update(&self.family, self.builder.cell(), f)
+        let (db, cell) = (self.shared.db()?, self.builder.cell());
+        match &self.ttl {
+            None => db.update(&self.family, cell, f),
+            Some(ttl) => db.update(&self.family, cell, |old, out| ttl.update(old, out, &mut f)),
+        }
     }
 
     /// The same with an entry in the cell.
     pub fn update_entry(
         &mut self,
         user_key: impl FnOnce(&mut Vec<u8>),
-        f: impl FnMut(Option<&[u8]>, &mut Vec<u8>) -> Update,
+        mut f: impl FnMut(Option<&[u8]>, &mut Vec<u8>) -> Update,
     ) -> Result<()> {
         self.find()?;
-        self.shared.db()?.update(&self.family, self.builder.entry(user_key), f)
+        let (db, key) = (self.shared.db()?, self.builder.entry(user_key));
+        match &self.ttl {
+            None => db.update(&self.family, key, f),
+            Some(ttl) => db.update(&self.family, key, |old, out| ttl.update(old, out, &mut f)),
+        }
     }
 
     /// A cursor over the entries in the cell, and the number of bytes before their user keys.
@@ -256,13 +328,16 @@ impl<N: 'static> Cell<N> {
         Ok((target, cells))
     }
 
-    /// Lends the bytes of a cell that [`cells`](Cell::cells) named to `f`.
+    /// Lends the bytes of a cell that [`cells`](Cell::cells) named to `f`, if they are to be shown.
     pub fn read_at<R>(
         &mut self,
         cell: &[u8],
         f: impl FnOnce(Option<&[u8]>) -> Result<R>,
     ) -> Result<R> {
-        self.reader.get_with(cell, f)?.map_err(|e| in_state(self.family.name(), &e))
+        let shown = |bytes: &&[u8]| self.ttl.as_ref().is_none_or(|ttl| ttl.shows(bytes));
+        self.reader
+            .get_with(cell, |bytes| f(bytes.filter(shown)))?
+            .map_err(|e| in_state(self.family.name(), &e))
     }
 
     /// Lends value and operands of a cell that [`cells`](Cell::cells) named to `f`.

@@ -17,6 +17,7 @@ use crate::base::sync::Arc;
 use crate::state::cell::Cell;
 use crate::state::serializer::Serializer;
 use crate::state::serializer::put_delimited;
+use crate::state::ttl::Ttl;
 
 /// F6.3.
 pub const LAYOUTS: &[Layout] = &[Layout {
@@ -152,13 +153,34 @@ impl<T: 'static, N: 'static> ListState<T, N> {
 
     /// The elements in the order in which they were added: Flink's `get()`. A copy; changing it
     /// changes no state. One lookup, which gathers what was appended.
+    ///
+    /// With a time to live, elements expire one by one; the list is stored anew only where reading
+    /// makes them live longer, and removed when all have expired.
     pub fn get(&mut self) -> Result<Vec<T>> {
         let serializer = &*self.serializer;
+        if let Some(ttl) = self.cell.ttl().cloned() {
+            return self.get_unexpired(&ttl);
+        }
         self.cell.operands(|base, operands| {
             Elements::new(base.into_iter().chain(operands.iter().copied()))
                 .map(|element| serializer.decode(element?))
                 .collect()
         })
+    }
+
+    fn get_unexpired(&mut self, ttl: &Ttl) -> Result<Vec<T>> {
+        let serializer = &*self.serializer;
+        let (shown, after) = self.cell.operands(|base, operands| {
+            let elements = Elements::new(base.into_iter().chain(operands.iter().copied()));
+            let elements: Vec<&[u8]> = elements.collect::<Result<_>>()?;
+            let shown = elements.iter().filter(|element| ttl.shows(element));
+            let shown: Vec<T> = shown.map(|e| serializer.decode(e)).collect::<Result<_>>()?;
+            Ok((shown, ttl.after_list(&elements, COMBINE_BYTES_MAX)))
+        })?;
+        if let Some(parts) = after {
+            self.cell.replace(&parts)?;
+        }
+        Ok(shown)
     }
 
     /// Appends an element: Flink's `add(T)`. One write, reads nothing.

@@ -11,6 +11,7 @@ use crate::state::cell::Cell;
 use crate::state::cell::modify;
 use crate::state::meta::in_state;
 use crate::state::serializer::Serializer;
+use crate::state::ttl::Toucher;
 
 /// Up to this many entries are removed one by one; beyond it one range delete is cheaper, although
 /// every later read of the state asks for range deletes.
@@ -149,7 +150,8 @@ impl<K: 'static, V: 'static, N: 'static> MapState<K, V, N> {
     ) -> Result<MapIter<T>> {
         let (scan, prefix_len) = self.cell.scan()?;
         let name = self.cell.name().to_owned();
-        Ok(MapIter { scan: Some(scan), prefix_len, name, decode: Box::new(decode) })
+        let toucher = self.cell.toucher();
+        Ok(MapIter { scan: Some(scan), prefix_len, name, decode: Box::new(decode), toucher })
     }
 
     /// Removes all entries, or none: Flink's `clear()`. Reads up to 65 keys; one write.
@@ -186,12 +188,21 @@ pub struct MapIter<T> {
     prefix_len: usize,
     name: String,
     decode: Decode<T>,
+    /// If entries expire.
+    toucher: Option<Toucher>,
 }
 
 impl<T> MapIter<T> {
     fn step(&self, scan: &mut Scan) -> Result<Option<T>> {
-        if !scan.next()? {
-            return Ok(None);
+        loop {
+            if !scan.next()? {
+                return Ok(None);
+            }
+            let Some(toucher) = &self.toucher else { break };
+            toucher.touch(scan.key(), scan.value())?;
+            if toucher.ttl.shows(scan.value()) {
+                break;
+            }
         }
         let decoded = (self.decode)(&scan.key()[self.prefix_len..], scan.value());
         decoded.map(Some).map_err(|e| in_state(&self.name, &e))

@@ -35,6 +35,7 @@ pub mod registration;
 pub mod rescale;
 pub mod serializer;
 pub mod timer;
+pub mod ttl;
 pub mod value;
 
 #[cfg(test)]

@@ -13,6 +13,8 @@ use crate::state::key_group::check_max_parallelism;
 use crate::state::key_group::key_group_range;
 use crate::state::list::ListAppend;
 use crate::state::meta::StateKind;
+use crate::state::ttl::Clock;
+use crate::state::ttl::TtlConfig;
 
 /// What a backend is for, and how its database is set up.
 #[derive(Clone, Debug)]
@@ -30,6 +32,12 @@ pub struct BackendOptions {
     /// How many timers of each key group and queue are read at once, and held in memory. Less if
     /// there are very many key groups. Flink's `timer-service.cache-size`. Default: 128.
     pub timer_cache: usize,
+    /// The states whose values expire, by name; they need a `clock`. A state can be given a time to
+    /// live, another one or none whenever the backend is opened: values that had none are counted from
+    /// then on, and those that have none any more come back, even if they had expired.
+    pub ttl: BTreeMap<String, TtlConfig>,
+    /// Tells the time for `ttl`.
+    pub clock: Option<Clock>,
 }
 
 impl BackendOptions {
@@ -43,6 +51,8 @@ impl BackendOptions {
             family: ColumnFamilyOptions { key_group_bytes, ..ColumnFamilyOptions::default() },
             states: BTreeMap::new(),
             timer_cache: 128,
+            ttl: BTreeMap::new(),
+            clock: None,
         }
     }
 
@@ -68,6 +78,9 @@ impl BackendOptions {
                 "key groups {} of only {}",
                 self.key_groups, self.max_parallelism
             )));
+        }
+        if self.clock.is_none() && !self.ttl.is_empty() {
+            return Err(Error::invalid("a time to live needs a clock"));
         }
         Ok(())
     }

@@ -29,6 +29,11 @@ use crate::state::reducing::ReducingState;
 use crate::state::serializer::Builtin;
 use crate::state::serializer::Serializer;
 use crate::state::serializer::builtin;
+use crate::state::ttl::STAMPED;
+use crate::state::ttl::Stamped;
+use crate::state::ttl::Ttl;
+use crate::state::ttl::Unstamping;
+use crate::state::ttl::keep_time_of;
 use crate::state::value::ValueState;
 
 /// Names that begin like this are kept for timers, as in Flink.
@@ -254,7 +259,9 @@ impl<K: 'static> StateBackend<K> {
         user_key: Option<SerializerSnapshot>,
         values: Arc<dyn Serializer<Value = V>>,
     ) -> Result<(Cell<N>, Arc<dyn Serializer<Value = V>>)> {
+        let ttl = self.ttl(name, kind);
         let forms = self.forms(name, kind)?;
+        let values = with_time(values, ttl.as_deref(), forms);
         let stored = forms.iter().map(|form| &form.record.namespace);
         let namespaces = resolve_fixed("namespace serializer", namespaces, stored)
             .map_err(|e| in_state(name, &e))?;
@@ -272,7 +279,7 @@ impl<K: 'static> StateBackend<K> {
             value: values.snapshot(),
             migrating: false,
         };
-        let family = self.db.column_family(name, self.options.family(name, kind))?;
+        let mut family = self.family(name, kind)?;
         for (i, reader) in readers.iter().enumerate() {
             let Some(reader) = reader else { continue };
             let rewrite = |bytes: &[u8]| rewrite(kind, &**reader, &*values, bytes);
@@ -296,9 +303,27 @@ impl<K: 'static> StateBackend<K> {
             }
         }
         self.meta.register(&self.db, name, &record)?;
+        if ttl.is_some() {
+            family = self.family(name, kind)?; // now that all values have a time
+        }
         let shared = Arc::clone(&self.shared.0);
-        let cell = Cell::new(shared, family, self.keys.fixed_len(), namespaces)?;
+        let cell = Cell::new(shared, family, self.keys.fixed_len(), namespaces, ttl)?;
         Ok((cell, values))
+    }
+}
+
+/// The serializer of values that may expire now, or did when they were stored.
+fn with_time<V: 'static>(
+    values: Arc<dyn Serializer<Value = V>>,
+    ttl: Option<&Ttl>,
+    stored: &[Form],
+) -> Arc<dyn Serializer<Value = V>> {
+    match ttl {
+        Some(ttl) => Arc::new(Stamped::new(values, Arc::clone(ttl.time()))),
+        None if stored.iter().any(|form| form.record.value.name == STAMPED) => {
+            Arc::new(Unstamping(values))
+        }
+        None => values,
     }
 }
 
@@ -309,8 +334,12 @@ fn rewrite<V: 'static>(
     writer: &dyn Serializer<Value = V>,
     bytes: &[u8],
 ) -> Result<Vec<Vec<u8>>> {
+    let keep_time = reader.name() == STAMPED && writer.name() == STAMPED;
     let one = |bytes: &[u8], out: &mut Vec<u8>| {
         writer.encode(&reader.decode(bytes)?, out);
+        if keep_time {
+            keep_time_of(bytes, out);
+        }
         Ok(())
     };
     let mut values = Vec::new();

@@ -31,7 +31,8 @@ impl<V: 'static, N: 'static> ValueState<V, N> {
     }
 
     /// The same handle with a default value, made anew for each read that finds none: Flink's default
-    /// value of the descriptor. It is not stored, so that each handle may have its own.
+    /// value of the descriptor. It is not stored, so that each handle may have its own. Ignored
+    /// where values expire, as in Flink.
     pub fn with_default(mut self, default: impl Fn() -> V + Send + Sync + 'static) -> Self {
         self.default = Some(Arc::new(default));
         self
@@ -53,7 +54,8 @@ impl<V: 'static, N: 'static> ValueState<V, N> {
     pub fn value(&mut self) -> Result<Option<V>> {
         let serializer = &*self.serializer;
         let value = self.cell.read(|bytes| bytes.map(|b| serializer.decode(b)).transpose())?;
-        Ok(value.or_else(|| self.default.as_ref().map(|default| default())))
+        let default = self.default.as_ref().filter(|_| self.cell.ttl().is_none());
+        Ok(value.or_else(|| default.map(|default| default())))
     }
 
     /// Sets the value: Flink's `update(T)`. One write, reads nothing.

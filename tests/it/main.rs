@@ -6,6 +6,7 @@ mod concurrency;
 mod conformance;
 mod corruption;
 mod crash;
+mod crash_state;
 mod db_review;
 mod durability;
 mod formats;
