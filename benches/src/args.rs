@@ -9,6 +9,7 @@ use crate::group::{GROUPS, GroupKind};
 const USAGE: &str = "\
 usage: alluvium-bench run [OPTIONS]          time alluvium and its peers, print a table
        alluvium-bench table [OPTIONS]        print the table of what was timed before
+       alluvium-bench report [OPTIONS]       one page and charts of it, beside it; the README's table
        alluvium-bench run --check            alluvium against maps in memory (see --help there)
        alluvium-bench profile WORKLOAD       one workload of those, for a profiler
 
@@ -31,6 +32,8 @@ pub enum Command {
     Run,
     /// Print the table.
     Table,
+    /// Write the page, the charts and the table of the README.
+    Report,
 }
 
 /// What to do, how often, with whom.
@@ -66,7 +69,9 @@ impl Args {
         let command = match words.next().as_deref() {
             Some("run") => Command::Run,
             Some("table") => Command::Table,
-            _ => return Err(usage("run or table?")),
+            Some("report") if cfg!(feature = "report") => Command::Report,
+            Some("report") => return Err("not in this build: cargo run --features report".into()),
+            _ => return Err(usage("run, table or report?")),
         };
         let mut args = Args {
             command,

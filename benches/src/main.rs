@@ -1,7 +1,8 @@
 //! Times alluvium: against other engines ([`run`]), and against maps in memory ([`maps`]).
 //!
 //! Reading order: [`data`], [`engine`] (the trait and who implements it), [`meter`], [`group`] (what is
-//! timed), [`run`] (who is timed when), [`goals`] and [`table`]. `README.md` says how to run it,
+//! timed), [`run`] (who is timed when), [`goals`],
+//! [`table`] and `report`. [`hot`] is for `callgrind.sh`. `README.md` says how to run it,
 //! `NOTES.md` what came out.
 
 mod args;
@@ -9,8 +10,11 @@ mod data;
 mod engine;
 mod goals;
 mod group;
+mod hot;
 mod maps;
 mod meter;
+#[cfg(feature = "report")]
+mod report;
 mod run;
 mod table;
 
@@ -25,6 +29,13 @@ fn main() -> ExitCode {
     match word(0) {
         Some("run") if words.iter().any(|word| word == "--check") => maps::main(words.into_iter()),
         Some("profile") => maps::main(words.into_iter()),
+        Some("hot") => {
+            match word(1) {
+                Some(path) => hot::run(path),
+                None => hot::PATHS.iter().for_each(|path| println!("{path}")),
+            }
+            ExitCode::SUCCESS
+        }
         // The next two are started by this program itself.
         Some("serve") => match words.as_slice() {
             [_, kind, group, scale, dir] => {

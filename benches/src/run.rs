@@ -33,6 +33,14 @@ pub fn main(args: &Args) -> ExitCode {
         }
     }
     match Results::load(&folder) {
+        #[cfg(feature = "report")]
+        Ok(results) if args.command == args::Command::Report => {
+            let readme = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../README.md"));
+            match crate::report::write(&results, &folder.join("report"), readme) {
+                Ok(()) => ExitCode::SUCCESS,
+                Err(text) => args::refuse(&text),
+            }
+        }
         Ok(results) => {
             print!("{}", results.table());
             ExitCode::SUCCESS

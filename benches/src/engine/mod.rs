@@ -190,6 +190,11 @@ impl Kind {
         !matches!(self, Kind::Hash | Kind::BTree)
     }
 
+    /// Can it be closed, and opened again, in the way all others can?
+    pub fn reopens(self) -> bool {
+        self.has_disk() && self != Kind::Cobble
+    }
+
     /// The engine of this name.
     pub fn named(name: &str) -> Option<Kind> {
         Kind::ALL.into_iter().find(|kind| kind.to_string() == name)

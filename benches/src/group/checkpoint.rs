@@ -105,13 +105,6 @@ impl Checkpoints {
         measured.0.retain(|(name, _)| name == "memory" || name == "others");
         measured.with("ms", took.as_secs_f64() * 1e3)
     }
-
-    /// What an engine without checkpoints is reopened with.
-    fn ensure(&mut self) {
-        if self.store.engine.is_none() {
-            self.store.fresh();
-        }
-    }
 }
 
 fn median(mut numbers: Vec<f64>) -> f64 {
@@ -121,17 +114,14 @@ fn median(mut numbers: Vec<f64>) -> f64 {
 
 impl Group for Checkpoints {
     fn step(&mut self, name: &str) -> Option<Measure> {
-        if !self.store.kind.has_disk() {
+        if !self.store.kind.reopens() {
             return None;
         }
         match name {
             "checkpoint" => self.checkpoint(),
             "restore" => self.restore(1),
             "rescale" => self.restore(2),
-            "reopen-clean" => {
-                self.ensure();
-                Some(self.reopen())
-            }
+            "reopen-clean" => Some(self.reopen()),
             _ => unreachable!("{name}"),
         }
     }

@@ -121,7 +121,7 @@ pub fn write_and_wait(kind: Kind, count: u32, dir: &Path) {
 
 impl Group for Logged {
     fn step(&mut self, name: &str) -> Option<Measure> {
-        if !self.store.kind.has_disk() {
+        if !self.store.kind.reopens() {
             return None;
         }
         match name {

@@ -1,0 +1,122 @@
+//! Hot paths with fixed counts, for `callgrind.sh`: instructions do not depend on the machine's mood.
+//! Everything happens on one thread, on a file system in memory.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use alluvium::{
+    Background, ColumnFamily, ColumnFamilyOptions, Db, Env, MemFs, MemoryBudget, Options, Update,
+};
+
+use crate::data::{entry, key, long, version};
+
+/// What can be counted.
+pub const PATHS: &[&str] =
+    &["value-get", "value-absent", "value-update", "rmw", "map-get", "scan-next", "table-get"];
+
+const KEYS: u32 = 20_000;
+
+/// Sets up a path and runs it once. `--toggle-collect='alluvium_bench::hot::counted_*'` counts the
+/// loops alone. Prints the number of operations.
+pub fn run(path: &str) {
+    let env = Env::new(MemoryBudget::new(256 << 20));
+    let env = env.with_fs(Arc::new(MemFs::new())).with_background(Background::Inline);
+    let options = Options { log: false, ..Options::default() };
+    let db = Db::open(Path::new("hot"), options, env).expect("open");
+    let family = db.column_family("state", ColumnFamilyOptions::default()).expect("a family");
+    // Neither in the order of the keys nor in the one in which they are asked for.
+    for i in (0..KEYS).map(|i| i * 7919 % KEYS) {
+        match path {
+            "map-get" => db.put(&family, &entry(i / 10, i % 10), &long(i, 0)).expect("put"),
+            _ => db.put(&family, &key(i), &long(i, 0)).expect("put"),
+        }
+    }
+    match path {
+        "value-get" => counted_get(&db, &family),
+        "value-absent" => counted_absent(&db, &family),
+        "value-update" => counted_update(&db, &family),
+        "rmw" => counted_rmw(&db, &family),
+        "map-get" => counted_map_get(&db, &family),
+        "scan-next" => {
+            scan(&db, &family); // the first makes the order
+            counted_scan(&db, &family);
+        }
+        "table-get" => {
+            db.flush_all().expect("flush");
+            get(&db, &family); // fills the cache
+            counted_table_get(&db, &family);
+        }
+        _ => panic!("{path}: none of {PATHS:?}"),
+    }
+    println!("{KEYS}");
+}
+
+fn order() -> impl Iterator<Item = u32> {
+    (0..KEYS).map(|i| i * 6367 % KEYS)
+}
+
+fn get(db: &Db, family: &ColumnFamily) {
+    for i in order() {
+        let read = db.get_with(family, &key(i), |value| version(value, i));
+        assert_eq!(read.expect("get"), 0);
+    }
+}
+
+#[inline(never)]
+fn counted_get(db: &Db, family: &ColumnFamily) {
+    get(db, family);
+}
+
+/// The same, from tables.
+#[inline(never)]
+fn counted_table_get(db: &Db, family: &ColumnFamily) {
+    get(db, family);
+}
+
+#[inline(never)]
+fn counted_absent(db: &Db, family: &ColumnFamily) {
+    for i in order() {
+        let absent = db.get_with(family, &key(i + KEYS), |value| value.is_none());
+        assert!(absent.expect("get"));
+    }
+}
+
+#[inline(never)]
+fn counted_update(db: &Db, family: &ColumnFamily) {
+    for i in order() {
+        db.put(family, &key(i), &long(i, 1)).expect("put");
+    }
+}
+
+#[inline(never)]
+fn counted_rmw(db: &Db, family: &ColumnFamily) {
+    for i in order() {
+        let outcome = db.update(family, &key(i), |old, new| {
+            new.extend_from_slice(&long(i, version(old, i) + 1));
+            Update::Put
+        });
+        outcome.expect("update");
+    }
+}
+
+#[inline(never)]
+fn counted_map_get(db: &Db, family: &ColumnFamily) {
+    for i in order() {
+        let read = db.get_with(family, &entry(i / 10, i % 10), |value| version(value, i));
+        assert_eq!(read.expect("get"), 0);
+    }
+}
+
+fn scan(db: &Db, family: &ColumnFamily) {
+    let mut cursor = db.scan(family, ..).expect("scan");
+    let mut entries = 0;
+    while cursor.next().expect("a step") {
+        entries += u32::from(cursor.value().len() == 8);
+    }
+    assert_eq!(entries, KEYS);
+}
+
+#[inline(never)]
+fn counted_scan(db: &Db, family: &ColumnFamily) {
+    scan(db, family);
+}
