@@ -45,7 +45,12 @@ pub const GOALS: &[Goal] = &[
     goal("value add, settled", "value-add-settled", "settled", Faster(2.5)),
     goal("read-modify-write, 1,000 hot keys", "rmw-hot", "rate", Faster(8.0)),
     goal("read-modify-write, zipfian", "rmw-zipf", "rate", Faster(8.0)),
-    goal("multi-get of 32, a key, to single get", "multi-get", "rate", FasterThan("value-get", 8.0)),
+    goal(
+        "multi-get of 32, a key, to single get",
+        "multi-get",
+        "rate",
+        FasterThan("value-get", 8.0),
+    ),
     goal("multi-get of 32, a key", "multi-get", "rate", Faster(1.0)),
     goal("snapshot + 10 gets", "snapshot-get", "rate", Faster(5.0)),
     goal("value get from tables", "value-get-table", "rate", Faster(3.0)),

@@ -140,8 +140,13 @@ fn write_readme(results: &Results, readme: &Path) -> Result<(), String> {
     };
     let mut table = String::new();
     let header = |name: &str| {
-        let values = results.headers.get(name).map(|values| values.join("; "));
-        values.unwrap_or_default()
+        // Of several dates the last: groups are kept one by one.
+        results
+            .headers
+            .get(name)
+            .and_then(|values| values.iter().max())
+            .cloned()
+            .unwrap_or_default()
     };
     write!(
         table,

@@ -94,7 +94,13 @@ fn time(args: &Args, group: &GroupKind) -> Vec<Row> {
         for server in servers {
             server.stop();
         }
-        eprintln!("{}: round {} of {}: {:.0?}", group.name, round + 1, args.rounds, begin.elapsed());
+        eprintln!(
+            "{}: round {} of {}: {:.0?}",
+            group.name,
+            round + 1,
+            args.rounds,
+            begin.elapsed()
+        );
     }
     rows
 }

@@ -251,7 +251,8 @@ impl Results {
     }
 
     fn write_numbers(&self, out: &mut String, engines: &[Kind]) -> fmt::Result {
-        let names = ["rate", "p50", "p99", "p999", "stall", "cpu", "background", "written", "memory"];
+        let names =
+            ["rate", "p50", "p99", "p999", "stall", "cpu", "background", "written", "memory"];
         write!(out, "{:<20} {:<13}", "step", "engine")?;
         names.iter().try_for_each(|name| write!(out, " {name:>11}"))?;
         writeln!(out, "  other numbers")?;

@@ -6,8 +6,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 use alluvium::{
-    Codec, ColumnFamily, ColumnFamilyOptions, Db, DirStore, Env, FileSet, JobCheckpoint, ListAppend,
-    MemoryBudget, Options, PartInput, Scan as Cursor, Update, WriteBatch, WriteOptions,
+    Codec, ColumnFamily, ColumnFamilyOptions, Db, DirStore, Env, FileSet, JobCheckpoint,
+    ListAppend, MemoryBudget, Options, PartInput, Scan as Cursor, Update, WriteBatch, WriteOptions,
 };
 use parking_lot::Mutex;
 

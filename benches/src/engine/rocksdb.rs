@@ -22,7 +22,9 @@ use rocksdb::{
 };
 
 use crate::data::KEY_GROUPS;
-use crate::engine::{Checkpoint, Engine, Finish, Get, Log, MEMTABLE_BYTES, Scan, Setup, Visit, VisitEntry};
+use crate::engine::{
+    Checkpoint, Engine, Finish, Get, Log, MEMTABLE_BYTES, Scan, Setup, Visit, VisitEntry,
+};
 
 /// Part of the memory for memtables: Flink's `memory.write-buffer-ratio`.
 const WRITE_RATIO: f64 = 0.5;
@@ -141,7 +143,13 @@ impl Rocks {
         rocks
     }
 
-    fn visit(&self, cursor: &mut DBRawIterator<'_>, reverse: bool, prefix: &[u8], f: VisitEntry<'_>) {
+    fn visit(
+        &self,
+        cursor: &mut DBRawIterator<'_>,
+        reverse: bool,
+        prefix: &[u8],
+        f: VisitEntry<'_>,
+    ) {
         while let Some((key, value)) = cursor.item() {
             if !key.starts_with(prefix) || !f(key, value) {
                 return;

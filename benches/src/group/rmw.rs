@@ -4,8 +4,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::data::{KEY_BYTES, LONG_BYTES, Random, key, long, version};
-use crate::group::{Group, Place, Store};
 use crate::engine::Engine;
+use crate::group::{Group, Place, Store};
 use crate::meter::{Measure, Meter, measure, once};
 
 pub const STEPS: &[&str] = &["rmw-load", "rmw-zipf-big", "rmw-timed", "rmw-checkpoint"];
