@@ -71,6 +71,7 @@ pub const LAYOUTS: &[Layout] = &[
             field("", "n", "tag 2: merge_operator", "name, UTF-8; left out if there is none"),
             field("", "n", "tag 3: options", "opaque bytes of the database"),
             field("", "n", "tag 4: table *", "F5.5"),
+            field("", "n", "tag 5: census", "what the tables hold of each key group, F4.4"),
         ],
     },
     Layout {
@@ -154,6 +155,8 @@ pub struct PartFamily {
     pub options: Vec<u8>,
     /// Its tables; level 0 newest first.
     pub tables: Vec<PartTable>,
+    /// What they hold of each key group, opaque here. Empty: not known.
+    pub census: Vec<u8>,
 }
 
 /// A table of a column family.
@@ -369,18 +372,20 @@ impl PartFamily {
                 put_field(out, 3, true, &table.meta);
             });
         }
+        put_field(out, 5, true, &self.census);
     }
 
     fn decode(d: Decoder<'_>) -> Result<PartFamily> {
-        let mut fields = Fields::new(d, 4, &[4]);
+        let mut fields = Fields::new(d, 5, &[4]);
         let (mut name, mut merge_operator, mut options) = (None, None, None);
-        let mut tables = Vec::new();
+        let (mut tables, mut census) = (Vec::new(), None);
         while let Some((tag, d)) = fields.next()? {
             match tag {
                 1 => name = Some(text(&d)?.to_owned()),
                 2 => merge_operator = Some(text(&d)?.to_owned()),
                 3 => options = Some(d.rest().to_vec()),
-                _ => tables.push(PartTable::decode(d)?),
+                4 => tables.push(PartTable::decode(d)?),
+                _ => census = Some(d.rest().to_vec()),
             }
         }
         Ok(PartFamily {
@@ -388,6 +393,7 @@ impl PartFamily {
             merge_operator,
             options: fields.need(options, "options")?,
             tables,
+            census: fields.need(census, "census")?,
         })
     }
 }

@@ -89,7 +89,8 @@ pub fn verify(store: &dyn CheckpointStore, saved: &Saved) -> Result<()> {
 /// # Errors
 /// In all cases the target has no database, unless it had one before; only a failure of the file
 /// system after the import has taken effect leaves the whole of it. The directory may be used again.
-/// `Corruption`: lists everything that is wrong with the objects needed, as [`verify`] does.
+/// `Corruption`: lists everything that is wrong with the objects needed, as [`verify`] does; or the
+/// tables hold other entries of a key group than were there when the checkpoint was saved.
 /// `InvalidArgument`: groups out of range, or there is a database. `Busy`: another handle has the
 /// directory. `Incompatible`: parts disagree about a merge operator.
 pub fn restore(
@@ -149,6 +150,7 @@ fn source(part: &Part, clip: &KeyRange, paths: &BTreeMap<u32, PathBuf>) -> Impor
             merge_operator: family.merge_operator.clone(),
             options: family.options.clone(),
             tables: tables.collect(),
+            census: family.census.clone(),
         }
     };
     let families = part.families.iter().map(family).collect();
@@ -207,7 +209,7 @@ impl<'a> Staging<'a> {
                     (PathBuf::new(), read_through(store, object, |_| Ok(())))
                 }
                 None => {
-                    let path = self.dir.join(format!("{STAGED}{index}"));
+                    let path = self.dir.join(format!("{STAGED}{}", object.name));
                     let mut file = self.fs.create(&path)?;
                     self.created.push(path.clone());
                     let mut copied = Ok(());

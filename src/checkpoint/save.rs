@@ -184,6 +184,7 @@ impl<'a> Plan<'a> {
             merge_operator: family.merge_operator().map(str::to_owned),
             options: family.options().to_vec(),
             tables: tables.collect::<Result<_>>()?,
+            census: family.census()?,
         })
     }
 

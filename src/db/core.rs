@@ -7,7 +7,7 @@
 //! | 3 | `versions` | current versions, running jobs, pending checkpoints | pointer work | background, checkpoint |
 //! | 4 | `families` | the families by number and name | a look-up | all |
 //! | 5 | a family's cell | its `SuperVersion` | a pointer clone or swap | all |
-//! | 6 | leaves: commit queue, snapshot list, closed segments, cache shards, budget | themselves | no call out | all |
+//! | 6 | leaves: commit queue, snapshot list, pins, closed segments, cache shards, budget | themselves | no call out | all |
 //!
 //! A thread that holds a lower one never takes a higher one, and nothing does I/O under 3 to 6.
 
@@ -25,6 +25,7 @@ use crate::db::background::{Signals, Versions};
 use crate::db::column_family::{ColumnFamily, Family};
 use crate::db::commit::Commit;
 use crate::db::options::{Env, Options};
+use crate::db::pins::Pins;
 use crate::db::snapshot::SnapshotList;
 use crate::db::stats::{Counters, Event};
 use crate::db::wal::Segments;
@@ -65,6 +66,7 @@ pub(in crate::db) struct Core {
     pub progress: Condvar,
     pub families: RwLock<BTreeMap<FamilyId, Arc<Family>>>,
     pub snapshots: Arc<SnapshotList>,
+    pub pins: Arc<Pins>,
     pub segments: Arc<Segments>,
     pub counters: Counters,
     /// The budget's wish that this database give memory back.

@@ -14,6 +14,7 @@ use crate::base::error::{Error, Result};
 use crate::base::id::{FamilyId, FileId, FileNumber};
 use crate::base::key::{KeyRange, SeqNo};
 use crate::base::sync::{Arc, Mutex};
+use crate::db::census::Census;
 use crate::db::core::Core;
 use crate::db::stats::Event;
 use crate::fs::Fs;
@@ -273,6 +274,22 @@ impl SetFamily {
     /// Its recorded options, opaque.
     pub fn options(&self) -> &[u8] {
         &self.record.options
+    }
+
+    /// What its tables hold of each key group, in the stored form (F4.4): counts and hashes that an
+    /// import of parts of it is compared with. Empty if a table was written with
+    /// [`key_group_bytes`](crate::ColumnFamilyOptions::key_group_bytes) of 0, which counts nothing.
+    /// Opens tables that are not open yet.
+    ///
+    /// # Errors
+    /// `Io` or `Corruption` from a table.
+    pub fn census(&self) -> Result<Vec<u8>> {
+        let mut census = Census::default();
+        for (_, file) in self.version.files() {
+            let table = file.table()?;
+            census.add(table.path(), &file.meta().bounds, table.properties());
+        }
+        Ok(census.encode())
     }
 }
 

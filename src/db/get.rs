@@ -5,6 +5,7 @@ use crate::base::key::{SEQNO_MAX, SeqNo, ValueKind};
 use crate::base::sync::Arc;
 use crate::db::column_family::{ColumnFamily, Family};
 use crate::db::core::Core;
+use crate::db::pins::{Holder, Pin};
 use crate::db::snapshot::Snapshot;
 use crate::db::super_version::SuperVersion;
 use crate::iter::resolve::{MergeOperator, Resolver, Step};
@@ -156,12 +157,19 @@ pub(in crate::db) fn operands<R>(
 /// Reads one family again and again for the price of a check: it holds on to the family's current
 /// memtables and tables, and looks for newer ones at each read.
 ///
-/// A resting reader keeps tables that were compacted away on disk; [`release`](Reader::release) lets
-/// go of them.
+/// A resting reader keeps tables that were compacted away on disk, and memtables that were flushed in
+/// memory, for which writers may have to stop; [`release`](Reader::release) lets go of them.
 pub struct Reader {
     core: Arc<Core>,
     family: Arc<Family>,
-    held: Option<(u64, Arc<SuperVersion>)>,
+    held: Option<Held>,
+}
+
+/// What a reader holds between two reads.
+struct Held {
+    generation: u64,
+    super_version: Arc<SuperVersion>,
+    _pin: Pin,
 }
 
 impl Reader {
@@ -206,8 +214,12 @@ impl Reader {
     ) -> Result<R> {
         let generation = self.family.cell.generation();
         let held = match &mut self.held {
-            Some((held, super_version)) if *held == generation => super_version,
-            held => &mut held.insert((generation, self.family.cell.load())).1,
+            Some(held) if held.generation == generation => &held.super_version,
+            held => {
+                let _pin = self.core.pins.hold(self.family.id, Holder::Reader);
+                let super_version = self.family.cell.load();
+                &held.insert(Held { generation, super_version, _pin }).super_version
+            }
         };
         // Loaded after the bundle was pinned, as in `View::new`.
         let at = match snapshot {

@@ -446,6 +446,9 @@ impl Core {
         for (id, live) in &installed.changed {
             let Some(family) = self.family(*id) else { continue };
             let flushed = live.record.flushed_seqno;
+            for replaced in family.cell.load().immutables.iter().filter(|i| i.upto <= flushed) {
+                self.pins.flushed(&family, &replaced.table);
+            }
             family.cell.update(|old| SuperVersion {
                 mem: Arc::clone(&old.mem),
                 immutables: old.immutables.iter().filter(|i| i.upto > flushed).cloned().collect(),

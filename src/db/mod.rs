@@ -6,6 +6,7 @@
 //! (a checkpoint), `open.rs` and `import.rs` (recovery, restore).
 
 pub(crate) mod background;
+pub(crate) mod census;
 pub(crate) mod column_family;
 mod commit;
 mod core;
@@ -16,6 +17,7 @@ mod jobs;
 mod maintain;
 mod open;
 pub(crate) mod options;
+mod pins;
 pub(crate) mod scan;
 pub(crate) mod snapshot;
 mod stall;

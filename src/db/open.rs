@@ -365,6 +365,7 @@ impl Opening {
             progress: Condvar::new(),
             families: RwLock::new(families),
             snapshots: Arc::new(SnapshotList::default()),
+            pins: Arc::default(),
             segments,
             counters: Counters::default(),
             pressure: self.pressure,

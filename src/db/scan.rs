@@ -8,6 +8,7 @@ use crate::base::sync::Arc;
 use crate::db::column_family::Family;
 use crate::db::core::Core;
 use crate::db::get::View;
+use crate::db::pins::{Holder, Pin};
 use crate::db::snapshot::Snapshot;
 use crate::db::stats::add;
 use crate::db::super_version::SuperVersion;
@@ -102,6 +103,7 @@ pub struct Scan {
     /// For the statistics: searches, and keys come by.
     seeks: u64,
     keys: u64,
+    _pin: Pin,
 }
 
 impl Drop for Scan {
@@ -122,6 +124,7 @@ impl Scan {
         let (cursor, tombstones) = sources(&super_version, &range)?;
         let operator = family.options().merge_operator.clone();
         Ok(Scan {
+            _pin: core.pins.hold(family.id, Holder::Scan),
             core,
             family,
             range,

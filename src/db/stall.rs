@@ -11,25 +11,39 @@ use crate::db::stats::{Event, count};
 /// A waiting writer looks again this often, and asks for the work to be tried again.
 const SLICE_MS: u64 = 50;
 
+/// Why writers should not go on.
+enum Stall {
+    /// For work that is under way.
+    Wait(String),
+    /// For somebody to let go of memory: no work frees it.
+    Pinned(String),
+}
+
 impl Core {
-    /// Why writers should wait now.
-    fn stall_reason(&self) -> Option<String> {
+    /// Why writers should not go on now.
+    fn stall(&self) -> Option<Stall> {
         let mut waiting = 0;
         for family in self.families.read().values() {
             let now = family.cell.load();
             waiting += now.immutables.len();
             if now.immutables.len() > self.options.immutables_max {
                 let count = now.immutables.len();
-                return Some(format!("{:?}: {count} memtables wait to be flushed", family.name));
+                let text = format!("{:?}: {count} memtables wait to be flushed", family.name);
+                return Some(Stall::Wait(text));
             }
             let depth = now.version.overlap_depth_l0();
             if depth >= self.options.l0_stop_depth {
-                return Some(format!("{:?}: {depth} tables overlap in level 0", family.name));
+                let text = format!("{:?}: {depth} tables overlap in level 0", family.name);
+                return Some(Stall::Wait(text));
             }
         }
         let (used, limit) = (self.env.budget.used(), self.env.budget.limit());
-        let memory = waiting > 0 && used > limit;
-        memory.then(|| format!("{used} bytes of memory of {limit}; {waiting} memtables wait"))
+        let over = used.checked_sub(limit).filter(|over| *over > 0)?;
+        let text = format!("{used} bytes of memory of {limit}");
+        if waiting > 0 {
+            return Some(Stall::Wait(format!("{text}; {waiting} memtables wait")));
+        }
+        self.pins.blame(over).map(|who| Stall::Pinned(format!("{text}; {who}")))
     }
 
     /// Sets or clears the stall. Under the lock, so that a late look never overrides a newer one.
@@ -39,28 +53,35 @@ impl Core {
     }
 
     pub fn update_stall_locked(&self, _versions: &Versions) {
-        match self.stall_reason() {
+        match self.stall() {
             Some(_) => self.attention.fetch_or(attention::STALL, Ordering::Release),
             None => self.attention.fetch_and(!attention::STALL, Ordering::Release),
         };
     }
 
-    /// Waits until writers may go on: in a bounded line, with a reason. Called by the leader, which
-    /// holds the commit lock; background jobs never take it.
+    /// Waits until writers may go on: in a bounded line, with a reason; not at all for memory that no
+    /// work frees. Called by the leader, which holds the commit lock; background jobs never take it.
     pub fn wait_for_room(&self) -> Result<()> {
-        let Some(mut reason) = self.stall_reason() else {
-            self.update_stall();
-            return Ok(());
-        };
-        count(&self.counters.stalls, 1);
-        self.tell(&Event::Stalled { reason: reason.clone() });
         let mut waited_ms = 0;
+        let mut told = false;
         self.forget_failures();
-        loop {
+        while let Some(stall) = self.stall() {
+            let busy = |reason| Err(Error::busy(format!("writers stalled: {reason}")));
+            let reason = match stall {
+                Stall::Wait(reason) => reason,
+                Stall::Pinned(reason) => return busy(reason),
+            };
+            if !std::mem::replace(&mut told, true) {
+                count(&self.counters.stalls, 1);
+                self.tell(&Event::Stalled { reason: reason.clone() });
+            }
             self.check_halted()?;
+            if waited_ms >= self.options.stall_ms_max {
+                return busy(reason);
+            }
             if self.is_inline() {
                 if !self.step(0)? {
-                    return Err(Error::busy(format!("writers stalled: {reason}")));
+                    return busy(reason);
                 }
             } else {
                 self.signals.work();
@@ -76,16 +97,11 @@ impl Core {
                     waited_ms += SLICE_MS;
                 }
             }
-            match self.stall_reason() {
-                None => break,
-                Some(now) => reason = now,
-            }
-            if waited_ms >= self.options.stall_ms_max {
-                return Err(Error::busy(format!("writers stalled: {reason}")));
-            }
         }
         self.update_stall();
-        self.tell(&Event::Resumed);
+        if told {
+            self.tell(&Event::Resumed);
+        }
         Ok(())
     }
 

@@ -12,6 +12,7 @@ mod repair;
 mod seeds;
 mod state;
 
+pub use crate::fuzz::repair::table as repair_table;
 pub use crate::fuzz::seeds::seeds;
 
 /// The names of all targets.

@@ -66,7 +66,7 @@ pub(super) fn segment(bytes: &[u8]) -> Vec<u8> {
 }
 
 /// The checksums of a table: footer, the parts that it names, the blocks that the index names.
-pub(super) fn table(bytes: &[u8]) -> Vec<u8> {
+pub fn table(bytes: &[u8]) -> Vec<u8> {
     let mut out = bytes.to_vec();
     let Some(at) = out.len().checked_sub(FOOTER_BYTES) else { return out };
     let crc_at = out.len() - PREAMBLE_BYTES - 4;

@@ -157,6 +157,7 @@ fn envelope() -> Vec<u8> {
         merge_operator: Some("list".to_owned()),
         options: vec![9],
         tables,
+        census: vec![0, 1, 2, 3, 4, 5, 6, 7, 8, 9],
     };
     let part = |first_group, tables| Part {
         first_group,

@@ -12,7 +12,6 @@ use crate::Env;
 use crate::FileSet;
 use crate::ImportFamily;
 use crate::ImportSource;
-use crate::ImportTable;
 use crate::JavaHash;
 use crate::ListState;
 use crate::MapState;
@@ -367,15 +366,7 @@ fn or_empty<T: Clone + Default + Debug>(found: Option<&T>) -> T {
 }
 
 pub(in crate::state) fn source(set: &FileSet, groups: KeyGroupRange) -> ImportSource {
-    let families = set.families().iter().map(|family| ImportFamily {
-        name: family.name().to_owned(),
-        merge_operator: family.merge_operator().map(str::to_owned),
-        options: family.options().to_vec(),
-        tables: set
-            .tables_of(family)
-            .map(|t| ImportTable { level: t.level, meta: t.meta, path: t.path })
-            .collect(),
-    });
+    let families = set.families().iter().map(|family| ImportFamily::of(set, family).unwrap());
     ImportSource { seqno: set.seqno(), clip: groups.key_range(), families: families.collect() }
 }
 

@@ -55,7 +55,7 @@ pub struct TableOptions {
     /// Filter bits for each user key: 10 let about one absent key in a hundred pass. 0: no filter.
     pub filter_bits_per_key: u32,
     /// 2 (default) or 1: entries are counted and hashed per group, the big-endian number in the first
-    /// so many bytes of their key (0 for shorter keys). 0: they are not.
+    /// so many bytes of their key; shorter keys have none. 0: they are not.
     pub key_group_bytes: u8,
     /// Where timestamps come from, if entries have any.
     pub timestamp: Option<Arc<dyn TimestampExtractor>>,

@@ -11,7 +11,7 @@ use crate::base::key::{InternalKey, KeyRange, SeqNo};
 pub struct KeyGroupCount {
     /// The key group.
     pub group: u16,
-    /// Entries whose keys begin with it. Range tombstones belong to no group.
+    /// Entries whose keys begin with it. Range tombstones belong to no group, nor do shorter keys.
     pub entries: u64,
     /// Wrapping sum of [`entry_hash`] of these entries: the order does not matter, so that the sums of
     /// several tables can be added up and compared with those of others.
@@ -24,14 +24,14 @@ pub fn entry_hash(key_hash: u64, trailer: u64, value: &[u8]) -> u64 {
     xxh3_64_with_seed(value, key_hash ^ trailer.wrapping_mul(0x9e37_79b9_7f4a_7c15))
 }
 
-/// The key group of a user key, given the length of the prefix that holds it: its big-endian number,
-/// or 0 if the key is shorter.
+/// The key group of a user key, given the length of the prefix that holds it: its big-endian number.
+/// `None` if groups are not counted, or the key is shorter.
 #[inline]
-pub fn key_group(user_key: &[u8], key_group_bytes: u8) -> u16 {
+pub fn key_group(user_key: &[u8], key_group_bytes: u8) -> Option<u16> {
     match (key_group_bytes, user_key) {
-        (2, [a, b, ..]) => u16::from_be_bytes([*a, *b]),
-        (1, [a, ..]) => u16::from(*a),
-        _ => 0,
+        (2, [a, b, ..]) => Some(u16::from_be_bytes([*a, *b])),
+        (1, [a, ..]) => Some(u16::from(*a)),
+        _ => None,
     }
 }
 
@@ -87,27 +87,17 @@ mod tag {
 }
 
 impl Properties {
-    /// Counts an entry in its key group, unless groups are not counted. Keys come in order, but those
-    /// too short for a group, which belong to group 0, may come between others.
+    /// Counts an entry in its key group, if it has one. Keys come in order, and so do groups.
     pub fn count_in_group(&mut self, key: InternalKey<'_>, key_hash: u64, value: &[u8]) {
-        if self.key_group_bytes == 0 {
-            return;
-        }
-        let group = key_group(key.user_key, self.key_group_bytes);
+        let Some(group) = key_group(key.user_key, self.key_group_bytes) else { return };
         let groups = &mut self.key_groups;
-        let i = match groups.last() {
-            Some(last) if last.group == group => groups.len() - 1,
-            _ => match groups.binary_search_by_key(&group, |count| count.group) {
-                Ok(i) => i,
-                Err(i) => {
-                    groups.insert(i, KeyGroupCount { group, entries: 0, hash: 0 });
-                    i
-                }
-            },
-        };
-        groups[i].entries += 1;
+        if groups.last().is_none_or(|last| last.group != group) {
+            groups.push(KeyGroupCount { group, entries: 0, hash: 0 });
+        }
+        let last = groups.last_mut().expect("just pushed");
+        last.entries += 1;
         let hash = entry_hash(key_hash, key.trailer(), value);
-        groups[i].hash = groups[i].hash.wrapping_add(hash);
+        last.hash = last.hash.wrapping_add(hash);
     }
 
     /// The stored form.
@@ -299,9 +289,9 @@ mod tests {
 
     #[test]
     fn groups_are_big_endian_prefixes() {
-        assert_eq!(key_group(&[1, 2, 3], 2), 0x0102);
-        assert_eq!(key_group(&[1, 2, 3], 1), 1);
-        assert_eq!(key_group(&[1], 2), 0);
-        assert_eq!(key_group(&[1, 2], 0), 0);
+        assert_eq!(key_group(&[1, 2, 3], 2), Some(0x0102));
+        assert_eq!(key_group(&[1, 2, 3], 1), Some(1));
+        assert_eq!(key_group(&[1], 2), None);
+        assert_eq!(key_group(&[1, 2], 0), None);
     }
 }

@@ -243,6 +243,37 @@ impl Drop for Table {
     }
 }
 
+impl Properties {
+    /// Reads the properties of the table `id`, and nothing else of it.
+    ///
+    /// # Errors
+    /// `Corruption` with an offset; those of reading.
+    pub fn read(file: &dyn ReadableFile, id: &FileId) -> Result<Properties> {
+        let footer = read_footer(file, id)?;
+        read_properties(file, id, &footer, DECODE_BYTES_MAX)
+    }
+}
+
+fn read_footer(file: &dyn ReadableFile, id: &FileId) -> Result<Footer> {
+    let Some(offset) = file.len().checked_sub(FOOTER_BYTES as u64) else {
+        return Err(Error::corruption("file too short for a table").at(file.len()));
+    };
+    Footer::decode(&file.read_at(offset, FOOTER_BYTES)?, offset, id)
+}
+
+fn read_properties(
+    file: &dyn ReadableFile,
+    id: &FileId,
+    footer: &Footer,
+    raw_max: usize,
+) -> Result<Properties> {
+    let handle = footer.properties;
+    let stored = file.read_at(handle.offset, handle.stored_bytes())?;
+    let raw = open_block(stored, id, handle.offset, raw_max)?;
+    Properties::decode(&raw, 0)
+        .map_err(|e| Error::new(e.kind(), format!("properties: {e}")).at(handle.offset))
+}
+
 /// What stands behind the data blocks.
 struct Parts {
     footer: Footer,
@@ -254,10 +285,7 @@ struct Parts {
 
 impl Parts {
     fn read(file: &dyn ReadableFile, id: &FileId, raw_max: usize) -> Result<Parts> {
-        let Some(offset) = file.len().checked_sub(FOOTER_BYTES as u64) else {
-            return Err(Error::corruption("file too short for a table").at(file.len()));
-        };
-        let footer = Footer::decode(&file.read_at(offset, FOOTER_BYTES)?, offset, id)?;
+        let footer = read_footer(file, id)?;
         let open = |handle: BlockHandle| {
             let stored = file.read_at(handle.offset, handle.stored_bytes())?;
             open_block(stored, id, handle.offset, raw_max)
@@ -266,8 +294,7 @@ impl Parts {
         let block = Block::parse(open(footer.index)?, at, Content::Index, |_, _| true)?;
         let index = Index::parse(&block, at, footer.data_end(), file.len())?;
         let at = footer.properties.offset;
-        let properties = Properties::decode(&open(footer.properties)?, 0)
-            .map_err(|e| Error::new(e.kind(), format!("properties: {e}")).at(at))?;
+        let properties = read_properties(file, id, &footer, raw_max)?;
         let filter = match footer.filter {
             Some(handle) => Filter::parse(&open(handle)?).map_err(|e| e.at(handle.offset))?,
             None => None,

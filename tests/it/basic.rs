@@ -4,8 +4,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 use alluvium::{
-    ColumnFamilyOptions, Db, Env, ErrorKind, ImportFamily, ImportSource, ImportTable, KeyRange,
-    MemFs, MemoryBudget, MergeOperator, Options, Result, Update, WriteBatch, WriteOptions,
+    ColumnFamilyOptions, Db, Env, ErrorKind, ImportFamily, ImportSource, KeyRange, MemFs,
+    MemoryBudget, MergeOperator, Options, Result, Update, WriteBatch, WriteOptions,
 };
 
 /// Appends operands with a comma between them.
@@ -192,21 +192,10 @@ fn a_checkpoint_is_the_moment_it_was_taken_at_and_rescales() {
     assert!(all(&db, &a).is_empty());
     for (name, set, value) in [("one", &set, b"before".as_slice()), ("two", &second, b"after")] {
         let family = &set.families()[0];
-        let tables = set.tables_of(family).map(|table| ImportTable {
-            level: table.level,
-            meta: table.meta,
-            path: table.path,
-        });
-        let tables: Vec<_> = tables.collect();
         let part = |first: u16, end: Option<u16>| ImportSource {
             seqno: set.seqno(),
             clip: KeyRange::new(first.to_be_bytes(), end.map(|end| end.to_be_bytes())),
-            families: vec![ImportFamily {
-                name: family.name().to_owned(),
-                merge_operator: family.merge_operator().map(str::to_owned),
-                options: family.options().to_vec(),
-                tables: tables.clone(),
-            }],
+            families: vec![ImportFamily::of(set, family).unwrap()],
         };
         let dir = Path::new(name).join("low");
         let low = Db::import(&dir, options.clone(), env(&fs, 5), &[part(0, Some(40))]).unwrap();

@@ -4,8 +4,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 use alluvium::{
-    Db, Env, ErrorKind, Fault, FaultEffect, FaultFs, FaultOp, Fs, ImportFamily, ImportSource,
-    ImportTable, Keep, KeyRange, MemFs, MemoryBudget, Options, Update, WriteBatch, WriteOptions,
+    Db, Env, ErrorKind, Fault, FaultEffect, FaultFs, FaultOp, Fs, ImportFamily, ImportSource, Keep,
+    KeyRange, MemFs, MemoryBudget, Options, Update, WriteBatch, WriteOptions,
 };
 
 use crate::basic::small;
@@ -159,16 +159,12 @@ fn an_import_refuses_short_tables() {
     let set = db.checkpoint().unwrap().wait().unwrap();
     let family = &set.families()[0];
     let table = set.tables().next().unwrap();
+    let of = ImportFamily::of(&set, family).unwrap();
     fs.truncate(&table.path, table.len - 1);
     let source = ImportSource {
         seqno: set.seqno(),
         clip: KeyRange::new(*b"", None::<&[u8]>),
-        families: vec![ImportFamily {
-            name: family.name().to_owned(),
-            merge_operator: family.merge_operator().map(str::to_owned),
-            options: family.options().to_vec(),
-            tables: vec![ImportTable { level: table.level, meta: table.meta, path: table.path }],
-        }],
+        families: vec![ImportFamily { census: Vec::new(), ..of }],
     };
     let copy = Db::import(Path::new("copy"), Options::default(), env(fs, 2), &[source]);
     assert_eq!(copy.unwrap_err().kind(), ErrorKind::Corruption);

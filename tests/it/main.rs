@@ -12,4 +12,7 @@ mod durability;
 mod formats;
 mod fuzz_replay;
 mod layering;
+mod metamorphic;
 mod model;
+mod pins;
+mod rescale;

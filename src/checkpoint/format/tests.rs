@@ -25,6 +25,7 @@ fn small() -> Envelope {
                 merge_operator: Some("add".into()),
                 options: vec![1],
                 tables: vec![PartTable { object: 0, level: 6, meta: vec![2, 3] }],
+                census: vec![7],
             }],
         }],
         operator_state: vec![("buffer".into(), vec![4])],
@@ -58,6 +59,7 @@ impl Arbitrary for Envelope {
             merge_operator: Option::arbitrary(g),
             options: bytes_of(g),
             tables: if objects.is_empty() { vec![] } else { vec![table(g), table(g)] },
+            census: bytes_of(g),
         };
         let (mut parts, mut next) = (Vec::new(), 0);
         while next < max_parallelism && parts.len() < 3 {
@@ -145,11 +147,11 @@ fn pinned() {
         "05080010000000000000",             // length
         "0720cdcdcdcdcdcdcdcdcdcdcdcdcdcd", // and digest
         "cdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcd",
-        "0d32",                             // part:
+        "0d35",                             // part:
         "030400007f00",                     // groups 0 to 127,
         "05086300000000000000",             // sequence number 99,
         "0700",                             // no record
-        "091e",                             // family:
+        "0921",                             // family:
         "0305636f756e74",                   // its name,
         "0503616464",                       // merge operator
         "070101",                           // and options
@@ -157,11 +159,12 @@ fn pinned() {
         "030400000000",                     // of object 0,
         "050106",                           // on level 6,
         "07020203",                         // with this metadata
+        "0b0107",                           // and this census
         "0f0b",                             // operator state:
         "0306627566666572",                 // its name
         "050104",                           // and bytes
-        "74454883cd62363f5138a1bcd47aafa4", // digest
-        "54b6422c20ff124d4aa9603521608c9c",
+        "9ba345b9c641daa45a76994035c62254", // digest
+        "0070c0ceea37dfe3611372c277f049fe",
     );
     assert_eq!(hex, want);
     assert_eq!(bytes[bytes.len() - 32..], digest);

@@ -5,7 +5,7 @@ use crate::base::sync::{Arc, AtomicBool, Ordering};
 use crate::cache::budget::MemoryBudget;
 use crate::checkpoint::restore::restore;
 use crate::db::Db;
-use crate::db::options::Env;
+use crate::db::options::{Background, Env};
 use crate::db::stats::Event;
 use crate::fs::fault::{Fault, FaultFs};
 use crate::fs::memory::image::Keep;
@@ -264,6 +264,9 @@ impl Machine {
         self.close(false, None);
         self.db().wait_idle().expect("background work");
         self.verify();
+        if self.background != Background::Inline {
+            return; // what is obsolete goes when a thread comes to it
+        }
         let live: usize = self.db().stats().families.iter().flat_map(|family| family.files).sum();
         while self.db().step(0).expect("nothing to do") {}
         let listed = self.disk.fs.list(&self.dir).expect("the directory is there");

@@ -43,6 +43,7 @@ pub enum Op {
     Save { checkpoint: u8 },
     Restore { saved: u8, first: u16, last: u16, go_on: bool },
     Rescale { parallelism: u8 },
+    ForgetSaved,
     LetGo,
     Close { change_log: bool, fault: Option<Fault> },
     Kill { fault: Option<Fault> },
@@ -177,7 +178,8 @@ impl Args<'_> {
     fn rare(&mut self, kind: u8) -> Op {
         match kind {
             216..=219 => Op::Import { checkpoint: self.byte(), cut: self.byte() % 9 },
-            220..=223 => Op::Save { checkpoint: self.byte() },
+            220..=222 => Op::Save { checkpoint: self.byte() },
+            223 => Op::ForgetSaved,
             224..=226 => {
                 let (a, b) = (u16::from(self.byte()), u16::from(self.byte()));
                 let (a, b) = (a % KEY_GROUPS, b % KEY_GROUPS);

@@ -11,7 +11,7 @@ use crate::checkpoint::store::DirStore;
 use crate::db::Db;
 use crate::db::column_family::ColumnFamily;
 use crate::db::file_set::{FileSet, PendingCheckpoint};
-use crate::db::import::{ImportFamily, ImportSource, ImportTable};
+use crate::db::import::{ImportFamily, ImportSource};
 use crate::fs::Fs;
 use crate::fuzz::model::machine::{Machine, remove};
 use crate::fuzz::model::op::KEY_GROUPS;
@@ -56,6 +56,9 @@ impl Machine {
         if self.tolerate(before, done).is_some() {
             self.flushed(place);
         }
+        // Nothing here ever expires.
+        let before = self.before();
+        self.tolerate(before, self.db().drop_expired(&family));
     }
 
     pub(super) fn step(&mut self, choice: u8, steps: u8) {
@@ -109,7 +112,10 @@ impl Machine {
                 [clip] => clipped(&state, clip),
                 _ => state.clone(),
             };
-            let sources: Vec<_> = clips.iter().map(|clip| source(&set, clip.clone())).collect();
+            let before = self.before();
+            let sources: Result<Vec<_>> =
+                clips.iter().map(|clip| source(&set, clip.clone())).collect();
+            let Some(sources) = self.tolerate_read(before, sources) else { return };
             let (dir, (env, _)) = (self.new_dir(), self.env_beside());
             let before = self.before();
             let opened = Db::import(&dir, self.config.options.clone(), env, &sources);
@@ -261,17 +267,9 @@ fn key_range(groups: &RangeInclusive<u16>) -> KeyRange {
 }
 
 /// A file set as another database imports it.
-fn source(set: &FileSet, clip: KeyRange) -> ImportSource {
-    let families = set.families().iter().map(|family| ImportFamily {
-        name: family.name().to_owned(),
-        merge_operator: family.merge_operator().map(str::to_owned),
-        options: family.options().to_vec(),
-        tables: set
-            .tables_of(family)
-            .map(|table| ImportTable { level: table.level, meta: table.meta, path: table.path })
-            .collect(),
-    });
-    ImportSource { seqno: set.seqno(), clip, families: families.collect() }
+fn source(set: &FileSet, clip: KeyRange) -> Result<ImportSource> {
+    let families = set.families().iter().map(|family| ImportFamily::of(set, family));
+    Ok(ImportSource { seqno: set.seqno(), clip, families: families.collect::<Result<_>>()? })
 }
 
 /// A family shows exactly these, forward and backward.

@@ -5,7 +5,6 @@ use crate::AggregateFunction;
 use crate::ColumnFamilyOptions;
 use crate::ImportFamily;
 use crate::ImportSource;
-use crate::ImportTable;
 use crate::ListState;
 use crate::MapState;
 use crate::MemFs;
@@ -708,18 +707,7 @@ fn several_states_of_parts_become_their_union() {
 }
 
 fn families(set: &crate::FileSet) -> Vec<ImportFamily> {
-    let family = |family| {
-        let tables = set.tables_of(family);
-        ImportFamily {
-            name: family.name().to_owned(),
-            merge_operator: family.merge_operator().map(str::to_owned),
-            options: family.options().to_vec(),
-            tables: tables
-                .map(|t| ImportTable { level: t.level, meta: t.meta, path: t.path })
-                .collect(),
-        }
-    };
-    set.families().iter().map(family).collect()
+    set.families().iter().map(|family| ImportFamily::of(set, family).unwrap()).collect()
 }
 
 #[test]

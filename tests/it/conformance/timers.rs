@@ -7,9 +7,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 use alluvium::{
-    BackendOptions, Db, Env, FileSet, ImportFamily, ImportSource, ImportTable, JavaHash,
-    KeyGroupRange, MemFs, MemoryBudget, StateBackend, Timer, TimerQueue, TimerService,
-    assign_key_group,
+    BackendOptions, Db, Env, FileSet, ImportFamily, ImportSource, JavaHash, KeyGroupRange, MemFs,
+    MemoryBudget, StateBackend, Timer, TimerQueue, TimerService, assign_key_group,
 };
 
 /// An environment in memory.
@@ -19,15 +18,7 @@ pub fn env() -> Env {
 
 /// One backend's part of a checkpoint, as another backend takes it.
 pub fn source(set: &FileSet, groups: KeyGroupRange) -> ImportSource {
-    let families = set.families().iter().map(|family| ImportFamily {
-        name: family.name().to_owned(),
-        merge_operator: family.merge_operator().map(str::to_owned),
-        options: family.options().to_vec(),
-        tables: set
-            .tables_of(family)
-            .map(|t| ImportTable { level: t.level, meta: t.meta, path: t.path })
-            .collect(),
-    });
+    let families = set.families().iter().map(|family| ImportFamily::of(set, family).unwrap());
     ImportSource { seqno: set.seqno(), clip: groups.key_range(), families: families.collect() }
 }
 
