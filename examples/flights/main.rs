@@ -12,10 +12,12 @@
 //! `job.rs` runs it all, `reference.rs` computes it again.
 #![allow(clippy::disallowed_methods, reason = "an application has a clock, threads and files")]
 
+#[path = "../common/event.rs"]
 mod event;
 mod job;
 mod reference;
 mod report;
+#[path = "../common/source.rs"]
 mod source;
 mod subtask;
 
