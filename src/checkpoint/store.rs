@@ -5,6 +5,7 @@
 //! <root>/checkpoints/chk-<n>    the envelope of checkpoint n
 //! ```
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::path::Path;
 use std::path::PathBuf;
@@ -171,6 +172,8 @@ pub struct DirStore {
     root: PathBuf,
     /// Held while a finished file gets its name, so that none is replaced.
     publishing: Mutex<()>,
+    /// Directories in which a put has failed: what is seen there may not be durable.
+    doubtful: Mutex<BTreeSet<PathBuf>>,
 }
 
 impl DirStore {
@@ -186,7 +189,7 @@ impl DirStore {
         if let Some(parent) = root.parent().filter(|parent| !parent.as_os_str().is_empty()) {
             fs.sync_dir(parent)?;
         }
-        Ok(DirStore { fs, root, publishing: Mutex::new(()) })
+        Ok(DirStore { fs, root, publishing: Mutex::default(), doubtful: Mutex::default() })
     }
 
     /// Removes what interrupted writers left behind: files that never became objects. Call it only
@@ -237,6 +240,20 @@ impl DirStore {
         }
     }
 
+    /// What is seen in this directory from now on must stay, whoever has failed to put it.
+    fn settle(&self, dir: &Path) -> Result<()> {
+        let mut doubtful = self.doubtful.lock();
+        if doubtful.contains(dir) {
+            self.fs.sync_dir(dir)?;
+            doubtful.remove(dir);
+        }
+        Ok(())
+    }
+
+    fn doubt(&self, dir: &Path) {
+        self.doubtful.lock().insert(dir.to_owned());
+    }
+
     fn publish(&self, name: &ObjectName, unnamed: &Path, path: &Path) -> Result<()> {
         let _alone = self.publishing.lock();
         self.refuse_existing(name, path)?;
@@ -274,21 +291,26 @@ impl CheckpointStore for DirStore {
         let written = fill(&mut *file, source).and_then(|()| self.publish(name, &unnamed, &path));
         drop(file);
         if let Err(e) = written {
+            self.doubt(dir_of(&path));
             // Whatever goes wrong here stays for `remove_leftovers`; the first error matters.
             let _ = self.fs.remove(&unnamed);
             return Err(e);
         }
-        self.fs.sync_dir(dir_of(&path))
+        self.fs.sync_dir(dir_of(&path)).inspect_err(|_| self.doubt(dir_of(&path)))
     }
 
     fn get(&self, name: &ObjectName) -> Result<Arc<dyn ReadableFile>> {
-        self.fs.open(&self.path(name))
+        let path = self.path(name);
+        self.settle(dir_of(&path))?;
+        self.fs.open(&path)
     }
 
     fn list(&self) -> Result<Vec<Stored>> {
         let mut all = Vec::new();
         for dir in [CHECKPOINTS, SHARED] {
-            for file in self.fs.list(&self.root.join(dir))? {
+            let path = self.root.join(dir);
+            self.settle(&path)?;
+            for file in self.fs.list(&path)? {
                 // Leftovers, and files of others, are none of ours.
                 if let Some(name) = ObjectName::parse(&format!("{dir}/{}", file.name)) {
                     all.push(Stored { name, len: file.len });

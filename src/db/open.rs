@@ -2,9 +2,9 @@
 //!
 //! 1. Lock the directory; read `CURRENT` and the manifest; check that all tables are there in full.
 //! 2. Read the log where one is needed, and replay it into memtables. Refuse what is damaged.
-//! 3. Make the accepted part of the log durable: what is about to be shown must survive the next
-//!    crash.
-//! 4. Begin a new epoch: a complete manifest, durable, then `CURRENT`.
+//! 3. If the log proves that it is durable, sync it all the same.
+//! 4. Begin a new epoch: a complete manifest, durable, then `CURRENT`. If the log proves nothing, write
+//!    what was replayed to tables: what is about to be shown must survive the next crash.
 //! 5. Begin a new log segment whose header says where the log so far ended.
 //! 6. Remove what nothing refers to.
 //!
@@ -26,6 +26,11 @@ use crate::base::sync::{
 };
 use crate::batch::BatchReader;
 use crate::cache::budget::Member;
+use crate::compaction::below::Below;
+use crate::compaction::flush::FlushJob;
+use crate::compaction::iter::Rules;
+use crate::compaction::job::Progress;
+use crate::compaction::output::OutputOptions;
 use crate::db::background::{Signals, Versions};
 use crate::db::column_family::Family;
 use crate::db::commit::{Commit, CommitState};
@@ -38,10 +43,10 @@ use crate::db::wal::{ClosedSegment, Segments, Wal};
 use crate::fs::{FileLock, Listed};
 use crate::log::{LogPosition, LogReader, SegmentFile};
 use crate::memtable::{MemTable, MemTableOptions, MemTableWriter};
-use crate::version::edit::VersionEdit;
+use crate::version::edit::{FamilyEdit, VersionEdit};
 use crate::version::file::TableOpener;
 use crate::version::manifest::{ManifestWriter, Recovered, recover};
-use crate::version::names::FileName;
+use crate::version::names::{FileName, FileNumbers};
 use crate::version::set::VersionSet;
 use crate::version::state::State;
 
@@ -97,6 +102,19 @@ fn check_log_mode(state: &State, options: &Options) -> Result<()> {
             "the log can be switched off only after the database was closed",
         )),
         Some(true) => Ok(()),
+    }
+}
+
+/// Writes memtables, oldest first, to a table. Operands are kept as they are: there is no merge
+/// operator yet.
+fn flush_whole(tables: &[Arc<MemTable>], output: OutputOptions) -> Result<FamilyEdit> {
+    let (snapshots, below) = (Vec::new(), Below::unknown());
+    let rules = Rules { snapshots, below, operator: None, filter: None };
+    let mut job = FlushJob::new(tables, rules, output);
+    loop {
+        if let Progress::Done(edit) = job.step(usize::MAX >> 1)? {
+            return Ok(edit);
+        }
     }
 }
 
@@ -240,9 +258,16 @@ impl Opening {
     /// Steps 3 to 6: `edit` happens with the beginning of the epoch.
     pub fn finish(mut self, recovered: Recovered, mut edit: VersionEdit) -> Result<Arc<Core>> {
         let fs = Arc::clone(self.env.fs());
-        if let Some(log) = &self.log {
+        let proved = self.log.as_ref().is_none_or(LogReader::is_proved);
+        if let Some(log) = self.log.as_ref().filter(|_| proved) {
             log.make_durable(&self.dir)?;
         }
+        let event = self.log.as_ref().map(|log| Event::Recovered {
+            batches: log.records(),
+            seqno: self.last_seqno,
+            closed: log.closed(),
+            torn: log.torn().cloned(),
+        });
         self.last_seqno = self.last_seqno.max(edit.last_seqno.unwrap_or(0));
         edit.last_seqno = Some(self.last_seqno);
         edit.wal_mode = Some(self.options.log);
@@ -252,18 +277,56 @@ impl Opening {
             edit.log_start = Some(FileNumber::new(epoch, 0));
         }
         let mut manifest = recovered.start_epoch(self.instance, &edit)?;
+        if !proved {
+            self.flush_replayed(&mut manifest)?;
+        }
         let segments: Arc<Segments> = Arc::default();
         let wal = self.begin_log(&mut manifest, &segments)?;
         self.sweep(&fs, manifest.state());
-        if let (Some(log), Some(listener)) = (&self.log, &self.env.listener) {
-            listener(&Event::Recovered {
-                batches: log.records(),
-                seqno: self.last_seqno,
-                closed: log.closed(),
-                torn: log.torn().cloned(),
-            });
+        if let (Some(event), Some(listener)) = (event, &self.env.listener) {
+            listener(&event);
         }
         Ok(self.assemble(manifest, wal, segments))
+    }
+
+    /// Writes what was replayed to tables, all families as one edit, and does without the log so far:
+    /// its tail may be in memory alone although the system says that it is on disk.
+    fn flush_replayed(&mut self, manifest: &mut ManifestWriter) -> Result<()> {
+        let start = FileNumber::new(manifest.numbers().epoch(), 0);
+        let mut edit = VersionEdit { log_start: Some(start), ..VersionEdit::default() };
+        for (id, family) in std::mem::take(&mut self.replayed) {
+            let (writer, table) = self.memtable(&family.options);
+            let newest = family.writer.freeze();
+            let older = family.immutables.iter().rev().map(|older| Arc::clone(&older.table));
+            let tables: Vec<_> = older.chain((!newest.is_empty()).then_some(newest)).collect();
+            let (options, flushed) = (family.options, family.flushed);
+            if !tables.is_empty() {
+                let numbers = Arc::clone(manifest.numbers());
+                let output = self.output_options(&options, numbers);
+                edit.families.insert(id, flush_whole(&tables, output)?);
+            }
+            let immutables = Vec::new();
+            self.replayed.insert(id, Replayed { writer, table, immutables, options, flushed });
+        }
+        manifest.append(&edit)?;
+        self.log = None;
+        Ok(())
+    }
+
+    fn output_options(
+        &self,
+        options: &ColumnFamilyOptions,
+        numbers: Arc<FileNumbers>,
+    ) -> OutputOptions {
+        OutputOptions {
+            fs: Arc::clone(self.env.fs()),
+            dir: self.dir.clone(),
+            instance: self.instance,
+            numbers: Arc::new(move || numbers.next()),
+            table: options.table_options(0, self.options.value_bytes_max),
+            file_bytes: options.file_bytes,
+            overlap_bytes_max: options.picker_options().overlap_bytes_max(),
+        }
     }
 
     /// Begins this opening's first log segment, and records where the log starts.

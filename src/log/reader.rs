@@ -25,6 +25,7 @@ pub struct LogReader {
     end: Option<LogPosition>,
     closed: bool,
     records: u64,
+    proved: bool,
     torn: Option<Error>,
 }
 
@@ -64,6 +65,7 @@ impl LogReader {
             end: found.end,
             closed: found.closed,
             records: found.records,
+            proved: found.end.unwrap_or_default() <= found.durable,
             torn: found.torn,
         })
     }
@@ -123,6 +125,13 @@ impl LogReader {
     /// The segments that hold the accepted records, oldest first.
     pub fn segments(&self) -> &[SegmentFile] {
         &self.files
+    }
+
+    /// Does the log itself prove that a sync has covered all of it, to its end? If not, nothing that is done to
+    /// its files now can make them durable for certain: a sync that failed before the process died may
+    /// have left pages that the system takes for written.
+    pub fn is_proved(&self) -> bool {
+        self.proved
     }
 
     /// Syncs every segment of the log and the directory's names, so that what was accepted survives

@@ -41,6 +41,8 @@ pub struct Recovered {
     pub closed: bool,
     /// Data records.
     pub records: u64,
+    /// The log was durable up to here: what was accepted proves it.
+    pub durable: LogPosition,
     /// What was cut off behind the end, if there was anything: a torn tail.
     pub torn: Option<Error>,
 }
@@ -133,7 +135,8 @@ pub fn recover(
 }
 
 fn nothing(end: Option<LogPosition>) -> Recovered {
-    Recovered { pieces: Vec::new(), end, closed: false, records: 0, torn: None }
+    let durable = LogPosition::default();
+    Recovered { pieces: Vec::new(), end, closed: false, records: 0, durable, torn: None }
 }
 
 /// The corruption "no such file", in the file that should be there: a sibling of another segment.
@@ -241,6 +244,9 @@ fn walk(
         found.end = Some(LogPosition::new(header.number, scan.end));
         found.records += scan.records;
         found.closed = scan.closed;
+        // The first header of an epoch declares only what is durable.
+        let declared = header.prev.filter(|prev| prev.segment.epoch() < header.number.epoch());
+        found.durable = found.durable.max(scan.durable).max(declared.unwrap_or_default());
         kept += bytes.len() as u64;
         let start = from.filter(|f| f.segment == header.number).map_or(0, |f| f.offset);
         found.pieces.push(Piece {
@@ -279,13 +285,19 @@ struct Scan {
     stop: Stop,
     records: u64,
     closed: bool,
+    durable: LogPosition,
 }
 
 /// Reads records from the front up to `limit`, or to the first place where there is none. Never
 /// goes beyond the limit.
 fn scan(bytes: &[u8], header: &SegmentHeader, limit: Option<u64>) -> Scan {
-    let mut found =
-        Scan { end: SEGMENT_HEADER_BYTES as u64, stop: Stop::End, records: 0, closed: false };
+    let mut found = Scan {
+        end: SEGMENT_HEADER_BYTES as u64,
+        stop: Stop::End,
+        records: 0,
+        closed: false,
+        durable: LogPosition::default(),
+    };
     while limit != Some(found.end) {
         match read_record(bytes, found.end as usize, header) {
             Ok(record) => {
@@ -295,6 +307,7 @@ fn scan(bytes: &[u8], header: &SegmentHeader, limit: Option<u64>) -> Scan {
                     break;
                 }
                 found.end = end;
+                found.durable = found.durable.max(record.synced);
                 found.records += u64::from(record.kind == RecordKind::Data);
                 found.closed = record.kind == RecordKind::Close;
             }

@@ -5,7 +5,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 use alluvium::{
-    ColumnFamilyOptions, Db, Env, Keep, MemFs, MemoryBudget, Options, WriteBatch, WriteOptions,
+    ColumnFamilyOptions, Db, Env, ErrorKind, Fault, FaultFs, FaultOp, Fs, Keep, MemFs,
+    MemoryBudget, Options, WriteBatch, WriteOptions,
 };
 
 fn open(fs: &MemFs, seed: u64) -> Db {
@@ -91,4 +92,38 @@ fn a_checkpoint_completes_though_the_last_write_was_to_another_family() {
     db.put(&a, b"behind", b"it").unwrap();
     db.flush_all().unwrap();
     assert_eq!(pending.wait().unwrap().seqno(), last + 1);
+}
+
+#[test]
+fn what_is_shown_after_a_failed_sync_and_a_reopening_stays() {
+    let fs = MemFs::new();
+    let faults = FaultFs::new(Arc::new(fs.clone()));
+    let open = |fs: Arc<dyn Fs>, seed| {
+        let env = Env::simulated(fs, MemoryBudget::new(64 << 20), seed);
+        Db::open(Path::new("db"), Options::default(), env)
+    };
+    let db = open(Arc::new(faults.clone()), 1).unwrap();
+    let a = db.column_family("a", ColumnFamilyOptions::default()).unwrap();
+    let b = db.column_family("b", ColumnFamilyOptions::default()).unwrap();
+    db.put(&a, b"before", b"1").unwrap();
+    db.sync_wal().unwrap();
+    db.put(&a, b"k", b"2").unwrap();
+    db.put(&b, b"k", b"3").unwrap();
+    // The pages are in memory, and the system takes them for written: no later sync writes them.
+    faults.plan(Fault::new(FaultOp::Sync, 0));
+    assert_eq!(db.sync_wal().unwrap_err().kind(), ErrorKind::CommitUnknown);
+    drop(db);
+    let shown = |db: &Db| {
+        let get = |name, key| {
+            let family = db.column_family(name, ColumnFamilyOptions::default()).unwrap();
+            db.get(&family, key).unwrap()
+        };
+        [get("a", &b"before"[..]), get("a", b"k"), get("b", b"k")]
+    };
+    let db = open(Arc::new(fs.clone()), 2).unwrap();
+    let before = shown(&db);
+    assert_eq!(before, [Some(b"1".to_vec()), Some(b"2".to_vec()), Some(b"3".to_vec())]);
+    let image = fs.crash_image(Keep::Nothing, 0);
+    let db = open(Arc::new(image), 3).expect("what was recovered can be recovered again");
+    assert_eq!(shown(&db), before);
 }

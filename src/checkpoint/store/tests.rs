@@ -1,5 +1,6 @@
 use super::*;
 use crate::Fault;
+use crate::FaultEffect;
 use crate::FaultFs;
 use crate::FaultOp;
 use crate::Keep;
@@ -165,5 +166,23 @@ fn names() {
     for bad in ["chk-1", "checkpoints/chk-01", "checkpoints/chk-+1", "shared/", "shared/a/b", "x/a"]
     {
         assert_eq!(ObjectName::parse(bad), None, "{bad}");
+    }
+}
+
+#[test]
+fn what_is_seen_after_a_failed_put_is_durable() {
+    // The name is there although the rename, or the sync of its directory, has failed.
+    for op in [FaultOp::Rename, FaultOp::SyncDir] {
+        let memory = MemFs::new();
+        let fs = FaultFs::new(Arc::new(memory.clone()));
+        let store = DirStore::open(Arc::new(fs.clone()), "store").unwrap();
+        let (name, path) = (ObjectName::Checkpoint(1), Path::new("store/checkpoints/chk-1"));
+        let effect = if op == FaultOp::Rename { FaultEffect::Done } else { FaultEffect::Io };
+        fs.plan(Fault::new(op, 0).effect(effect));
+        put(&store, &name, &[b"envelope"]).unwrap_err();
+        fs.plan(Fault::new(FaultOp::SyncDir, 0));
+        get(&store, &name).expect_err("it cannot be made durable, so it is not shown");
+        assert_eq!(get(&store, &name).unwrap(), b"envelope");
+        assert_eq!(memory.crash_image(Keep::Nothing, 0).read(path), b"envelope", "{op:?}");
     }
 }

@@ -66,6 +66,9 @@ pub struct Depth {
 
 /// Lives a life without faults, recording it. `door` is what the database sees of the disk.
 pub fn live(case: &Case, door: Door) -> Check<Life> {
+    if case.workload().is_keyed() {
+        return crate::keyed::live(case, door);
+    }
     caught(|| {
         let disk = MemFs::new();
         disk.record();

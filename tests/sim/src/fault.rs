@@ -220,7 +220,8 @@ fn plans(store: bool) -> Vec<Plan> {
         };
         for effect in effects {
             for sticky in [false, true] {
-                let suffix = String::new();
+                // Damage in the log's unsynced tail looks like a tear.
+                let suffix = if *effect == FaultEffect::Flip { ".sst" } else { "" }.to_owned();
                 plans.push(Plan::Fs { op, skip: 0, effect: *effect, sticky, suffix });
             }
         }

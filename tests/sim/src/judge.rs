@@ -36,7 +36,7 @@ impl Judge<'_> {
     /// Judges a disk that nothing has happened to since the power cut. It is changed.
     pub fn judge(&self, disk: &MemFs, keep: Keep, dice: u64) -> Check<Found> {
         let promise = self.promise;
-        let found = self.database(disk, keep, dice)?;
+        let found = self.found(disk, keep, dice)?;
         if !promise.saved.is_empty() || !promise.saving.is_empty() {
             self.store(disk)?;
         }
@@ -50,7 +50,7 @@ impl Judge<'_> {
     pub fn judge_again(&self, disk: &MemFs, first: &Found, dice: u64) -> Check {
         // An opening has begun: it may have used up the mark of a close.
         let promise = Promise { phase: Phase::Opening, ..self.promise.clone() };
-        let found = Judge { promise: &promise, ..*self }.database(disk, Keep::Nothing, dice)?;
+        let found = Judge { promise: &promise, ..*self }.found(disk, Keep::Nothing, dice)?;
         match (first, &found) {
             (Found::State(first), Found::State(found)) => {
                 // A family that was being created may be lost; its commits cannot be.
@@ -68,6 +68,13 @@ impl Judge<'_> {
         let fs: Arc<dyn Fs> = Arc::new(disk.clone());
         let options = self.workload.options(self.seed, self.promise.log);
         Db::open(Path::new(DIR), options, env(fs, Rng::of(self.seed, seed | 1 << 60).next()))
+    }
+
+    fn found(&self, disk: &MemFs, keep: Keep, dice: u64) -> Check<Found> {
+        match self.workload.is_keyed() {
+            true => crate::keyed::judge(self, disk, keep, dice),
+            false => self.database(disk, keep, dice),
+        }
     }
 
     fn database(&self, disk: &MemFs, keep: Keep, dice: u64) -> Check<Found> {

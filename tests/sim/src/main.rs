@@ -11,6 +11,7 @@ mod case;
 mod crash;
 mod fault;
 mod judge;
+mod keyed;
 #[cfg(test)]
 mod lies;
 mod model;

@@ -77,7 +77,7 @@ pub struct Workload {
     weights: [u32; KINDS.len()],
 }
 
-pub const WORKLOADS: [Workload; 9] = [
+pub const WORKLOADS: [Workload; 10] = [
     Workload {
         name: "kv",
         ops: 90,
@@ -96,6 +96,15 @@ pub const WORKLOADS: [Workload; 9] = [
         log_segment_bytes: 700,
         values_max: 300,
         weights: [18, 14, 4, 2, 3, 2, 5, 3, 3, 2, 1, 14, 0, 6, 0, 0, 0, 0, 0, 0, 3],
+    },
+    Workload {
+        name: "state",
+        ops: 60,
+        micro: false,
+        log: Some(true),
+        log_segment_bytes: 1500,
+        values_max: 60,
+        weights: [1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0],
     },
     Workload {
         name: "manifest-swap",
@@ -180,6 +189,11 @@ impl Workload {
     /// Is the log on at first?
     pub fn log(&self, seed: u64) -> bool {
         self.log.unwrap_or(!seed.is_multiple_of(3))
+    }
+
+    /// Keyed state: its operations are those of [`keyed`](crate::keyed).
+    pub fn is_keyed(&self) -> bool {
+        self.name == "state"
     }
 
     /// Are checkpoints saved to a store?
