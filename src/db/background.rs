@@ -66,6 +66,12 @@ impl Signals {
         Signals { flush: bounded(1), compact: bounded(compactors.max(1)), begun: Mutex::default() }
     }
 
+    /// Inline mode: takes a job that has begun.
+    #[cfg(test)]
+    pub fn begin(&self, job: Job) {
+        self.begun.lock().push(job);
+    }
+
     /// There may be something to do.
     pub fn work(&self) {
         // A full channel already says so.

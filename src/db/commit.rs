@@ -120,6 +120,12 @@ impl Commit {
     pub fn new(state: CommitState) -> Commit {
         Commit { state: Mutex::new(state), queue: Mutex::default(), queued: AtomicUsize::new(0) }
     }
+
+    /// How many writers wait.
+    #[cfg(test)]
+    pub fn queued(&self) -> usize {
+        self.queued.load(Ordering::Acquire)
+    }
 }
 
 impl Core {

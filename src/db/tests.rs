@@ -1,0 +1,259 @@
+//! Moments between two steps, held still: what threads would meet only by chance.
+
+use std::path::Path;
+
+use crate::base::error::{Error, ErrorKind, Result};
+use crate::base::key::SeqNo;
+use crate::base::sync::Arc;
+use crate::batch::WriteBatch;
+use crate::cache::budget::MemoryBudget;
+use crate::db::Db;
+use crate::db::column_family::ColumnFamily;
+use crate::db::jobs::Job;
+use crate::db::options::{ColumnFamilyOptions, Env, Options, WriteOptions};
+
+use crate::fs::Fs;
+use crate::fs::memory::MemFs;
+use crate::fs::memory::image::Keep;
+
+fn open(fs: &MemFs, seed: u64) -> Db {
+    let options = Options { log_segment_bytes: 512, ..Options::default() };
+    let env = Env::simulated(Arc::new(fs.clone()), MemoryBudget::new(64 << 20), seed);
+    Db::open(Path::new("db"), options, env).unwrap()
+}
+
+fn family(db: &Db, name: &str) -> ColumnFamily {
+    let options = ColumnFamilyOptions { l0_depth_trigger: 1, ..ColumnFamilyOptions::default() };
+    db.column_family(name, options).unwrap()
+}
+
+/// Writes enough for several log segments.
+fn fill(db: &Db, family: &ColumnFamily) {
+    for n in 0..40u32 {
+        db.put(family, &n.to_be_bytes(), &[7; 50]).unwrap();
+    }
+}
+
+/// Numbers of tables that lie in the directory.
+fn tables(fs: &MemFs) -> usize {
+    let listed = fs.list(Path::new("db")).unwrap();
+    listed.iter().filter(|file| file.name.ends_with(".sst")).count()
+}
+
+fn live(db: &Db) -> usize {
+    db.stats().families.iter().flat_map(|family| family.files).sum()
+}
+
+/// A frozen memtable that waits to be flushed.
+fn rotate(db: &Db, family: &ColumnFamily) {
+    let mut state = db.core.stand_still().unwrap();
+    let last = state.last_seqno;
+    db.core.rotate(state.writer(family.id()).unwrap(), last);
+}
+
+/// Lets writers queue up behind a leader that stands still, and then go on as one group. Returns
+/// what each got: `count` puts in a batch, to a family that is there or not, synced or not.
+fn group(db: &Db, writers: &[(&ColumnFamily, u8, bool)]) -> Vec<Result<SeqNo>> {
+    std::thread::scope(|scope| {
+        let standing = db.core.commit.state.lock();
+        let mut threads = Vec::new();
+        for (i, (family, count, sync)) in writers.iter().enumerate() {
+            let mut batch = WriteBatch::new();
+            (0..*count).for_each(|n| batch.put(*family, &[i as u8, n], &[i as u8]));
+            threads.push(scope.spawn(move || db.write(&batch, WriteOptions { sync: *sync })));
+            while db.core.commit.queued() <= i {
+                std::thread::yield_now();
+            }
+        }
+        drop(standing);
+        threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+    })
+}
+
+#[test]
+fn each_writer_of_a_group_gets_its_own_outcome() {
+    let fs = MemFs::new();
+    let db = open(&fs, 1);
+    let (a, gone) = (family(&db, "a"), family(&db, "gone"));
+    db.put(&gone, b"key", b"value").unwrap();
+    db.drop_column_family(&gone).unwrap();
+    let (before, first) = (db.stats(), db.snapshot().seqno());
+    let writers = [(&a, 3, false), (&gone, 2, true), (&a, 1, false), (&a, 2, false)];
+    let outcomes = group(&db, &writers);
+    assert_eq!(outcomes[1].as_ref().unwrap_err().kind(), ErrorKind::NotFound);
+    let last: Vec<u64> =
+        outcomes.iter().filter_map(|outcome| outcome.as_ref().ok()).copied().collect();
+    assert_eq!(last, [first + 3, first + 4, first + 6], "the last number of each batch");
+    let after = db.stats();
+    assert_eq!((after.groups, after.log_syncs), (before.groups + 1, before.log_syncs));
+    for (writer, count) in [(0u8, 3u8), (2, 1), (3, 2)] {
+        let found = |n| db.get(&a, &[writer, n]).unwrap();
+        assert!((0..count).all(|n| found(n) == Some(vec![writer])));
+    }
+}
+
+#[test]
+fn one_writer_that_asks_makes_the_whole_group_durable() {
+    for asks in 0..3 {
+        let fs = MemFs::new();
+        let db = open(&fs, 1);
+        let a = family(&db, "a");
+        let before = db.stats();
+        let writers: Vec<_> = (0..3).map(|i| (&a, 2, i == asks)).collect();
+        assert!(group(&db, &writers).iter().all(Result::is_ok));
+        let after = db.stats();
+        assert_eq!((after.groups, after.log_syncs), (before.groups + 1, before.log_syncs + 1));
+        let db = open(&fs.crash_image(Keep::Nothing, 0), 2);
+        let a = family(&db, "a");
+        assert!((0..3).all(|i| db.get(&a, &[i, 1]).unwrap().is_some()), "writer {asks} asked");
+    }
+}
+
+/// A drop that is under way may still fail: until it has happened, its family's part of the log stays.
+#[test]
+fn a_flush_beside_a_drop_leaves_the_log_of_the_dropped() {
+    let fs = MemFs::new();
+    let db = open(&fs, 1);
+    let (a, b) = (family(&db, "a"), family(&db, "b"));
+    db.put(&a, b"key", b"value").unwrap();
+    fill(&db, &b);
+    db.sync_wal().unwrap();
+    a.0.set_dropped(true);
+    db.flush(&b).unwrap();
+    a.0.set_dropped(false); // it failed
+    let db = open(&fs.crash_image(Keep::Nothing, 0), 2);
+    assert_eq!(db.get(&family(&db, "a"), b"key").unwrap().unwrap(), b"value");
+    // Had it not failed, the log would go with the next flush.
+    let (a, b) = (family(&db, "a"), family(&db, "b"));
+    fill(&db, &b);
+    let closed = || db.core.segments.list().0.len();
+    let before = closed();
+    db.drop_column_family(&a).unwrap();
+    db.flush(&b).unwrap();
+    assert!(closed() < before && closed() <= 1, "{} closed segments of {before}", closed());
+}
+
+#[test]
+fn no_job_begins_for_a_family_that_is_being_dropped() {
+    let db = open(&MemFs::new(), 1);
+    let a = family(&db, "a");
+    db.pause_compactions(true);
+    for _ in 0..2 {
+        fill(&db, &a);
+        db.flush(&a).unwrap();
+    }
+    fill(&db, &a);
+    rotate(&db, &a);
+    db.pause_compactions(false);
+    a.0.set_dropped(true);
+    assert!(db.core.pick_flush().is_none() && db.core.pick_compaction().is_none());
+    assert!(!db.step(0).unwrap());
+    // Who waits for a flush of it, or for a compaction, is not left waiting.
+    db.core.flush(std::slice::from_ref(&a.0)).unwrap();
+    let refused = db.core.compact_range(&a.0, &Default::default()).unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::NotFound, "{refused}");
+    a.0.set_dropped(false);
+    let (flush, compaction) = (db.core.pick_flush(), db.core.pick_compaction());
+    assert!(flush.is_some() && compaction.is_some(), "what was skipped is picked now");
+    flush.into_iter().chain(compaction).for_each(|job| db.core.release(job));
+}
+
+/// A drop waits for the jobs that have begun, whatever they are at.
+#[test]
+fn a_drop_waits_for_the_jobs_that_have_begun() {
+    let fs = MemFs::new();
+    let db = open(&fs, 1);
+    let (a, b) = (family(&db, "a"), family(&db, "b"));
+    fill(&db, &b);
+    db.pause_compactions(true);
+    for _ in 0..2 {
+        fill(&db, &a);
+        db.flush(&a).unwrap();
+    }
+    fill(&db, &a);
+    rotate(&db, &a);
+    db.pause_compactions(false);
+    for job in [db.core.pick_flush().unwrap(), db.core.pick_compaction().unwrap()] {
+        db.core.signals.begin(job);
+    }
+    db.drop_column_family(&a).unwrap();
+    let versions = db.core.versions.lock();
+    assert!(versions.flushing.is_empty() && versions.busy.values().all(|busy| busy.is_empty()));
+    drop(versions);
+    drop(a);
+    db.wait_idle().unwrap();
+    db.verify().unwrap();
+    while db.step(0).unwrap() {}
+    assert_eq!(tables(&fs), live(&db), "what the dropped family had is gone");
+}
+
+#[test]
+fn no_job_begins_or_ends_after_a_halt() {
+    let fs = MemFs::new();
+    let db = open(&fs, 1);
+    let a = family(&db, "a");
+    fill(&db, &a);
+    rotate(&db, &a);
+    let mut job = db.core.pick_flush().unwrap();
+    fill(&db, &a);
+    rotate(&db, &a);
+    db.core.halt(&Error::new(ErrorKind::Io, "the disk is gone"));
+    let ended = loop {
+        match job.step(&db.core, 16) {
+            Ok(false) => {}
+            Ok(true) => break Ok(()),
+            Err(error) => break Err(error),
+        }
+    };
+    assert_eq!(ended.unwrap_err().kind(), ErrorKind::Halted);
+    assert_eq!(live(&db), 0, "an edit was recorded after the halt");
+    db.core.release(job);
+    assert!(db.core.pick_flush().is_none() && db.core.pick_compaction().is_none());
+    assert_eq!(db.step(0).unwrap_err().kind(), ErrorKind::Halted);
+    // Reads go on, and the log has it all.
+    assert!(db.get(&a, &[0; 4]).unwrap().is_some());
+    drop(db);
+    let db = open(&fs, 2);
+    assert!(db.get(&family(&db, "a"), &[0; 4]).unwrap().is_some());
+}
+
+/// Jobs that a close cuts off leave nothing behind, and nothing is lost with them.
+#[test]
+fn jobs_that_a_close_cuts_off_leave_nothing() {
+    for closed in [true, false] {
+        let fs = MemFs::new();
+        let db = open(&fs, 1);
+        let a = family(&db, "a");
+        db.pause_compactions(true);
+        for round in 0..60u8 {
+            for n in 0..40u8 {
+                db.put(&a, &[n, round], &[round; 50]).unwrap();
+            }
+            if round == 20 || round == 40 {
+                db.flush(&a).unwrap();
+            }
+        }
+        rotate(&db, &a);
+        db.pause_compactions(false);
+        // A flush and a compaction that have begun to write.
+        let mut begun = 0;
+        for mut job in [db.core.pick_flush().unwrap(), db.core.pick_compaction().unwrap()] {
+            while job.created().is_empty() {
+                assert!(!job.step(&db.core, 4).unwrap(), "cut off before its end");
+            }
+            assert!(matches!(job, Job::Flush { .. } | Job::Compact { .. }));
+            begun += job.created().len();
+            db.core.signals.begin(job);
+        }
+        assert_eq!(tables(&fs), live(&db) + begun);
+        match closed {
+            true => db.close().unwrap(),
+            false => drop(db),
+        }
+        assert_eq!(tables(&fs), if closed { 3 } else { 2 }, "what was half-written is gone");
+        let db = open(&fs, 2);
+        let a = family(&db, "a");
+        assert!((0..60).all(|round| db.get(&a, &[39, round]).unwrap().is_some()));
+        db.verify().unwrap();
+    }
+}
