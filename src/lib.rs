@@ -1,4 +1,9 @@
 //! alluvium: an embedded, log-structured state engine for stream processing.
+//!
+//! Two ways in: [`Db`], ordered keys in column families, and [`StateBackend`], the state of a stream
+//! processor.
+//!
+#![doc = include_str!("state/guide.md")]
 
 mod base;
 mod batch;
@@ -100,6 +105,8 @@ pub use crate::iter::resolve::MergeOperator;
 pub use crate::state::aggregating::AggregateFunction;
 pub use crate::state::aggregating::AggregatingState;
 pub use crate::state::backend::StateBackend;
+pub use crate::state::batch::Clear;
+pub use crate::state::batch::StateBatch;
 pub use crate::state::evolution::Compatibility;
 pub use crate::state::evolution::SerializerSnapshot;
 pub use crate::state::key::CompositeKey;
@@ -118,7 +125,15 @@ pub use crate::state::list::ListState;
 pub use crate::state::map::MapIter;
 pub use crate::state::map::MapState;
 pub use crate::state::meta::StateKind;
+pub use crate::state::operator::BroadcastState;
+pub use crate::state::operator::OperatorListState;
+pub use crate::state::operator::OperatorState;
+pub use crate::state::operator_snapshot::OperatorMode;
+pub use crate::state::operator_snapshot::OperatorSnapshot;
+pub use crate::state::operator_snapshot::redistribute as redistribute_operator_state;
 pub use crate::state::options::BackendOptions;
+#[cfg(feature = "serde")]
+pub use crate::state::postcard::PostcardSerializer;
 pub use crate::state::reducing::ReducingState;
 pub use crate::state::rescale::Share;
 pub use crate::state::rescale::key_group_ranges;
@@ -126,6 +141,7 @@ pub use crate::state::rescale::shares;
 pub use crate::state::serializer;
 pub use crate::state::serializer::Builtin;
 pub use crate::state::serializer::Serializer;
+pub use crate::state::snapshot::StateSnapshot;
 pub use crate::state::timer::Timer;
 pub use crate::state::timer::TimerIter;
 pub use crate::state::timer::TimerQueue;

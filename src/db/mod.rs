@@ -401,6 +401,11 @@ impl Db {
         &self.core.dir
     }
 
+    /// The environment it was opened in.
+    pub fn env(&self) -> &Env {
+        &self.core.env
+    }
+
     /// Ends everything in order: flushes all families as one edit with a mark that the directory is
     /// complete, and lets go of it. With the log off this is the only way to open it again.
     ///

@@ -16,9 +16,9 @@ pub use crate::fuzz::repair::table as repair_table;
 pub use crate::fuzz::seeds::seeds;
 
 /// The names of all targets.
-pub const TARGETS: [&str; 12] = [
+pub const TARGETS: [&str; 13] = [
     "batch", "block", "current", "edit", "envelope", "inspect", "log", "manifest", "model",
-    "table", "timer", "ttl",
+    "state", "table", "timer", "ttl",
 ];
 
 /// Longest input that the targets look at: what is found beyond is found below.
@@ -41,6 +41,7 @@ pub fn target(name: &str, bytes: &[u8]) {
         "log" => files::log(bytes),
         "manifest" => files::manifest(bytes),
         "model" => model::run(bytes),
+        "state" => parts::state(bytes),
         "table" => files::table(bytes),
         "timer" => state::timer(bytes),
         "ttl" => state::ttl(bytes),

@@ -7,6 +7,9 @@ use crate::base::key::{InternalKey, SEQNO_MAX, SeqNo, ValueKind};
 use crate::batch::{BatchReader, WriteBatch};
 use crate::checkpoint::format::Envelope;
 use crate::fuzz::repair;
+use crate::state::evolution::SerializerSnapshot;
+use crate::state::meta::{BackendRecord, StateRecord};
+use crate::state::operator_snapshot::{OperatorMode, OperatorSnapshot, redistribute};
 use crate::table::block::{Before, Block, BlockCursor, Content, compare};
 use crate::version::current;
 use crate::version::edit::VersionEdit;
@@ -133,6 +136,56 @@ pub(super) fn envelope(bytes: &[u8]) {
                 assert_eq!(Envelope::decode(&encoded).expect("our own"), (envelope, digest));
             }
             Err(e) => expected(&e),
+        }
+    }
+}
+
+/// F6.4 to F6.9. What is accepted comes back, and operator state is dealt out without loss.
+pub(super) fn state(bytes: &[u8]) {
+    let d = || Decoder::new(bytes);
+    match StateRecord::decode(d()) {
+        Ok(it) => assert_eq!(StateRecord::decode(Decoder::new(&it.encode())).unwrap(), it),
+        Err(e) => expected(&e),
+    }
+    match BackendRecord::decode(d()) {
+        Ok(it) => assert_eq!(BackendRecord::decode(Decoder::new(&it.encode())).unwrap(), it),
+        Err(e) => expected(&e),
+    }
+    match SerializerSnapshot::decode(d()) {
+        Ok(it) => {
+            assert_eq!(SerializerSnapshot::decode(Decoder::new(&it.encode())).unwrap(), it);
+            let _ = (it.parts::<1>("list"), it.parts::<2>("tuple2"));
+        }
+        Err(e) => expected(&e),
+    }
+    match OperatorSnapshot::decode_all(bytes) {
+        Ok(instances) => {
+            let encoded = OperatorSnapshot::encode_all(&instances);
+            assert_eq!(OperatorSnapshot::decode_all(&encoded).expect("our own"), instances);
+            deal(&instances);
+        }
+        Err(e) => expected(&e),
+    }
+}
+
+fn deal(old: &[OperatorSnapshot]) {
+    /// Instances that would take longer than the rest of the target.
+    const INSTANCES_MAX: usize = 64;
+    let elements = |instances: &[OperatorSnapshot]| {
+        let states = instances.iter().flat_map(OperatorSnapshot::states);
+        let split = states.filter(|(_, mode, _)| *mode == OperatorMode::Split);
+        split.map(|(_, _, elements)| elements).sum::<usize>()
+    };
+    if old.len() > INSTANCES_MAX {
+        return;
+    }
+    for parallelism in [1, 2, 3, old.len().max(1)] {
+        match redistribute(old, parallelism) {
+            Ok(new) => {
+                assert_eq!(new.len(), parallelism);
+                assert_eq!(elements(&new), elements(old), "each element goes to one instance");
+            }
+            Err(e) => assert_eq!(e.kind(), ErrorKind::Incompatible, "{e}"),
         }
     }
 }

@@ -17,6 +17,10 @@ use crate::db::options::{ColumnFamilyOptions, Env, Options, WriteOptions};
 use crate::fs::Fs;
 use crate::fs::memory::MemFs;
 use crate::state::key::{KeyShape, TimerKey};
+use crate::state::meta::{BackendRecord, StateKind, StateRecord};
+use crate::state::operator::OperatorState;
+use crate::state::operator_snapshot::OperatorSnapshot;
+use crate::state::serializer::{Serializer, builtin};
 use crate::table::block_builder::BlockBuilder;
 use crate::table::compression::Codec;
 use crate::version::edit::VersionEdit;
@@ -37,6 +41,7 @@ pub fn seeds(target: &str) -> Vec<Vec<u8>> {
         "model" => programs(),
         "timer" => timers(),
         "ttl" => expiring(),
+        "state" => states(),
         _ => files(target),
     }
 }
@@ -205,6 +210,33 @@ fn expiring() -> Vec<Vec<u8>> {
     };
     let value = |time| [&limit[..], &stamped(time)].concat();
     vec![value(1000), value(1001), list(&[1, 1001, 2, -5]), list(&[1, 2]), list(&[2000])]
+}
+
+/// Metadata of a map, and operator state of three instances.
+fn states() -> Vec<Vec<u8>> {
+    let value = builtin::<Vec<(u64, Option<String>)>>().snapshot();
+    let key = builtin::<String>().snapshot();
+    let backend = BackendRecord { max_parallelism: 128, key: key.clone() };
+    let state = StateRecord {
+        kind: StateKind::Map,
+        namespace: builtin::<(i64, i64)>().snapshot(),
+        user_key: Some(key.clone()),
+        value: value.clone(),
+        migrating: true,
+    };
+    let instance = |i: u64| {
+        let mut operator = OperatorState::new();
+        let split = operator.list_state::<u64>("split");
+        split.expect("a new state").add_all(&[i, 7, 300]);
+        let union = operator.union_list_state::<String>("union");
+        union.expect("a new state").add(&i.to_string());
+        let mut map = operator.broadcast_state::<String, u8>("map").expect("a new state");
+        map.put_all([(&"a".to_owned(), &1), (&"b".to_owned(), &2)]);
+        operator.snapshot()
+    };
+    let operators: Vec<_> = (0..3).map(instance).collect();
+    let all = OperatorSnapshot::encode_all(&operators);
+    vec![backend.encode(), state.encode(), value.encode(), all]
 }
 
 fn programs() -> Vec<Vec<u8>> {

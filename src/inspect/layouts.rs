@@ -22,6 +22,7 @@ pub fn layouts() -> Vec<&'static Layout> {
         crate::state::meta::LAYOUTS,
         crate::state::evolution::LAYOUTS,
         crate::state::ttl::LAYOUTS,
+        crate::state::operator_snapshot::LAYOUTS,
     ];
     owners.into_iter().flatten().collect()
 }

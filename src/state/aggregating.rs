@@ -8,6 +8,7 @@ use crate::state::cell::merge_values;
 use crate::state::cell::rewrite;
 use crate::state::meta::in_state;
 use crate::state::serializer::Serializer;
+use crate::state::snapshot::StateSnapshot;
 
 /// How values are aggregated: Flink's `AggregateFunction`.
 ///
@@ -61,7 +62,7 @@ pub trait AggregateFunction: Send + Sync + 'static {
 /// `InvalidArgument` if there is no current key or namespace, or the backend is closed; otherwise
 /// the errors of the database.
 pub struct AggregatingState<A: AggregateFunction, N = ()> {
-    cell: Cell<N>,
+    pub(in crate::state) cell: Cell<N>,
     serializer: Arc<dyn Serializer<Value = A::Accumulator>>,
     function: Arc<A>,
 }
@@ -78,6 +79,18 @@ impl<A: AggregateFunction, N: 'static> AggregatingState<A, N> {
     /// The state's name.
     pub fn name(&self) -> &str {
         self.cell.name()
+    }
+
+    /// The same state as a snapshot shows it, under the snapshot's current key: a handle that cannot
+    /// write.
+    ///
+    /// # Errors
+    /// `InvalidArgument`: a snapshot of another backend, or from before a rollback. `Incompatible`: the
+    /// state was migrated since.
+    pub fn at<K: 'static>(&self, snapshot: &StateSnapshot<K>) -> Result<AggregatingState<A, N>> {
+        let cell = self.cell.at(snapshot.view())?;
+        let (serializer, function) = (Arc::clone(&self.serializer), Arc::clone(&self.function));
+        Ok(AggregatingState::new(cell, serializer, function))
     }
 
     /// Goes to another namespace, which stays current, whatever the key, until the next call.

@@ -12,6 +12,8 @@ use crate::base::error::Error;
 use crate::base::error::Result;
 use crate::base::sync::Arc;
 use crate::base::sync::Mutex;
+use crate::state::batch::StateBatch;
+
 use crate::state::cell::Shared;
 use crate::state::evolution::resolve_fixed;
 use crate::state::key::KeyShape;
@@ -29,6 +31,7 @@ use crate::state::options::BackendOptions;
 use crate::state::serializer::Builtin;
 use crate::state::serializer::Serializer;
 use crate::state::serializer::builtin;
+use crate::state::snapshot::StateSnapshot;
 use crate::state::timer::heads::Heads;
 use crate::state::ttl::Time;
 
@@ -85,6 +88,7 @@ const META_MEMTABLE_BYTES: usize = 256 << 10;
 /// | `getInternalTimerService` | [`timer_service`](StateBackend::timer_service) |
 /// | `getKeys`, `getKeysAndNamespaces` | [`get_keys`](StateBackend::get_keys), [`get_keys_and_namespaces`](StateBackend::get_keys_and_namespaces) |
 /// | `snapshot` | [`checkpoint`](StateBackend::checkpoint) |
+/// | – | [`snapshot`](StateBackend::snapshot), [`batch`](StateBackend::batch), [`rollback`](StateBackend::rollback) |
 /// | restore | [`from_db`](StateBackend::from_db) |
 /// | `dispose` | [`close`](StateBackend::close) |
 pub struct StateBackend<K> {
@@ -162,23 +166,14 @@ impl<K: JavaHash + 'static> StateBackend<K> {
         keys: impl Serializer<Value = K>,
     ) -> Result<StateBackend<K>> {
         options.check()?;
-        let mut meta_family = options.family.clone();
-        meta_family.memtable_bytes_max = META_MEMTABLE_BYTES;
-        let meta_family = db.column_family(META, meta_family)?;
-        let mut meta = Meta::open(&db, meta_family, options.key_groups)?;
         let keys: Arc<dyn Serializer<Value = K>> = Arc::new(keys);
-        let keys = resolve_fixed("key serializer", keys, meta.keys())?;
-        let max_parallelism = options.max_parallelism;
-        meta.set_backend(&db, BackendRecord { max_parallelism, key: keys.snapshot() })?;
+        let (meta, keys) = attach(&db, &options, keys)?;
         let db = Arc::new(db);
-        let shared = Owner(Arc::new(Shared::new(&db, keys.fixed_len())));
+        let shared = Owner(Arc::new(Shared::new(&Arc::downgrade(&db), keys.fixed_len())));
         let (current_group, timers) = (None, BTreeMap::new());
         let time = options.clock.clone().map(|clock| Arc::new(Time::new(clock)));
         let backend = StateBackend { db, shared, meta, keys, options, current_group, timers, time };
-        for (name, forms) in backend.meta.states().iter() {
-            // Gives compaction the merge operator, although nobody has asked for the state yet.
-            backend.family(name, forms[0].record.kind)?;
-        }
+        backend.open_families()?;
         Ok(backend)
     }
 
@@ -238,6 +233,14 @@ impl<K: JavaHash + 'static> StateBackend<K> {
 }
 
 impl<K: 'static> StateBackend<K> {
+    /// Gives compaction what the values of each state need, although nobody has asked for it yet.
+    pub(in crate::state) fn open_families(&self) -> Result<()> {
+        for (name, forms) in self.meta.states().iter() {
+            self.family(name, forms[0].record.kind)?;
+        }
+        Ok(())
+    }
+
     #[cold]
     fn foreign(&self, group: u16) -> Error {
         let range = self.options.key_groups;
@@ -372,6 +375,22 @@ impl<K: 'static> StateBackend<K> {
         self.db.checkpoint()
     }
 
+    /// A read-only view of all states as they are now; costs two short locks and a few copies,
+    /// whatever the size of the state.
+    pub fn snapshot(&self) -> StateSnapshot<K> {
+        let states = self.meta.states().iter().map(|(name, forms)| {
+            let family = self.family(name, forms[0].record.kind);
+            (name.clone(), family.expect("a state has its family"))
+        });
+        let families = Arc::new(states.collect());
+        StateSnapshot::new(self, families)
+    }
+
+    /// An empty batch for writes of any states.
+    pub fn batch(&self) -> StateBatch {
+        StateBatch::new(Arc::clone(&self.shared.0))
+    }
+
     /// The database, for flushes, statistics and the like. What is written to the families of states
     /// here, the states show.
     pub fn db(&self) -> &Db {
@@ -398,6 +417,23 @@ impl<K: 'static> StateBackend<K> {
         let db = db.ok_or_else(|| Error::busy("a state is in use on another thread"))?;
         db.close_at(checkpoint_id)
     }
+}
+
+/// Reads the metadata of a database, checks and completes it.
+#[expect(clippy::type_complexity, reason = "a pair of two plain things")]
+pub(in crate::state) fn attach<K: 'static>(
+    db: &Db,
+    options: &BackendOptions,
+    keys: Arc<dyn Serializer<Value = K>>,
+) -> Result<(Meta, Arc<dyn Serializer<Value = K>>)> {
+    let mut meta_family = options.family.clone();
+    meta_family.memtable_bytes_max = META_MEMTABLE_BYTES;
+    let meta_family = db.column_family(META, meta_family)?;
+    let mut meta = Meta::open(db, meta_family, options.key_groups)?;
+    let keys = resolve_fixed("key serializer", keys, meta.keys())?;
+    let max_parallelism = options.max_parallelism;
+    meta.set_backend(db, BackendRecord { max_parallelism, key: keys.snapshot() })?;
+    Ok((meta, keys))
 }
 
 impl<K> fmt::Debug for StateBackend<K> {

@@ -5,15 +5,20 @@
 //! has changed since it last looked, and only then it copies the key, under a lock that nobody
 //! contends for. All other buffers are the handle's own, and are used again and again.
 
+use std::collections::BTreeMap;
+
 use crate::ColumnFamily;
 use crate::Db;
 use crate::Reader;
 use crate::Scan;
+use crate::SeqNo;
+use crate::Snapshot;
 use crate::Update;
 use crate::WriteBatch;
 use crate::WriteOptions;
 use crate::base::error::Error;
 use crate::base::error::Result;
+use crate::base::key::KeyRange;
 use crate::base::sync::Arc;
 use crate::base::sync::AtomicU64;
 use crate::base::sync::Mutex;
@@ -23,6 +28,7 @@ use crate::state::key::KeyBuilder;
 use crate::state::key::KeyShape;
 use crate::state::meta::in_state;
 use crate::state::serializer::Serializer;
+use crate::state::snapshot::View;
 use crate::state::ttl::Toucher;
 use crate::state::ttl::Ttl;
 
@@ -33,17 +39,38 @@ const CLOSED: u64 = u64::MAX;
 
 /// The backend's half of what it shares with its handles.
 pub struct Shared {
-    db: Weak<Db>,
     /// [`NO_KEY`], [`CLOSED`], or the number of keys set so far.
     version: AtomicU64,
     /// Key group and key, as every composite key begins.
     key: Mutex<KeyBuilder>,
+    opened: Mutex<Opened>,
+}
+
+/// The database as it was opened last.
+struct Opened {
+    db: Weak<Db>,
+    /// How often it was exchanged.
+    exchanges: u64,
+    /// The families of the states that handles may find anew after an exchange.
+    families: BTreeMap<String, ColumnFamily>,
+}
+
+impl Opened {
+    /// The family of a state after an exchange.
+    fn family(&self, name: &str) -> Result<&ColumnFamily> {
+        self.families.get(name).ok_or_else(|| {
+            let text = format!("state {name:?} was rolled back to another form: ask for it again");
+            Error::incompatible(text)
+        })
+    }
 }
 
 impl Shared {
-    pub fn new(db: &Arc<Db>, key_len: Option<usize>) -> Shared {
+    pub fn new(db: &Weak<Db>, key_len: Option<usize>) -> Shared {
         let key = KeyBuilder::new(KeyShape { key: key_len, namespace: None });
-        Shared { db: Arc::downgrade(db), version: AtomicU64::new(NO_KEY), key: Mutex::new(key) }
+        let opened = Opened { db: Weak::clone(db), exchanges: 0, families: BTreeMap::new() };
+        let (key, opened) = (Mutex::new(key), Mutex::new(opened));
+        Shared { version: AtomicU64::new(NO_KEY), key, opened }
     }
 
     pub fn set_key(&self, group: u16, encode: impl FnOnce(&mut Vec<u8>)) {
@@ -64,8 +91,23 @@ impl Shared {
         self.version.store(CLOSED, Ordering::Release);
     }
 
+    /// Lets handles go on with another database, in which these states are theirs, after
+    /// [`close`](Shared::close). The current key stays.
+    pub fn reopen(&self, db: &Arc<Db>, families: BTreeMap<String, ColumnFamily>) {
+        let mut opened = self.opened.lock();
+        opened.db = Arc::downgrade(db);
+        opened.exchanges += 1;
+        opened.families = families;
+        let version = match self.key.lock().has_key() {
+            // Handles compare it with what they have seen: greater than any number of keys.
+            true => opened.exchanges << 48,
+            false => NO_KEY,
+        };
+        self.version.store(version, Ordering::Release);
+    }
+
     pub fn db(&self) -> Result<Arc<Db>> {
-        self.db.upgrade().ok_or_else(closed)
+        self.opened.lock().db.upgrade().ok_or_else(closed)
     }
 }
 
@@ -77,8 +119,14 @@ fn closed() -> Error {
 /// The way of one handle to the current cell of its state.
 pub struct Cell<N> {
     shared: Arc<Shared>,
+    db: Weak<Db>,
+    exchanges: u64,
     family: ColumnFamily,
     reader: Reader,
+    /// What is to be shown, if it is not the newest.
+    pinned: Option<Arc<Snapshot>>,
+    /// Older snapshots are in another form.
+    since: SeqNo,
     builder: KeyBuilder,
     /// Version of the key in `builder`; [`NO_KEY`] if that is to be made anew.
     seen: u64,
@@ -95,14 +143,22 @@ impl<N: 'static> Cell<N> {
         family: ColumnFamily,
         key_len: Option<usize>,
         serializer: Arc<dyn Serializer<Value = N>>,
+        since: SeqNo,
         ttl: Option<Arc<Ttl>>,
     ) -> Result<Cell<N>> {
+        let opened = shared.opened.lock();
+        let (db, exchanges) = (Weak::clone(&opened.db), opened.exchanges);
+        drop(opened);
         let reader = shared.db()?.reader(&family)?;
         let shape = KeyShape { key: key_len, namespace: serializer.fixed_len() };
         Ok(Cell {
             shared,
+            db,
+            exchanges,
             family,
             reader,
+            pinned: None,
+            since,
             builder: KeyBuilder::new(shape),
             seen: NO_KEY,
             // The void namespace needs not be set: it is the only one.
@@ -113,8 +169,51 @@ impl<N: 'static> Cell<N> {
         })
     }
 
+    /// The same state as a snapshot shows it, under the snapshot's current key.
+    ///
+    /// # Errors
+    /// `InvalidArgument`: a snapshot of another backend, or from before a rollback. `Incompatible`: the
+    /// state was migrated since.
+    pub fn at(&self, view: &View) -> Result<Cell<N>> {
+        let opened = self.shared.opened.lock();
+        if !Weak::ptr_eq(&opened.db, &view.db) {
+            return Err(Error::invalid("a snapshot of another backend"));
+        }
+        // Perhaps this handle was not used since the database was exchanged.
+        let (family, since) = match opened.exchanges == self.exchanges {
+            true => (self.family.clone(), self.since),
+            false => (opened.family(self.name())?.clone(), 0),
+        };
+        drop(opened);
+        if view.pinned.seqno() < since {
+            let text = format!("state {:?} was migrated after the snapshot", self.name());
+            return Err(Error::incompatible(text));
+        }
+        let (shared, serializer) = (Arc::clone(&view.shared), Arc::clone(&self.serializer));
+        let key_len = self.builder.shape().key;
+        let ttl = self.ttl.clone();
+        let mut cell = Cell::new(shared, family, key_len, serializer, since, ttl)?;
+        cell.pinned = Some(Arc::clone(&view.pinned));
+        cell.namespace.clone_from(&self.namespace);
+        cell.has_namespace = self.has_namespace;
+        Ok(cell)
+    }
+
     pub fn name(&self) -> &str {
         self.family.name()
+    }
+
+    /// The database, to read from.
+    fn db(&self) -> Result<Arc<Db>> {
+        self.db.upgrade().ok_or_else(closed)
+    }
+
+    /// The database, to write to.
+    fn db_mut(&self) -> Result<Arc<Db>> {
+        match &self.pinned {
+            None => self.db(),
+            Some(_) => Err(Error::invalid("a snapshot cannot be changed")),
+        }
     }
 
     pub fn set_namespace(&mut self, namespace: &N) {
@@ -148,8 +247,23 @@ impl<N: 'static> Cell<N> {
             NO_KEY => return Err(Error::invalid("no key is set")),
             _ => {}
         }
+        self.follow()?;
         let key = self.shared.key.lock();
         self.builder.set_key_prefix(key.key_prefix());
+        Ok(())
+    }
+
+    /// Goes on with the database that is open now, if it was exchanged.
+    fn follow(&mut self) -> Result<()> {
+        let opened = self.shared.opened.lock();
+        if opened.exchanges != self.exchanges {
+            let family = opened.family(self.family.name())?;
+            self.reader = opened.db.upgrade().ok_or_else(closed)?.reader(family)?;
+            self.family = family.clone();
+            self.db = Weak::clone(&opened.db);
+            self.exchanges = opened.exchanges;
+            self.since = 0;
+        }
         Ok(())
     }
 
@@ -166,7 +280,13 @@ impl<N: 'static> Cell<N> {
             let key = self.builder.cell().to_vec();
             return self.read_and_touch(&key, f);
         }
-        let outcome = self.reader.get_with(self.builder.cell(), f)?;
+        let outcome = match &self.pinned {
+            None => self.reader.get_with(self.builder.cell(), f)?,
+            Some(pinned) => {
+                self.db.upgrade().ok_or_else(closed)?;
+                self.reader.get_at(pinned, self.builder.cell(), f)?
+            }
+        };
         outcome.map_err(|e| in_state(self.family.name(), &e))
     }
 
@@ -178,12 +298,18 @@ impl<N: 'static> Cell<N> {
         f: impl FnOnce(Option<&[u8]>) -> Result<R>,
     ) -> Result<R> {
         self.find()?;
-        let key = self.builder.entry(user_key);
+        let entry = self.builder.entry(user_key);
         if self.ttl.is_some() {
-            let key = key.to_vec();
+            let key = entry.to_vec();
             return self.read_and_touch(&key, f);
         }
-        let outcome = self.reader.get_with(key, f)?;
+        let outcome = match &self.pinned {
+            None => self.reader.get_with(entry, f)?,
+            Some(pinned) => {
+                self.db.upgrade().ok_or_else(closed)?;
+                self.reader.get_at(pinned, entry, f)?
+            }
+        };
         outcome.map_err(|e| in_state(self.family.name(), &e))
     }
 
@@ -194,6 +320,12 @@ impl<N: 'static> Cell<N> {
         f: impl FnOnce(Option<&[u8]>) -> Result<R>,
     ) -> Result<R> {
         let Some(toucher) = self.toucher() else { unreachable!("only with a time to live") };
+        if let Some(pinned) = &self.pinned {
+            self.db.upgrade().ok_or_else(closed)?;
+            let shown = |bytes: Option<&[u8]>| f(bytes.filter(|bytes| toucher.ttl.shows(bytes)));
+            let outcome = self.reader.get_at(pinned, key, shown)?;
+            return outcome.map_err(|e| in_state(self.family.name(), &e));
+        }
         let mut read = None;
         let outcome = self.reader.get_with(key, |bytes| {
             read = bytes.filter(|bytes| toucher.is_due(bytes)).map(<[u8]>::to_vec);
@@ -210,7 +342,12 @@ impl<N: 'static> Cell<N> {
     pub fn toucher(&self) -> Option<Toucher> {
         let (shared, family) = (Arc::clone(&self.shared), self.family.clone());
         let ttl = Arc::clone(self.ttl.as_ref()?);
-        Some(Toucher { shared, family, ttl })
+        Some(Toucher { shared, family, ttl, reads_only: self.pinned.is_some() })
+    }
+
+    /// Does it show a snapshot?
+    pub fn is_pinned(&self) -> bool {
+        self.pinned.is_some()
     }
 
     /// How its values expire.
@@ -230,7 +367,7 @@ impl<N: 'static> Cell<N> {
                 rest.iter().for_each(|part| batch.merge(&self.family, cell, part));
             }
         }
-        self.shared.db()?.write(&batch, WriteOptions::default()).map(drop)
+        self.db_mut()?.write(&batch, WriteOptions::default()).map(drop)
     }
 
     /// Lends the cell's value and merge operands, oldest first, to `f`.
@@ -239,33 +376,39 @@ impl<N: 'static> Cell<N> {
         f: impl FnOnce(Option<&[u8]>, &[&[u8]]) -> Result<R>,
     ) -> Result<R> {
         self.find()?;
-        let outcome = self.shared.db()?.get_operands(&self.family, self.builder.cell(), f)?;
+        if let Some(pinned) = &self.pinned {
+            self.db.upgrade().ok_or_else(closed)?;
+            let merged =
+                self.reader.get_at(pinned, self.builder.cell(), |merged| f(merged, &[]))?;
+            return merged.map_err(|e| in_state(self.family.name(), &e));
+        }
+        let outcome = self.db()?.get_operands(&self.family, self.builder.cell(), f)?;
         outcome.map_err(|e| in_state(self.family.name(), &e))
     }
 
     pub fn put(&mut self, value: &[u8]) -> Result<()> {
         self.find()?;
-        self.shared.db()?.put(&self.family, self.builder.cell(), value)
+        self.db_mut()?.put(&self.family, self.builder.cell(), value)
     }
 
     pub fn merge(&mut self, operand: &[u8]) -> Result<()> {
         self.find()?;
-        self.shared.db()?.merge(&self.family, self.builder.cell(), operand)
+        self.db_mut()?.merge(&self.family, self.builder.cell(), operand)
     }
 
     pub fn delete(&mut self) -> Result<()> {
         self.find()?;
-        self.shared.db()?.delete(&self.family, self.builder.cell())
+        self.db_mut()?.delete(&self.family, self.builder.cell())
     }
 
     pub fn put_entry(&mut self, user_key: impl FnOnce(&mut Vec<u8>), value: &[u8]) -> Result<()> {
         self.find()?;
-        self.shared.db()?.put(&self.family, self.builder.entry(user_key), value)
+        self.db_mut()?.put(&self.family, self.builder.entry(user_key), value)
     }
 
     pub fn delete_entry(&mut self, user_key: impl FnOnce(&mut Vec<u8>)) -> Result<()> {
         self.find()?;
-        self.shared.db()?.delete(&self.family, self.builder.entry(user_key))
+        self.db_mut()?.delete(&self.family, self.builder.entry(user_key))
     }
 
     /// Reads the cell and writes what `f` makes of it, in one step.
@@ -274,7 +417,7 @@ impl<N: 'static> Cell<N> {
         mut f: impl FnMut(Option<&[u8]>, &mut Vec<u8>) -> Update,
     ) -> Result<()> {
         self.find()?;
-        let (db, cell) = (self.shared.db()?, self.builder.cell());
+        let (db, cell) = (self.db_mut()?, self.builder.cell());
         match &self.ttl {
             None => db.update(&self.family, cell, f),
             Some(ttl) => db.update(&self.family, cell, |old, out| ttl.update(old, out, &mut f)),
@@ -288,7 +431,7 @@ impl<N: 'static> Cell<N> {
         mut f: impl FnMut(Option<&[u8]>, &mut Vec<u8>) -> Update,
     ) -> Result<()> {
         self.find()?;
-        let (db, key) = (self.shared.db()?, self.builder.entry(user_key));
+        let (db, key) = (self.db_mut()?, self.builder.entry(user_key));
         match &self.ttl {
             None => db.update(&self.family, key, f),
             Some(ttl) => db.update(&self.family, key, |old, out| ttl.update(old, out, &mut f)),
@@ -299,7 +442,9 @@ impl<N: 'static> Cell<N> {
     pub fn scan(&mut self) -> Result<(Scan, usize)> {
         self.find()?;
         let cell = self.builder.cell();
-        Ok((self.shared.db()?.scan_prefix(&self.family, cell)?, cell.len()))
+        let pinned = self.pinned.as_deref();
+        let scan = self.db()?.scan_range(&self.family, KeyRange::prefix(cell), pinned)?;
+        Ok((scan, cell.len()))
     }
 
     /// The keys of the cells of the current key in the namespace `target` and, each once, in those of
@@ -346,7 +491,7 @@ impl<N: 'static> Cell<N> {
         cell: &[u8],
         f: impl FnOnce(Option<&[u8]>, &[&[u8]]) -> Result<R>,
     ) -> Result<R> {
-        let outcome = self.shared.db()?.get_operands(&self.family, cell, f)?;
+        let outcome = self.db()?.get_operands(&self.family, cell, f)?;
         outcome.map_err(|e| in_state(self.family.name(), &e))
     }
 
@@ -354,7 +499,7 @@ impl<N: 'static> Cell<N> {
     pub fn write(&self, fill: impl FnOnce(&mut WriteBatch, &ColumnFamily)) -> Result<()> {
         let mut batch = WriteBatch::new();
         fill(&mut batch, &self.family);
-        self.shared.db()?.write(&batch, WriteOptions::default()).map(drop)
+        self.db_mut()?.write(&batch, WriteOptions::default()).map(drop)
     }
 
     /// The widths of the parts of its keys.
@@ -374,7 +519,7 @@ impl<N: 'static> Cell<N> {
 
     /// Hands database and family to `f`, whatever the key.
     pub fn store<R>(&self, f: impl FnOnce(&Db, &ColumnFamily) -> Result<R>) -> Result<R> {
-        f(&*self.shared.db()?, &self.family)
+        f(&*self.db_mut()?, &self.family)
     }
 
     /// Hands everything that a batch needs to `f`: database, family, and the builder on the cell.
@@ -383,7 +528,7 @@ impl<N: 'static> Cell<N> {
         f: impl FnOnce(&Db, &ColumnFamily, &mut KeyBuilder) -> Result<R>,
     ) -> Result<R> {
         self.find()?;
-        f(&*self.shared.db()?, &self.family, &mut self.builder)
+        f(&*self.db_mut()?, &self.family, &mut self.builder)
     }
 }
 

@@ -17,6 +17,7 @@ use crate::base::sync::Arc;
 use crate::state::cell::Cell;
 use crate::state::serializer::Serializer;
 use crate::state::serializer::put_delimited;
+use crate::state::snapshot::StateSnapshot;
 use crate::state::ttl::Ttl;
 
 /// F6.3.
@@ -128,8 +129,8 @@ pub fn repack<'a>(
 /// The elements of one write take at most 32 MiB together, unless the database's `value_bytes_max`
 /// says otherwise; beyond it the write is refused with `InvalidArgument`. The whole list may be longer.
 pub struct ListState<T, N = ()> {
-    cell: Cell<N>,
-    serializer: Arc<dyn Serializer<Value = T>>,
+    pub(in crate::state) cell: Cell<N>,
+    pub(in crate::state) serializer: Arc<dyn Serializer<Value = T>>,
     buffer: Vec<u8>,
 }
 
@@ -144,6 +145,17 @@ impl<T: 'static, N: 'static> ListState<T, N> {
     /// The state's name.
     pub fn name(&self) -> &str {
         self.cell.name()
+    }
+
+    /// The same state as a snapshot shows it, under the snapshot's current key: a handle that cannot
+    /// write.
+    ///
+    /// # Errors
+    /// `InvalidArgument`: a snapshot of another backend, or from before a rollback. `Incompatible`: the
+    /// state was migrated since.
+    pub fn at<K: 'static>(&self, snapshot: &StateSnapshot<K>) -> Result<ListState<T, N>> {
+        let cell = self.cell.at(snapshot.view())?;
+        Ok(ListState::new(cell, Arc::clone(&self.serializer)))
     }
 
     /// Goes to another namespace, which stays current, whatever the key, until the next call.
@@ -177,7 +189,7 @@ impl<T: 'static, N: 'static> ListState<T, N> {
             let shown: Vec<T> = shown.map(|e| serializer.decode(e)).collect::<Result<_>>()?;
             Ok((shown, ttl.after_list(&elements, COMBINE_BYTES_MAX)))
         })?;
-        if let Some(parts) = after {
+        if let Some(parts) = after.filter(|_| !self.cell.is_pinned()) {
             self.cell.replace(&parts)?;
         }
         Ok(shown)
@@ -256,9 +268,22 @@ impl<T: 'static, N: 'static> ListState<T, N> {
     where
         T: 'a,
     {
-        self.buffer.clear();
+        let mut buffer = std::mem::take(&mut self.buffer);
+        buffer.clear();
+        self.encode_into(elements, &mut buffer);
+        self.buffer = buffer;
+    }
+
+    /// Appends elements as they are stored.
+    pub(in crate::state) fn encode_into<'a>(
+        &self,
+        elements: impl IntoIterator<Item = &'a T>,
+        out: &mut Vec<u8>,
+    ) where
+        T: 'a,
+    {
         for element in elements {
-            put_delimited(None, &mut self.buffer, |out| self.serializer.encode(element, out));
+            put_delimited(None, out, |out| self.serializer.encode(element, out));
         }
     }
 }

@@ -11,6 +11,7 @@ use crate::state::cell::Cell;
 use crate::state::cell::modify;
 use crate::state::meta::in_state;
 use crate::state::serializer::Serializer;
+use crate::state::snapshot::StateSnapshot;
 use crate::state::ttl::Toucher;
 
 /// Up to this many entries are removed one by one; beyond it one range delete is cheaper, although
@@ -25,9 +26,9 @@ const CLEAR_ONE_BY_ONE_MAX: usize = 64;
 ///
 /// A null user value of Flink is an `Option` as the type of the value: it is an entry like any other.
 pub struct MapState<K, V, N = ()> {
-    cell: Cell<N>,
-    keys: Arc<dyn Serializer<Value = K>>,
-    values: Arc<dyn Serializer<Value = V>>,
+    pub(in crate::state) cell: Cell<N>,
+    pub(in crate::state) keys: Arc<dyn Serializer<Value = K>>,
+    pub(in crate::state) values: Arc<dyn Serializer<Value = V>>,
     buffer: Vec<u8>,
     batch: WriteBatch,
 }
@@ -44,6 +45,17 @@ impl<K: 'static, V: 'static, N: 'static> MapState<K, V, N> {
     /// The state's name.
     pub fn name(&self) -> &str {
         self.cell.name()
+    }
+
+    /// The same state as a snapshot shows it, under the snapshot's current key: a handle that cannot
+    /// write.
+    ///
+    /// # Errors
+    /// `InvalidArgument`: a snapshot of another backend, or from before a rollback. `Incompatible`: the
+    /// state was migrated since.
+    pub fn at<BK: 'static>(&self, snapshot: &StateSnapshot<BK>) -> Result<MapState<K, V, N>> {
+        let cell = self.cell.at(snapshot.view())?;
+        Ok(MapState::new(cell, Arc::clone(&self.keys), Arc::clone(&self.values)))
     }
 
     /// Goes to another namespace, which stays current, whatever the key, until the next call.

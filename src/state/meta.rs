@@ -7,10 +7,10 @@
 //! migrated a state and others have not. A group costs some 60 bytes a state before compression.
 
 use std::collections::BTreeMap;
-use std::collections::BTreeSet;
 
 use crate::ColumnFamily;
 use crate::Db;
+use crate::SeqNo;
 use crate::WriteBatch;
 use crate::WriteOptions;
 use crate::base::coding::Decoder;
@@ -236,8 +236,9 @@ pub struct Meta {
     backend: Vec<(BackendRecord, usize)>,
     /// Shared with snapshots.
     states: Arc<States>,
-    /// Names of the states that were asked for since the backend was opened.
-    asked: BTreeSet<String>,
+    /// The states that were asked for since the backend was opened, and since when they have their
+    /// form.
+    asked: BTreeMap<String, SeqNo>,
 }
 
 impl Meta {
@@ -280,7 +281,7 @@ impl Meta {
                 None => forms.push(Form { record, groups: vec![group] }),
             }
         }
-        let (states, asked) = (Arc::new(states), BTreeSet::new());
+        let (states, asked) = (Arc::new(states), BTreeMap::new());
         Ok(Meta { family, groups, backend, states, asked })
     }
 
@@ -319,22 +320,35 @@ impl Meta {
         self.states.get(name).map_or(&[], Vec::as_slice)
     }
 
-    /// Was the state asked for since the backend was opened?
-    pub fn was_asked_for(&self, name: &str) -> bool {
-        self.asked.contains(name)
+    /// Since when the state has its form, if it was asked for since the backend was opened.
+    pub fn since(&self, name: &str) -> Option<SeqNo> {
+        self.asked.get(name).copied()
     }
 
-    /// Records a state in all groups that lack this record. Writes nothing if there are none.
+    /// The states that were asked for since the backend was opened. Each has one form.
+    pub fn asked(&self) -> impl Iterator<Item = (&str, &StateRecord)> {
+        let record = |name: &str| &self.forms(name)[0].record;
+        self.asked.keys().map(move |name| (name.as_str(), record(name)))
+    }
+
+    /// Records a state, which has been in this form since then, in all groups that lack this record.
+    /// Writes nothing if there are none.
     ///
     /// # Errors
     /// Those of writes.
-    pub fn register(&mut self, db: &Db, name: &str, record: &StateRecord) -> Result<()> {
+    pub fn register(
+        &mut self,
+        db: &Db,
+        name: &str,
+        record: &StateRecord,
+        since: SeqNo,
+    ) -> Result<()> {
         let whole = Form { record: record.clone(), groups: self.groups.iter().collect() };
         if self.forms(name) != std::slice::from_ref(&whole) {
             self.write(db, name, &record.encode())?;
             Arc::make_mut(&mut self.states).insert(name.to_owned(), vec![whole]);
         }
-        self.asked.insert(name.to_owned());
+        self.asked.insert(name.to_owned(), since);
         Ok(())
     }
 

@@ -16,10 +16,14 @@
 //! writes state anew.
 //! [`backend`] is the whole, set up by [`options`]; [`value`], [`list`], [`reducing`], [`aggregating`]
 //! and [`map`] are the handles, which [`registration`] makes and which share [`cell`]; [`timer`] is what
-//! is to be done later; [`meta`] remembers which states there are; [`rescale`] divides them anew.
+//! is to be done later; [`meta`] remembers which states there are; [`snapshot`] shows them as they
+//! were, [`batch`] writes several at once, [`rollback`] returns them to a checkpoint, and [`rescale`]
+//! divides them anew. State that belongs to no key is [`operator`] state, and [`operator_snapshot`] is
+//! what a checkpoint has of it.
 
 pub mod aggregating;
 pub mod backend;
+pub mod batch;
 pub mod cell;
 pub mod evolution;
 pub mod key;
@@ -29,11 +33,17 @@ pub mod list;
 pub mod map;
 pub mod meta;
 pub mod migration;
+pub mod operator;
+pub mod operator_snapshot;
 pub mod options;
+#[cfg(feature = "serde")]
+pub mod postcard;
 pub mod reducing;
 pub mod registration;
 pub mod rescale;
+pub mod rollback;
 pub mod serializer;
+pub mod snapshot;
 pub mod timer;
 pub mod ttl;
 pub mod value;

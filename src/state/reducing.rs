@@ -8,6 +8,7 @@ use crate::state::cell::merge_values;
 use crate::state::cell::rewrite;
 use crate::state::meta::in_state;
 use crate::state::serializer::Serializer;
+use crate::state::snapshot::StateSnapshot;
 
 /// Makes one value of what was reduced so far and a new one.
 type Reduce<V> = Arc<dyn Fn(V, &V) -> V + Send + Sync>;
@@ -18,7 +19,7 @@ type Reduce<V> = Arc<dyn Fn(V, &V) -> V + Send + Sync>;
 /// `InvalidArgument` if there is no current key or namespace, or the backend is closed; otherwise
 /// the errors of the database.
 pub struct ReducingState<V, N = ()> {
-    cell: Cell<N>,
+    pub(in crate::state) cell: Cell<N>,
     serializer: Arc<dyn Serializer<Value = V>>,
     reduce: Reduce<V>,
 }
@@ -35,6 +36,18 @@ impl<V: 'static, N: 'static> ReducingState<V, N> {
     /// The state's name.
     pub fn name(&self) -> &str {
         self.cell.name()
+    }
+
+    /// The same state as a snapshot shows it, under the snapshot's current key: a handle that cannot
+    /// write.
+    ///
+    /// # Errors
+    /// `InvalidArgument`: a snapshot of another backend, or from before a rollback. `Incompatible`: the
+    /// state was migrated since.
+    pub fn at<K: 'static>(&self, snapshot: &StateSnapshot<K>) -> Result<ReducingState<V, N>> {
+        let cell = self.cell.at(snapshot.view())?;
+        let (serializer, reduce) = (Arc::clone(&self.serializer), Arc::clone(&self.reduce));
+        Ok(ReducingState::new(cell, serializer, reduce))
     }
 
     /// Goes to another namespace, which stays current, whatever the key, until the next call.

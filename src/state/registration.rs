@@ -268,7 +268,8 @@ impl<K: 'static> StateBackend<K> {
         let stored = forms.iter().map(|form| &form.record.value);
         let Resolved { serializer: values, readers } =
             resolve("serializer", values, stored).map_err(|e| in_state(name, &e))?;
-        if self.meta.was_asked_for(name) && readers.iter().any(Option::is_some) {
+        let since = self.meta.since(name);
+        if since.is_some() && readers.iter().any(Option::is_some) {
             let text = format!("state {name:?} is in use; {} would change it", values.snapshot());
             return Err(Error::incompatible(text));
         }
@@ -302,12 +303,18 @@ impl<K: 'static> StateBackend<K> {
                 return Err(in_state(name, &e));
             }
         }
-        self.meta.register(&self.db, name, &record)?;
+        let migrated = readers.iter().any(Option::is_some);
+        let since = match since {
+            _ if migrated => self.db.snapshot().seqno(),
+            Some(since) => since,
+            None => 0,
+        };
+        self.meta.register(&self.db, name, &record, since)?;
         if ttl.is_some() {
             family = self.family(name, kind)?; // now that all values have a time
         }
         let shared = Arc::clone(&self.shared.0);
-        let cell = Cell::new(shared, family, self.keys.fixed_len(), namespaces, ttl)?;
+        let cell = Cell::new(shared, family, self.keys.fixed_len(), namespaces, since, ttl)?;
         Ok((cell, values))
     }
 }

@@ -21,6 +21,8 @@
 //! tuple is therefore that of its elements up to the first of variable width, which sorts by length
 //! first. (The elements of a list are told apart even if they have no bytes: a length each.)
 //!
+//! Any type of serde has a serializer too, `PostcardSerializer`, with the feature `serde`: for values.
+//!
 //! These bytes are not those of Flink's serializers, and need not be: only the assignment of keys to
 //! key groups is shared, and that follows the Java hash.
 

@@ -297,6 +297,8 @@ pub struct Toucher {
     pub shared: Arc<Shared>,
     pub family: ColumnFamily,
     pub ttl: Arc<Ttl>,
+    /// A snapshot is read: nothing is entailed.
+    pub reads_only: bool,
 }
 
 impl Toucher {
@@ -308,7 +310,7 @@ impl Toucher {
     /// A value was read as `stamped`. If it has changed since, nothing happens.
     pub fn touch(&self, key: &[u8], stamped: &[u8]) -> Result<()> {
         let after = self.ttl.after(stamped);
-        if matches!(after, After::Stay) {
+        if self.reads_only || matches!(after, After::Stay) {
             return Ok(());
         }
         self.shared.db()?.update(&self.family, key, |now, out| match &after {

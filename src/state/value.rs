@@ -6,6 +6,7 @@ use crate::state::cell::Cell;
 use crate::state::cell::modify;
 use crate::state::meta::in_state;
 use crate::state::serializer::Serializer;
+use crate::state::snapshot::StateSnapshot;
 
 /// One value for each key and namespace: Flink's `ValueState`.
 ///
@@ -16,8 +17,8 @@ use crate::state::serializer::Serializer;
 /// Flink's `update(null)` is [`clear`](ValueState::clear). Where a null is to be a value, the type of
 /// the value is an `Option`.
 pub struct ValueState<V, N = ()> {
-    cell: Cell<N>,
-    serializer: Arc<dyn Serializer<Value = V>>,
+    pub(in crate::state) cell: Cell<N>,
+    pub(in crate::state) serializer: Arc<dyn Serializer<Value = V>>,
     default: Option<Arc<dyn Fn() -> V + Send + Sync>>,
     buffer: Vec<u8>,
 }
@@ -41,6 +42,18 @@ impl<V: 'static, N: 'static> ValueState<V, N> {
     /// The state's name.
     pub fn name(&self) -> &str {
         self.cell.name()
+    }
+
+    /// The same state as a snapshot shows it, under the snapshot's current key: a handle that cannot
+    /// write.
+    ///
+    /// # Errors
+    /// `InvalidArgument`: a snapshot of another backend, or from before a rollback. `Incompatible`: the
+    /// state was migrated since.
+    pub fn at<K: 'static>(&self, snapshot: &StateSnapshot<K>) -> Result<ValueState<V, N>> {
+        let cell = self.cell.at(snapshot.view())?;
+        let state = ValueState::new(cell, Arc::clone(&self.serializer));
+        Ok(ValueState { default: self.default.clone(), ..state })
     }
 
     /// Goes to another namespace, which stays current, whatever the key, until the next call.

@@ -126,7 +126,10 @@ macro_rules! targets {
 }
 
 // A tenth for those that run a whole database.
-targets!(batch/1 block/1 current/1 edit/1 envelope/1 inspect/1 log/1 manifest/1 model/10 table/1 timer/1 ttl/1);
+targets!(
+    batch/1 block/1 current/1 edit/1 envelope/1 inspect/1 log/1 manifest/1 model/10 state/1 table/1
+    timer/1 ttl/1
+);
 
 #[test]
 fn every_target_is_tested_and_fuzzed() {
