@@ -16,3 +16,4 @@ mod metamorphic;
 mod model;
 mod pins;
 mod rescale;
+mod state_model;
