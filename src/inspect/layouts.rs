@@ -7,7 +7,7 @@ use crate::base::format::Layout;
 /// The description of every on-disk structure, in the order of their sections: F0 the preamble, F1
 /// write batches, F2 logs, F3 tables, F4 the manifest, F5 checkpoints, F6 keyed state.
 pub fn layouts() -> Vec<&'static Layout> {
-    let owners: [&'static [Layout]; 14] = [
+    let owners: [&'static [Layout]; 15] = [
         crate::base::format::LAYOUTS,
         crate::batch::LAYOUTS,
         crate::log::LAYOUTS,

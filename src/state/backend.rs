@@ -420,7 +420,6 @@ impl<K: 'static> StateBackend<K> {
 }
 
 /// Reads the metadata of a database, checks and completes it.
-#[expect(clippy::type_complexity, reason = "a pair of two plain things")]
 pub(in crate::state) fn attach<K: 'static>(
     db: &Db,
     options: &BackendOptions,

@@ -15,16 +15,17 @@
 //! into bytes and back, [`evolution`] tells whether others can take their place, and [`migration`]
 //! writes state anew.
 //! [`backend`] is the whole, set up by [`options`]; [`value`], [`list`], [`reducing`], [`aggregating`]
-//! and [`map`] are the handles, which [`registration`] makes and which share [`cell`]; [`timer`] is what
-//! is to be done later; [`meta`] remembers which states there are; [`snapshot`] shows them as they
-//! were, [`batch`] writes several at once, [`rollback`] returns them to a checkpoint, and [`rescale`]
-//! divides them anew. State that belongs to no key is [`operator`] state, and [`operator_snapshot`] is
-//! what a checkpoint has of it.
+//! and [`map`] are the handles, which [`registration`] makes and which share [`cell`] and [`change`];
+//! [`timer`] is what is to be done later; [`ttl`] is how values expire; [`meta`] remembers which states
+//! there are; [`snapshot`] shows them as they were, [`batch`] writes several at once, [`rollback`]
+//! returns them to a checkpoint, and [`rescale`] divides them anew. State that belongs to no key is
+//! [`operator`] state, and [`operator_snapshot`] is what a checkpoint has of it.
 
 pub mod aggregating;
 pub mod backend;
 pub mod batch;
 pub mod cell;
+pub mod change;
 pub mod evolution;
 pub mod key;
 pub mod key_group;

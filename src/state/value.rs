@@ -3,7 +3,7 @@
 use crate::base::error::Result;
 use crate::base::sync::Arc;
 use crate::state::cell::Cell;
-use crate::state::cell::modify;
+use crate::state::change::modify;
 use crate::state::meta::in_state;
 use crate::state::serializer::Serializer;
 use crate::state::snapshot::StateSnapshot;

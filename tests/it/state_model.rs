@@ -165,7 +165,10 @@ impl Instance {
     }
 }
 
-/// What was there at one moment, pinned or to be restored.
+/// A snapshot of an instance, and its handles.
+type View = (StateSnapshot<String>, Handles);
+
+/// What was there at one moment, to be restored.
 struct Moment {
     pending: Vec<PendingCheckpoint>,
     operator: Vec<OperatorSnapshot>,
@@ -179,7 +182,7 @@ struct Program {
     checkpoint: Option<Moment>,
     checkpoints: u64,
     /// A snapshot of every instance, and what was there then.
-    views: Option<(Vec<(StateSnapshot<String>, Handles)>, Oracle)>,
+    views: Option<(Vec<View>, Oracle)>,
 }
 
 impl Program {

@@ -373,7 +373,8 @@ fn test_shared_incremental_state_de_registration() {
             let objects = saved.envelope.objects.iter();
             let mut want: Vec<_> = objects.map(|o| ObjectName::Shared(o.name.clone())).collect();
             want.push(ObjectName::Checkpoint(id));
-            (listed.sort(), want.sort());
+            listed.sort();
+            want.sort();
             assert_eq!(listed, want);
         }
         // Aborting what was never announced, and sweeping, hurt nobody.

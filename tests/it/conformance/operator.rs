@@ -128,7 +128,7 @@ fn test_snapshot_restore_async() {
     state.broadcast_state::<String, i64>("map 2").unwrap().clear();
     state.list_state::<i32>("new").unwrap().add(&1);
     let encode = move || OperatorSnapshot::encode_all(&[snapshot]);
-    let bytes = std::thread::spawn(encode).join().unwrap();
+    let bytes = std::thread::scope(|scope| scope.spawn(encode).join().unwrap());
     let mut restored =
         OperatorState::restore(OperatorSnapshot::decode_all(&bytes).unwrap().remove(0));
     check(&mut restored);

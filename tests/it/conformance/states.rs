@@ -327,8 +327,11 @@ fn test_list_state_apis() {
     });
 }
 
-/// What the keys of the merging tests have: namespace and elements.
-const SPREAD: [(&str, &[(i32, &[i64])]); 5] = [
+/// Elements by namespace.
+type Spread = &'static [(i32, &'static [i64])];
+
+/// What the keys of the merging tests have.
+const SPREAD: [(&str, Spread); 5] = [
     ("abc", &[(1, &[33, 55]), (2, &[22, 11]), (3, &[44])]),
     ("def", &[(1, &[11, 44]), (3, &[22, 55, 33])]),
     ("ghi", &[]),
@@ -551,13 +554,13 @@ impl AggregateFunction for ImmutableSum {
         0
     }
     fn add(&self, accumulator: &mut i64, value: &i64) {
-        *accumulator = *accumulator + value;
+        *accumulator = i64::wrapping_add(*accumulator, *value);
     }
     fn get_result(&self, accumulator: i64) -> i64 {
         accumulator
     }
     fn merge(&self, accumulator: &mut i64, other: i64) {
-        *accumulator = *accumulator + other;
+        *accumulator = i64::wrapping_add(*accumulator, other);
     }
 }
 
