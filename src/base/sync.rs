@@ -2,5 +2,7 @@
 
 pub use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 pub use parking_lot::{Condvar, Mutex, MutexGuard, RwLock};
-pub use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+pub use std::sync::atomic::{
+    AtomicBool, AtomicPtr, AtomicU32, AtomicU64, AtomicUsize, Ordering, fence,
+};
 pub use std::sync::{Arc, OnceLock, Weak};

@@ -45,7 +45,7 @@ impl FlushJob {
             assert!(in_order, "memtables are flushed oldest first");
             flushed_seqno = flushed_seqno.max(table.seqno_max());
         }
-        let cursors = memtables.iter().rev().map(MemTable::cursor).collect();
+        let cursors = memtables.iter().rev().map(MemTable::frozen_cursor).collect();
         let tombstones: Vec<Arc<RangeTombstones>> = memtables
             .iter()
             .filter(|table| table.has_range_tombstones())

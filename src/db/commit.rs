@@ -16,7 +16,7 @@ use crate::db::core::{Core, attention};
 use crate::db::stats::count;
 use crate::db::super_version::{Immutable, SuperVersion};
 use crate::db::wal::Wal;
-use crate::memtable::{MemTable, MemTableOptions, MemTableWriter};
+use crate::memtable::{MemTable, MemTableOptions, MemTableWriter, Overwrite};
 
 /// The commit pipeline.
 pub(in crate::db) struct Commit {
@@ -229,13 +229,20 @@ impl Core {
         }
         state.last_seqno = last;
         state.applying = true;
-        let full = apply(state, &payload, first);
+        // Held until publication: no pin is taken in between.
+        let overwrite = self.read_pins.try_overwrite();
+        let full = apply(state, &payload, first, overwrite.as_ref());
         state.applying = false;
         self.visible.store(last, Ordering::Release);
+        drop(overwrite);
         count(&self.counters.operations, operations);
         count(&self.counters.groups, 1);
         if full {
             self.rotate_full(state);
+        }
+        let most = self.options.log_segments_max;
+        if let Some(upto) = state.wal.as_mut().and_then(|wal| wal.outgrown(most)) {
+            self.rotate_before(state, upto);
         }
         Ok(last)
     }
@@ -304,9 +311,19 @@ impl Core {
 
     /// Rotates all memtables that have reached their size.
     fn rotate_full(&self, state: &mut CommitState) {
+        self.rotate_those(state, |mem| mem.is_full());
+    }
+
+    /// Rotates all memtables that hold something at or below `upto`: the log has outgrown its bound.
+    #[cold]
+    fn rotate_before(&self, state: &mut CommitState, upto: SeqNo) {
+        self.rotate_those(state, |mem| mem.table().seqno_min().is_some_and(|least| least <= upto));
+    }
+
+    fn rotate_those(&self, state: &mut CommitState, which: impl Fn(&MemTableWriter) -> bool) {
         let at = state.last_seqno;
         for writer in state.writers.iter_mut().flatten() {
-            if writer.mem.is_full() {
+            if which(&writer.mem) {
                 self.rotate(writer, at);
             }
         }
@@ -351,17 +368,23 @@ impl Core {
         bytes_max: usize,
         keys_hint: usize,
     ) -> (MemTableWriter, Arc<MemTable>) {
-        MemTable::new(MemTableOptions { bytes_max, keys_hint }, self.member.reserve(0))
+        let options = MemTableOptions { bytes_max, keys_hint };
+        MemTable::new(options, &self.read_pins, self.member.reserve(0))
     }
 }
 
 /// Puts every operation into its memtable; says whether one of them is full now.
 #[inline]
-fn apply(state: &mut CommitState, payload: &Payload<'_>, first: SeqNo) -> bool {
+fn apply(
+    state: &mut CommitState,
+    payload: &Payload<'_>,
+    first: SeqNo,
+    overwrite: Option<&Overwrite<'_>>,
+) -> bool {
     match *payload {
         Payload::One { family, kind, key, value } => {
             let writer = state.writer(family).expect("checked before the log was written");
-            writer.mem.insert(InternalKey::new(key, first, kind), value);
+            writer.mem.insert(InternalKey::new(key, first, kind), value, overwrite);
             writer.mem.is_full()
         }
         Payload::Batch(batch) => {
@@ -369,7 +392,8 @@ fn apply(state: &mut CommitState, payload: &Payload<'_>, first: SeqNo) -> bool {
             for (op, seqno) in batch.reader().ops().zip(first..) {
                 let op = op.expect("our own batch");
                 let writer = state.writer(op.family).expect("checked before the log was written");
-                writer.mem.insert(InternalKey::new(op.key, seqno, op.kind), op.value);
+                let key = InternalKey::new(op.key, seqno, op.kind);
+                writer.mem.insert(key, op.value, overwrite);
                 full |= writer.mem.is_full();
             }
             full

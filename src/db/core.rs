@@ -7,9 +7,10 @@
 //! | 3 | `versions` | current versions, running jobs, pending checkpoints | pointer work | background, checkpoint |
 //! | 4 | `families` | the families by number and name | a look-up | all |
 //! | 5 | a family's cell | its `SuperVersion` | a pointer clone or swap | all |
-//! | 6 | leaves: commit queue, snapshot list, pins, closed segments, cache shards, budget | themselves | no call out | all |
+//! | 6 | snapshot list | itself | taking a pin; installing a filtered compaction | all |
+//! | 7 | leaves: read pins, holders, commit queue, closed segments, cache shards, budget | themselves | no call out | all |
 //!
-//! A thread that holds a lower one never takes a higher one, and nothing does I/O under 3 to 6.
+//! A thread that holds a lower one never takes a higher one, and nothing does I/O under 3 to 7.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -24,12 +25,13 @@ use crate::cache::budget::Member;
 use crate::db::background::{Signals, Versions};
 use crate::db::column_family::{ColumnFamily, Family};
 use crate::db::commit::Commit;
+use crate::db::holders::Holders;
 use crate::db::options::{Env, Options};
-use crate::db::pins::Pins;
 use crate::db::snapshot::SnapshotList;
 use crate::db::stats::{Counters, Event};
 use crate::db::wal::Segments;
 use crate::fs::FileLock;
+use crate::memtable::ReadPins;
 use crate::version::manifest::ManifestWriter;
 use crate::version::names::FileNumbers;
 
@@ -66,7 +68,9 @@ pub(in crate::db) struct Core {
     pub progress: Condvar,
     pub families: RwLock<BTreeMap<FamilyId, Arc<Family>>>,
     pub snapshots: Arc<SnapshotList>,
-    pub pins: Arc<Pins>,
+    /// What must not be overwritten in place.
+    pub read_pins: Arc<ReadPins>,
+    pub holders: Arc<Holders>,
     pub segments: Arc<Segments>,
     pub counters: Counters,
     /// The budget's wish that this database give memory back.

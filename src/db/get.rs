@@ -5,61 +5,89 @@ use crate::base::key::{SEQNO_MAX, SeqNo, ValueKind};
 use crate::base::sync::Arc;
 use crate::db::column_family::{ColumnFamily, Family};
 use crate::db::core::Core;
-use crate::db::pins::{Holder, Pin};
+use crate::db::holders::{Held, Holder};
 use crate::db::snapshot::Snapshot;
-use crate::db::super_version::SuperVersion;
+use crate::db::super_version::{Immutable, SuperVersion};
 use crate::iter::resolve::{MergeOperator, Resolver, Step};
-use crate::memtable::MemTable;
+use crate::memtable::{Found, MemTable, Peek, ReadPin, ValueCopy, Versions};
 
-/// What a read sees: a pinned [`SuperVersion`], and a sequence number in it.
+/// What a read sees: a [`SuperVersion`], and a sequence number in it.
 pub(in crate::db) struct View {
     pub super_version: Arc<SuperVersion>,
-    pub at: SeqNo,
+    pub pin: ReadPin,
 }
 
 impl View {
-    /// Pins the bundle *first*, then loads what is visible. The other way round, a flush and a
+    /// Takes the bundle *first*, then pins what is visible. The other way round, a flush and a
     /// compaction in between could drop the only version that is visible at the older number.
     #[inline]
     pub fn new(core: &Core, family: &Family, snapshot: Option<&Snapshot>) -> View {
         let super_version = family.cell.load();
-        let at = match snapshot {
-            Some(snapshot) => {
-                assert_eq!(snapshot.instance(), core.instance, "a snapshot of another database");
-                snapshot.seqno()
-            }
-            None => core.visible(),
+        let pin = match snapshot {
+            Some(snapshot) => core.pin_of(snapshot).clone(),
+            None => core.pin(),
         };
-        View { super_version, at }
+        View { super_version, pin }
     }
 }
 
-/// Lends the value of `key` at `at` to `f`.
+impl Core {
+    /// Holders what is visible now.
+    #[inline]
+    pub fn pin(&self) -> ReadPin {
+        self.read_pins.pin(&self.visible)
+    }
+
+    /// What a snapshot of this database pins.
+    #[inline]
+    pub fn pin_of<'a>(&self, snapshot: &'a Snapshot) -> &'a ReadPin {
+        assert_eq!(snapshot.instance(), self.instance, "a snapshot of another database");
+        snapshot.pin()
+    }
+}
+
+/// Lends the newest value of `key` to `f`. `at` is what was visible after the bundle was taken, and
+/// becomes the later number that was read at in the end, if one had to be pinned.
 #[inline]
-pub(in crate::db) fn lookup<R>(
+pub(in crate::db) fn lookup_newest<R>(
+    core: &Core,
     super_version: &SuperVersion,
     operator: impl FnOnce() -> Option<Arc<dyn MergeOperator>>,
     key: &[u8],
-    at: SeqNo,
+    at: &mut SeqNo,
     f: impl FnOnce(Option<&[u8]>) -> R,
 ) -> Result<R> {
     // The newest source decides alone when it has a value: everything else, range tombstones
-    // included, is older.
-    let mem = &super_version.mem;
-    if !mem.has_range_tombstones()
-        && let Some(found) = mem.get(key, at)
-    {
-        match found.kind {
-            ValueKind::Put => return Ok(f(Some(found.value))),
-            ValueKind::Delete => return Ok(f(None)),
-            _ => {}
+    // included, is older. What it has not even heard of needs no pin either.
+    if !super_version.mem.has_range_tombstones() {
+        match super_version.mem.peek(key, *at, &mut ValueCopy::new()) {
+            Peek::Newest(Found { kind: ValueKind::Put, value, .. }) => return Ok(f(Some(value))),
+            Peek::Newest(Found { kind: ValueKind::Delete, .. }) => return Ok(f(None)),
+            Peek::Absent => return lookup_in(super_version, None, operator, key, *at, f),
+            Peek::Newest(_) | Peek::Newer => {}
         }
     }
-    lookup_all(super_version, operator, key, at, f)
+    let pin = core.pin();
+    *at = pin.seqno();
+    lookup_in(super_version, Some(&pin), operator, key, *at, f)
 }
 
-fn lookup_all<R>(
+/// Lends the value of `key` at `pin` to `f`.
+#[inline]
+pub(in crate::db) fn lookup<R>(
     super_version: &SuperVersion,
+    pin: &ReadPin,
+    operator: impl FnOnce() -> Option<Arc<dyn MergeOperator>>,
+    key: &[u8],
+    f: impl FnOnce(Option<&[u8]>) -> R,
+) -> Result<R> {
+    lookup_in(super_version, Some(pin), operator, key, pin.seqno(), f)
+}
+
+/// Looks into the current memtable only with a pin.
+fn lookup_in<R>(
+    super_version: &SuperVersion,
+    pin: Option<&ReadPin>,
     operator: impl FnOnce() -> Option<Arc<dyn MergeOperator>>,
     key: &[u8],
     at: SeqNo,
@@ -69,7 +97,7 @@ fn lookup_all<R>(
     resolver.reset(at);
     let mut lend = Some(f);
     let mut lent = None;
-    let step = search(super_version, &mut resolver, key, at, &mut |value| {
+    let step = search(super_version, pin, &mut resolver, key, at, &mut |value| {
         let f = lend.take().expect("one value is lent");
         lent = Some(f(Some(value)));
     })?;
@@ -85,17 +113,24 @@ fn lookup_all<R>(
 }
 
 /// Feeds all versions of `key` to the resolver, newest source first, until it knows the answer. A
-/// plain value is lent to `found`.
-pub(in crate::db) fn search(
+/// plain value is lent to `found`. The current memtable is left out without a pin.
+fn search(
     super_version: &SuperVersion,
+    pin: Option<&ReadPin>,
     resolver: &mut Resolver,
     key: &[u8],
     at: SeqNo,
     found: &mut dyn FnMut(&[u8]),
 ) -> Result<Step> {
-    let immutables = super_version.immutables.iter().map(|immutable| &immutable.table);
-    for mem in std::iter::once(&super_version.mem).chain(immutables) {
-        match search_memtable(mem, resolver, key, at, found) {
+    if let Some(pin) = pin {
+        let mem = &super_version.mem;
+        match search_memtable(mem, mem.versions(key, pin), resolver, key, at, found) {
+            Step::More => {}
+            step => return Ok(step),
+        }
+    }
+    for Immutable { table, .. } in &super_version.immutables {
+        match search_memtable(table, table.frozen_versions(key, at), resolver, key, at, found) {
             Step::More => {}
             step => return Ok(step),
         }
@@ -108,6 +143,7 @@ pub(in crate::db) fn search(
 
 fn search_memtable(
     mem: &MemTable,
+    versions: Versions<'_>,
     resolver: &mut Resolver,
     key: &[u8],
     at: SeqNo,
@@ -119,7 +155,7 @@ fn search_memtable(
             cover => resolver.cover(cover),
         }
     }
-    for version in mem.versions(key, at) {
+    for version in versions {
         match resolver.push(version.seqno, version.kind, version.value) {
             Step::More => {}
             Step::Value => {
@@ -139,9 +175,11 @@ pub(in crate::db) fn operands<R>(
     f: impl FnOnce(Option<&[u8]>, &[&[u8]]) -> R,
 ) -> Result<R> {
     let mut resolver = Resolver::new();
-    resolver.reset(view.at);
+    let at = view.pin.seqno();
+    resolver.reset(at);
     let mut value = None;
-    let step = search(&view.super_version, &mut resolver, key, view.at, &mut |found| {
+    let sources = &view.super_version;
+    let step = search(sources, Some(&view.pin), &mut resolver, key, at, &mut |found| {
         value = Some(found.to_vec());
     })?;
     Ok(match step {
@@ -162,14 +200,14 @@ pub(in crate::db) fn operands<R>(
 pub struct Reader {
     core: Arc<Core>,
     family: Arc<Family>,
-    held: Option<Held>,
+    held: Option<Bundle>,
 }
 
 /// What a reader holds between two reads.
-struct Held {
+struct Bundle {
     generation: u64,
     super_version: Arc<SuperVersion>,
-    _pin: Pin,
+    _held: Held,
 }
 
 impl Reader {
@@ -216,28 +254,28 @@ impl Reader {
         let held = match &mut self.held {
             Some(held) if held.generation == generation => &held.super_version,
             held => {
-                let _pin = self.core.pins.hold(self.family.id, Holder::Reader);
+                let _held = self.core.holders.hold(self.family.id, Holder::Reader);
                 let super_version = self.family.cell.load();
-                &held.insert(Held { generation, super_version, _pin }).super_version
+                &held.insert(Bundle { generation, super_version, _held }).super_version
             }
-        };
-        // Loaded after the bundle was pinned, as in `View::new`.
-        let at = match snapshot {
-            Some(snapshot) => {
-                assert_eq!(snapshot.instance(), self.core.instance, "a foreign snapshot");
-                snapshot.seqno()
-            }
-            None => self.core.visible(),
         };
         let family = &self.family;
-        lookup(held, || family.options().merge_operator.clone(), key, at, f)
+        let operator = || family.options().merge_operator.clone();
+        match snapshot {
+            Some(snapshot) => lookup(held, self.core.pin_of(snapshot), operator, key, f),
+            None => {
+                // Loaded after the bundle was taken, as in `View::new`.
+                let at = &mut self.core.visible();
+                lookup_newest(&self.core, held, operator, key, at, f)
+            }
+        }
     }
 }
 
 /// Has anything been written to `key` after `at`, as far as this memtable knows?
 #[inline]
 pub(in crate::db) fn changed_since(mem: &MemTable, key: &[u8], at: SeqNo) -> bool {
-    mem.newest(key).is_some_and(|(seqno, _)| seqno > at)
+    mem.newest(key).is_some_and(|seqno| seqno > at)
         || (mem.has_range_tombstones() && mem.range_tombstones().cover(key, SEQNO_MAX) > at)
 }
 

@@ -447,7 +447,7 @@ impl Core {
             let Some(family) = self.family(*id) else { continue };
             let flushed = live.record.flushed_seqno;
             for replaced in family.cell.load().immutables.iter().filter(|i| i.upto <= flushed) {
-                self.pins.flushed(&family, &replaced.table);
+                self.holders.flushed(&family, &replaced.table);
             }
             family.cell.update(|old| SuperVersion {
                 mem: Arc::clone(&old.mem),

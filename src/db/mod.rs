@@ -12,12 +12,12 @@ mod commit;
 mod core;
 pub(crate) mod file_set;
 mod get;
+mod holders;
 pub(crate) mod import;
 mod jobs;
 mod maintain;
 mod open;
 pub(crate) mod options;
-mod pins;
 pub(crate) mod scan;
 pub(crate) mod snapshot;
 mod stall;
@@ -39,7 +39,7 @@ use crate::db::column_family::ColumnFamily;
 use crate::db::commit::Payload;
 use crate::db::core::Core;
 use crate::db::file_set::PendingCheckpoint;
-use crate::db::get::{View, check_key, lookup, operands};
+use crate::db::get::{View, check_key, lookup, lookup_newest, operands};
 use crate::db::options::{ColumnFamilyOptions, Env, Options, WriteOptions};
 use crate::db::scan::{Scan, key_range};
 use crate::db::snapshot::Snapshot;
@@ -253,7 +253,7 @@ impl Db {
         let view = View::new(&self.core, &family.0, None);
         for (i, key) in keys.iter().enumerate() {
             let operator = || family.0.options().merge_operator.clone();
-            lookup(&view.super_version, operator, key, view.at, |value| f(i, value))?;
+            lookup(&view.super_version, &view.pin, operator, key, |value| f(i, value))?;
         }
         Ok(())
     }
@@ -307,9 +307,9 @@ impl Db {
         Scan::new(Arc::clone(&self.core), Arc::clone(&family.0), range, snapshot)
     }
 
-    /// Pins the state of the whole database as of now.
+    /// Holders the state of the whole database as of now.
     pub fn snapshot(&self) -> Snapshot {
-        self.core.snapshots.take(&self.core.visible, self.core.instance)
+        self.core.snapshots.take(|| self.core.pin(), self.core.instance)
     }
 
     /// Begins a checkpoint: fixes the state of the whole database at this moment, without any I/O,
@@ -433,9 +433,16 @@ impl Db {
         f: impl FnOnce(Option<&[u8]>) -> R,
     ) -> Result<R> {
         self.core.check(family)?;
-        let view = View::new(&self.core, &family.0, snapshot);
+        let super_version = family.0.cell.load();
         let operator = || family.0.options().merge_operator.clone();
-        lookup(&view.super_version, operator, key, view.at, f)
+        match snapshot {
+            Some(snapshot) => lookup(&super_version, self.core.pin_of(snapshot), operator, key, f),
+            None => {
+                // Loaded after the bundle was taken, as in `View::new`.
+                let at = &mut self.core.visible();
+                lookup_newest(&self.core, &super_version, operator, key, at, f)
+            }
+        }
     }
 
     #[inline]

@@ -42,7 +42,7 @@ use crate::db::super_version::{Cell, Immutable, SuperVersion};
 use crate::db::wal::{ClosedSegment, Segments, Wal};
 use crate::fs::{FileLock, Listed};
 use crate::log::{LogPosition, LogReader, SegmentFile};
-use crate::memtable::{MemTable, MemTableOptions, MemTableWriter};
+use crate::memtable::{MemTable, MemTableOptions, MemTableWriter, ReadPins};
 use crate::version::edit::{FamilyEdit, VersionEdit};
 use crate::version::file::TableOpener;
 use crate::version::manifest::{ManifestWriter, Recovered, recover};
@@ -128,6 +128,7 @@ pub(in crate::db) struct Opening {
     listing: Vec<Listed>,
     pressure: Receiver<()>,
     member: Member,
+    read_pins: Arc<ReadPins>,
     replayed: BTreeMap<FamilyId, Replayed>,
     last_seqno: SeqNo,
     log: Option<LogReader>,
@@ -161,6 +162,7 @@ impl Opening {
             listing,
             pressure,
             member,
+            read_pins: Arc::default(),
             replayed: BTreeMap::new(),
             last_seqno: 0,
             log: None,
@@ -170,7 +172,7 @@ impl Opening {
     fn memtable(&self, options: &ColumnFamilyOptions) -> (MemTableWriter, Arc<MemTable>) {
         let bytes_max = options.memtable_bytes_max;
         let options = MemTableOptions { bytes_max, keys_hint: 0 };
-        MemTable::new(options, self.member.reserve(0))
+        MemTable::new(options, &self.read_pins, self.member.reserve(0))
     }
 
     fn add_family(&mut self, id: FamilyId, options: &[u8], flushed: SeqNo) -> Result<()> {
@@ -229,7 +231,11 @@ impl Opening {
             }
             match self.replayed.get_mut(&op.family) {
                 Some(family) if seqno > family.flushed => {
-                    family.writer.insert(InternalKey::new(op.key, seqno, op.kind), op.value);
+                    let key = InternalKey::new(op.key, seqno, op.kind);
+                    // Nobody reads yet.
+                    let overwrite = self.read_pins.try_overwrite();
+                    family.writer.insert(key, op.value, overwrite.as_ref());
+                    drop(overwrite);
                     if family.writer.is_full() {
                         self.rotate(op.family, seqno);
                     }
@@ -428,7 +434,8 @@ impl Opening {
             progress: Condvar::new(),
             families: RwLock::new(families),
             snapshots: Arc::new(SnapshotList::default()),
-            pins: Arc::default(),
+            read_pins: self.read_pins,
+            holders: Arc::default(),
             segments,
             counters: Counters::default(),
             pressure: self.pressure,

@@ -34,6 +34,10 @@ pub struct Options {
     pub sync: bool,
     /// A log segment is closed when it exceeds this many bytes. Default: 64 MiB.
     pub log_segment_bytes: u64,
+    /// Closed log segments from which the memtables that still need the oldest are flushed, though
+    /// they are not full: keys that are written again and again take no more memory, but more log.
+    /// Default: 8.
+    pub log_segments_max: usize,
     /// Most memtables of one family that wait to be flushed before writers wait. Default: 4.
     pub immutables_max: usize,
     /// Overlap depth of level 0 at which writers wait. Default: 36.
@@ -53,6 +57,7 @@ impl Default for Options {
             log: true,
             sync: false,
             log_segment_bytes: 64 << 20,
+            log_segments_max: 8,
             immutables_max: 4,
             l0_stop_depth: 36,
             value_bytes_max: VALUE_BYTES_MAX,

@@ -8,10 +8,10 @@ use crate::base::sync::Arc;
 use crate::db::column_family::Family;
 use crate::db::core::Core;
 use crate::db::get::View;
-use crate::db::pins::{Holder, Pin};
+use crate::db::holders::{Held, Holder};
 use crate::db::snapshot::Snapshot;
 use crate::db::stats::add;
-use crate::db::super_version::SuperVersion;
+use crate::db::super_version::Immutable;
 use crate::iter::InternalIterator;
 use crate::iter::merging::MergingIterator;
 use crate::iter::range_del::RangeTombstones;
@@ -103,7 +103,7 @@ pub struct Scan {
     /// For the statistics: searches, and keys come by.
     seeks: u64,
     keys: u64,
-    _pin: Pin,
+    _held: Held,
 }
 
 impl Drop for Scan {
@@ -120,11 +120,12 @@ impl Scan {
         range: KeyRange,
         snapshot: Option<&Snapshot>,
     ) -> Result<Scan> {
-        let View { super_version, at } = View::new(&core, &family, snapshot);
-        let (cursor, tombstones) = sources(&super_version, &range)?;
+        let view = View::new(&core, &family, snapshot);
+        let at = view.pin.seqno();
+        let (cursor, tombstones) = sources(&view, &range)?;
         let operator = family.options().merge_operator.clone();
         Ok(Scan {
-            _pin: core.pins.hold(family.id, Holder::Scan),
+            _held: core.holders.hold(family.id, Holder::Scan),
             core,
             family,
             range,
@@ -239,9 +240,9 @@ impl Scan {
 
     /// The same range as it is now, before its first key; lets go of what was held.
     pub fn refresh(&mut self) -> Result<()> {
-        let View { super_version, at } = View::new(&self.core, &self.family, None);
-        (self.cursor, self.tombstones) = sources(&super_version, &self.range)?;
-        self.at = at;
+        let view = View::new(&self.core, &self.family, None);
+        (self.cursor, self.tombstones) = sources(&view, &self.range)?;
+        self.at = view.pin.seqno();
         self.place = Place::Start;
         Ok(())
     }
@@ -346,14 +347,16 @@ fn below(key: &[u8], end: &Option<Vec<u8>>) -> bool {
 type Sources = (MergingIterator<Source>, Option<RangeTombstones>);
 
 /// Cursors over everything that may hold keys of the range, and the tombstones that may cover them.
-fn sources(super_version: &SuperVersion, range: &KeyRange) -> Result<Sources> {
-    let mut children = Vec::new();
+fn sources(View { super_version, pin }: &View, range: &KeyRange) -> Result<Sources> {
+    let mut children = vec![Source::Memory(super_version.mem.cursor(pin))];
     let mut covers = Vec::new();
-    let immutables = super_version.immutables.iter().map(|immutable| &immutable.table);
-    for mem in std::iter::once(&super_version.mem).chain(immutables) {
-        children.push(Source::Memory(mem.cursor()));
-        if mem.has_range_tombstones() {
-            covers.push(mem.range_tombstones());
+    if super_version.mem.has_range_tombstones() {
+        covers.push(super_version.mem.range_tombstones());
+    }
+    for Immutable { table, .. } in &super_version.immutables {
+        children.push(Source::Memory(table.frozen_cursor()));
+        if table.has_range_tombstones() {
+            covers.push(table.range_tombstones());
         }
     }
     let mut tables = Vec::new();

@@ -5,19 +5,20 @@ use std::fmt;
 
 use crate::base::key::SeqNo;
 use crate::base::sync::{Arc, AtomicU64, Mutex, MutexGuard, Ordering};
+use crate::memtable::ReadPin;
 
 /// All live snapshots of a database: sequence numbers and how many hold each.
 #[derive(Default)]
 pub(in crate::db) struct SnapshotList(Mutex<BTreeMap<SeqNo, usize>>);
 
 impl SnapshotList {
-    /// Pins what is visible now. The number is loaded *inside* the lock under which compactions read
-    /// the list: a snapshot is either seen by a job, or newer than everything the job reads.
-    pub fn take(self: &Arc<Self>, visible: &AtomicU64, instance: u64) -> Snapshot {
+    /// Holders what is visible now. The pin is taken *inside* the lock under which compactions read the
+    /// list: a snapshot is either seen by a job, or newer than everything the job reads.
+    pub fn take(self: &Arc<Self>, pin: impl FnOnce() -> ReadPin, instance: u64) -> Snapshot {
         let mut list = self.0.lock();
-        let seqno = visible.load(Ordering::Acquire);
-        *list.entry(seqno).or_default() += 1;
-        Snapshot { seqno, instance, list: Arc::clone(self) }
+        let pin = pin();
+        *list.entry(pin.seqno()).or_default() += 1;
+        Snapshot { pin, instance, list: Arc::clone(self) }
     }
 
     /// The pinned numbers, ascending.
@@ -59,7 +60,7 @@ impl Held<'_> {
 /// Costs one short lock to take and to drop. While it is held, compactions keep every version it can
 /// see; the oldest snapshot shows in [`Stats`](crate::Stats).
 pub struct Snapshot {
-    seqno: SeqNo,
+    pin: ReadPin,
     instance: u64,
     list: Arc<SnapshotList>,
 }
@@ -67,7 +68,13 @@ pub struct Snapshot {
 impl Snapshot {
     /// The sequence number of the last operation it sees.
     pub fn seqno(&self) -> SeqNo {
-        self.seqno
+        self.pin.seqno()
+    }
+
+    /// What keeps its versions in memory as they are.
+    #[inline]
+    pub(in crate::db) fn pin(&self) -> &ReadPin {
+        &self.pin
     }
 
     /// The opening of the database it belongs to.
@@ -79,16 +86,16 @@ impl Snapshot {
 impl Drop for Snapshot {
     fn drop(&mut self) {
         let mut list = self.list.0.lock();
-        let holders = list.get_mut(&self.seqno).expect("a live snapshot is in the list");
+        let holders = list.get_mut(&self.seqno()).expect("a live snapshot is in the list");
         *holders -= 1;
         if *holders == 0 {
-            list.remove(&self.seqno);
+            list.remove(&self.seqno());
         }
     }
 }
 
 impl fmt::Debug for Snapshot {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Snapshot({})", self.seqno)
+        write!(f, "Snapshot({})", self.seqno())
     }
 }

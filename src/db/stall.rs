@@ -43,7 +43,7 @@ impl Core {
         if waiting > 0 {
             return Some(Stall::Wait(format!("{text}; {waiting} memtables wait")));
         }
-        self.pins.blame(over).map(|who| Stall::Pinned(format!("{text}; {who}")))
+        self.holders.blame(over).map(|who| Stall::Pinned(format!("{text}; {who}")))
     }
 
     /// Sets or clears the stall. Under the lock, so that a late look never overrides a newer one.

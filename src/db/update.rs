@@ -8,7 +8,7 @@ use crate::base::sync::Arc;
 use crate::db::column_family::ColumnFamily;
 use crate::db::commit::Payload;
 use crate::db::core::Core;
-use crate::db::get::{View, changed_since, lookup};
+use crate::db::get::{changed_since, lookup_newest};
 
 /// What an update makes of a key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,10 +61,12 @@ impl Core {
         value: &mut Vec<u8>,
         f: &mut impl FnMut(Option<&[u8]>, &mut Vec<u8>) -> Update,
     ) -> Result<Option<SeqNo>> {
-        let View { super_version, at } = View::new(self, &family.0, None);
+        let super_version = family.0.cell.load();
+        let mut at = self.visible();
         value.clear();
         let operator = || family.0.options().merge_operator.clone();
-        let update = lookup(&super_version, operator, key, at, |old| f(old, value))?;
+        let update =
+            lookup_newest(self, &super_version, operator, key, &mut at, |old| f(old, value))?;
         let kind = match update {
             Update::Put => ValueKind::Put,
             Update::Delete => ValueKind::Delete,

@@ -73,6 +73,8 @@ pub(in crate::db) struct Wal {
     /// Closed segments that are not durable yet, oldest first: a sync covers them before the open one.
     unsynced: Vec<FileNumber>,
     segments: Arc<Segments>,
+    /// A segment was closed since somebody asked.
+    rolled: bool,
 }
 
 impl Wal {
@@ -98,6 +100,7 @@ impl Wal {
             synced: prev.unwrap_or(start),
             unsynced: Vec::new(),
             segments,
+            rolled: false,
         };
         wal.open_segment(number, prev)?;
         wal.sync()?;
@@ -160,10 +163,22 @@ impl Wal {
             self.unsynced.push(writer.number());
         }
         self.segments.close(ClosedSegment { number: old.segment, last_seqno });
+        self.rolled = true;
         self.open_segment(number, Some(old)).map_err(|e| match e.kind() {
             ErrorKind::NoSpace => e,
             _ => unknown("a log segment could not be begun", &e),
         })
+    }
+
+    /// Asked once after each roll: what was written up to which sequence number should be flushed, so
+    /// that at most `most` closed segments are kept?
+    pub fn outgrown(&mut self, most: usize) -> Option<SeqNo> {
+        if !std::mem::take(&mut self.rolled) {
+            return None;
+        }
+        let (closed, _) = self.segments.list();
+        let oldest = closed.len().checked_sub(most.max(1) + 1)?;
+        Some(closed[oldest].last_seqno)
     }
 
     /// Makes everything appended durable: the closed segments first.

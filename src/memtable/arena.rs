@@ -1,10 +1,15 @@
-//! Where entries live: chunks that are only ever appended to, by one writer, under the eyes of any
-//! number of readers.
+//! Where entries live: chunks to which one writer appends, under the eyes of any number of readers.
 //!
 //! ```text
 //! chunk  used u64 │ own u64 │ entry │ entry │ … │ not written yet
-//! entry  trailer u64 │ older u32 │ link u32 │ key_len u32 │ value_len u32 │ key │ value │ 0–7 bytes
+//! entry  trailer u64 │ older u32 │ link u32 │ shape u32 │ value_len u32 │ key │ pad │ value │ pad
+//! shape  words that the value may grow to u8 │ key_len u24
 //! ```
+//!
+//! The value begins at a multiple of 8 bytes. A short value of a put may be replaced where it is, by
+//! one that fits into the words it has: its entry then becomes the newer version. The writer does so
+//! only when nobody holds the older one (see [`ReadPins`](super::read_pins::ReadPins)); who looks without holding
+//! it copies the words, and looks again at the trailer: a sequence lock for each entry.
 //!
 //! An [`Offset`] names an entry: chunk number above, distance in the chunk in units of 8 bytes below.
 //! Chunks grow with the arena, so that an eighth of it at most is allocated and not yet used; an entry
@@ -14,21 +19,33 @@
 //!
 //! The only `unsafe` code of the memtable. Every block names the claims that it rests on.
 //!
-//! 1. *One writer.* Bytes of a chunk are written through [`ArenaWriter::push`] only. There is one
-//!    `ArenaWriter` per arena, it is not `Clone`, and `push` takes it by `&mut`.
+//! 1. *One writer.* Bytes of a chunk are written through [`ArenaWriter::push`] and
+//!    [`ArenaWriter::overwrite`] only. There is one `ArenaWriter` per arena, it is not `Clone`, and
+//!    both take it by `&mut`.
 //! 2. *Published when complete.* An entry and its chunk's address are written before its offset
 //!    leaves `push`. The offset reaches another thread through a Release store and an Acquire load
 //!    ([`Slot`], the link of an entry, a chunk's `used`) or through a lock, or by way of an entry that
 //!    did. So whoever has an offset sees the whole entry.
-//! 3. *Never changed.* No byte of an entry is written after that, save its link, which is an atomic
-//!    and never accessed otherwise. Bytes not yet written are never read: no reference covers them.
+//! 3. *Never changed, but for these.* After that, key, pads, `older` and `shape` are never written;
+//!    trailer, link and value length are atomics and never accessed otherwise; the words of a value
+//!    with room to grow are written as atomics, by `overwrite` alone. Bytes not yet written are never
+//!    read: no reference covers them.
 //! 4. *Never moved, never freed early.* A chunk stays where it is until its `Arena` is dropped, and
 //!    what is lent from it borrows the `Arena`.
 //! 5. *Offsets are not invented.* An `Offset` comes out of `push`, or out of a place where one was put
 //!    in. This module alone can make one of a number. It is used only with the arena that it came
 //!    from: a memtable has one arena, and no offset leaves the memtable.
-//! 6. *In bounds, aligned.* Chunks are aligned to 64 bytes, entries to 8. `push` checks with checked
-//!    arithmetic that an entry ends inside its chunk.
+//! 6. *In bounds, aligned.* Chunks are aligned to 64 bytes, entries and values to 8. `push` checks
+//!    that an entry ends inside its chunk, with its value grown to the words of its shape; a value
+//!    length beyond these is never stored.
+//! 7. *Held values stand still.* A reference to a value is made in [`Entry::version`] only, of a
+//!    version that its [`Hold`] covers, and lives no longer. `overwrite` takes an [`Overwrite`], and
+//!    refuses a version that a pin sees. No pin is taken or let go while an `Overwrite` is held, and
+//!    both happen under one lock: so no such reference is alive while a value is written, and what a
+//!    pin allows to see was written before. Of a table that is frozen the writer is gone.
+//!
+//! A copy that is torn is not unsafe, but wrong: it is used only if the trailer is the same before and
+//! after.
 #![allow(unsafe_code)]
 
 use std::alloc::{Layout, alloc, dealloc, handle_alloc_error};
@@ -38,7 +55,10 @@ use std::ptr::{self, NonNull};
 use std::slice;
 
 use crate::base::key::{InternalKey, SeqNo, ValueKind};
-use crate::base::sync::{Arc, AtomicPtr, AtomicU32, AtomicU64, Ordering};
+use crate::base::sync::{Arc, AtomicPtr, AtomicU32, AtomicU64, Ordering, fence};
+use crate::memtable::Found;
+use crate::memtable::read_pins::{Hold, Overwrite};
+use crate::memtable::value_copy::{self, ValueCopy, WORDS_MAX};
 
 /// Most chunks of an arena. With chunks as they grow, good for at least 2 GiB of entries.
 const CHUNKS_MAX: usize = 256;
@@ -50,6 +70,10 @@ const CHUNK_BYTES_MAX: usize = UNIT << WITHIN_BITS;
 const CHUNK_ALIGN: usize = 64;
 const CHUNK_HEADER: usize = size_of::<ChunkHeader>();
 const ENTRY_HEADER: usize = size_of::<Header>();
+const KEY_LEN_BITS: u32 = 24;
+
+/// The trailer of an entry that is being overwritten: newer than anything.
+const BUSY: u64 = u64::MAX;
 
 /// Names an entry of one arena. Never zero.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -91,16 +115,20 @@ impl Slot {
         Slot(AtomicU64::new(0))
     }
 
-    /// Hash and offset as a word, zero if the slot is empty: enough to compare hashes, nothing more.
+    /// The entry, if the slot is taken by one of a key with this hash.
     #[inline]
-    pub fn peek(&self) -> u64 {
-        self.0.load(Ordering::Relaxed)
+    pub fn load(&self, hash: u32) -> Option<Offset> {
+        let word = self.0.load(Ordering::Acquire);
+        if (word >> 32) as u32 != hash {
+            return None;
+        }
+        Offset::from_raw(word as u32)
     }
 
-    /// The entry, if the slot is taken.
-    #[inline]
-    pub fn load(&self) -> Option<Offset> {
-        Offset::from_raw(self.0.load(Ordering::Acquire) as u32)
+    /// Hash and entry, if the slot is taken.
+    pub fn both(&self) -> Option<(u32, Offset)> {
+        let word = self.0.load(Ordering::Acquire);
+        Some(((word >> 32) as u32, Offset::from_raw(word as u32)?))
     }
 
     /// Publishes an entry.
@@ -131,12 +159,41 @@ impl ChunkHeader {
 
 #[repr(C)]
 struct Header {
-    trailer: u64,
+    trailer: AtomicU64,
     older: u32,
     /// In the first version of a key: the newest one, 0 as long as it is alone. In others: the first.
     link: AtomicU32,
-    key_len: u32,
-    value_len: u32,
+    /// Length of the key; above, how many words the value may grow to: 0 if it never changes.
+    shape: u32,
+    value_len: AtomicU32,
+}
+
+impl Header {
+    #[inline]
+    fn key_len(&self) -> usize {
+        (self.shape & ((1 << KEY_LEN_BITS) - 1)) as usize
+    }
+
+    /// Words that the value may take when it is overwritten, 0 if it must not be.
+    #[inline]
+    fn words(&self) -> usize {
+        (self.shape >> KEY_LEN_BITS) as usize
+    }
+
+    #[inline]
+    fn value_at(&self) -> usize {
+        value_at(self.key_len())
+    }
+
+    /// Bytes of the whole entry, however long its value is at the moment.
+    #[inline]
+    fn bytes(&self) -> usize {
+        let value = match self.words() {
+            0 => (self.value_len.load(Ordering::Relaxed) as usize).next_multiple_of(UNIT),
+            words => words * UNIT,
+        };
+        self.value_at() + value
+    }
 }
 
 /// The chunks, for readers.
@@ -191,7 +248,7 @@ impl Arena {
         if let Some(chunk) = self.chunk(offset.chunk()) {
             use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
             let at = chunk.as_ptr().wrapping_add(offset.within());
-            // SAFETY: a hint; it reads nothing and cannot fault. Every x86-64 has it.
+            // SAFETY: a hint; it reads nothing and cannot fault. Every x86-64 has it (4).
             unsafe { _mm_prefetch::<_MM_HINT_T0>(at.cast()) };
         }
     }
@@ -226,7 +283,7 @@ impl Arena {
             let offset = Offset::new(from.open, within);
             let entry = self.entry(offset);
             visit(offset, entry);
-            within += entry_bytes(entry.key().len(), entry.value().len());
+            within += entry.header().bytes();
             from.within = within;
         }
     }
@@ -270,46 +327,81 @@ pub struct Entry<'a> {
 impl<'a> Entry<'a> {
     #[inline]
     fn header(&self) -> &'a Header {
-        // SAFETY: a complete entry begins here (2, 5), aligned (6), alive for 'a (4); only the atomic
-        // link still changes (3).
+        // SAFETY: a complete entry begins here (2, 5), aligned (6), alive for 'a (4); what still
+        // changes of it is atomic (3).
         unsafe { self.at.cast::<Header>().as_ref() }
     }
 
     /// The user key.
     #[inline]
     pub fn key(&self) -> &'a [u8] {
-        let len = self.header().key_len as usize;
+        let len = self.header().key_len();
         // SAFETY: the key follows the header, complete (2), inside the chunk (6), unchanged (3) and
         // alive (4) for 'a.
         unsafe { slice::from_raw_parts(self.at.add(ENTRY_HEADER).as_ptr(), len) }
     }
 
-    /// The value.
+    /// The version, if `hold` covers it.
     #[inline]
-    pub fn value(&self) -> &'a [u8] {
+    pub fn version<'h>(&self, hold: Hold<'h>) -> Option<Found<'h>>
+    where
+        'a: 'h,
+    {
+        let trailer = self.trailer();
+        if trailer >> 8 > hold.at() {
+            return None;
+        }
         let header = self.header();
-        let from = ENTRY_HEADER + header.key_len as usize;
-        // SAFETY: as for the key; the value follows it.
-        unsafe { slice::from_raw_parts(self.at.add(from).as_ptr(), header.value_len as usize) }
+        let len = header.value_len.load(Ordering::Relaxed) as usize;
+        // SAFETY: the value lies there, complete (2), inside the chunk (6), alive for 'a (4), and
+        // written by no one during 'h (3, 7): the trailer says that `hold` covers it.
+        let value = unsafe { slice::from_raw_parts(self.at.add(header.value_at()).as_ptr(), len) };
+        Some(Found::new(trailer, value))
     }
 
-    /// Sequence number and kind in one word.
+    /// The version, without a hold, if it is at or below `at` and nobody overwrites it meanwhile. A
+    /// value that may be overwritten is copied.
+    #[inline]
+    pub fn peek<'c>(&self, at: SeqNo, copy: &'c mut ValueCopy) -> Option<Found<'c>>
+    where
+        'a: 'c,
+    {
+        let header = self.header();
+        let trailer = header.trailer.load(Ordering::Acquire);
+        if trailer >> 8 > at {
+            return None;
+        }
+        let len = header.value_len.load(Ordering::Relaxed) as usize;
+        // SAFETY: inside the chunk (6).
+        let from = unsafe { self.at.add(header.value_at()) };
+        if header.words() == 0 {
+            // SAFETY: as in `version`; without words it is never written (3).
+            let value = unsafe { slice::from_raw_parts(from.as_ptr(), len) };
+            return Some(Found::new(trailer, value));
+        }
+        let count = len.div_ceil(UNIT);
+        // SAFETY: `count` words are inside the chunk and aligned (6), alive (4), and written by
+        // atomics only (3).
+        let words = unsafe { slice::from_raw_parts(from.cast::<AtomicU64>().as_ptr(), count) };
+        let value = copy.fill(words, len);
+        // Had one of these words been stored by an overwrite, then so had BUSY before it.
+        fence(Ordering::Acquire);
+        if header.trailer.load(Ordering::Relaxed) != trailer {
+            return None;
+        }
+        Some(Found::new(trailer, value))
+    }
+
+    /// Sequence number and kind in one word; beyond all others while it is being overwritten.
     #[inline]
     pub fn trailer(&self) -> u64 {
-        self.header().trailer
+        self.header().trailer.load(Ordering::Acquire)
     }
 
     /// When it was written.
     #[inline]
     pub fn seqno(&self) -> SeqNo {
         self.trailer() >> 8
-    }
-
-    /// What it does.
-    #[inline]
-    pub fn kind(&self) -> ValueKind {
-        let (_, kind) = InternalKey::unpack(self.trailer()).expect("pushed with a kind");
-        kind
     }
 
     /// The version before this one.
@@ -357,31 +449,74 @@ impl ArenaWriter {
         older: Option<Offset>,
         first: Option<Offset>,
     ) -> Offset {
-        let bytes = entry_bytes(key.user_key.len(), value.len());
+        let (key_len, value_len) = (key.user_key.len(), value.len());
+        assert!(key_len < 1 << KEY_LEN_BITS && value_len < 1 << 30, "too long for a memtable");
+        // A put is what a put overwrites; operands are not.
+        let words = match key.kind {
+            ValueKind::Put => value_len.div_ceil(UNIT),
+            _ => 0,
+        };
+        let words = if words > WORDS_MAX { 0 } else { words };
+        let bytes = value_at(key_len) + value_len.next_multiple_of(UNIT);
         let (number, within) = self.room(bytes);
         let chunk = self.arena.chunk(number).expect("room made the chunk");
         let header = Header {
-            trailer: key.trailer(),
+            trailer: AtomicU64::new(key.trailer()),
             older: Offset::raw(older),
             link: AtomicU32::new(Offset::raw(first)),
-            key_len: key.user_key.len() as u32,
-            value_len: value.len() as u32,
+            shape: (words as u32) << KEY_LEN_BITS | key_len as u32,
+            value_len: AtomicU32::new(value_len as u32),
         };
+        debug_assert_eq!(header.bytes(), bytes);
         let used = within + bytes;
         // SAFETY: `room` found `bytes` free bytes at `within`, aligned (6), not yet published, so no
-        // one else looks at them (1, 3), and header, key and value fit (entry_bytes). Afterwards the
-        // Release store of `used` publishes them (2).
+        // one else looks at them (1, 3), and header, key and value fit (`bytes`). The last word of
+        // the value is made whole before. Afterwards the Release store of `used` publishes them (2).
         unsafe {
             let at = chunk.add(within);
             at.cast::<Header>().write(header);
-            let to = at.add(ENTRY_HEADER).as_ptr();
-            ptr::copy_nonoverlapping(key.user_key.as_ptr(), to, key.user_key.len());
-            ptr::copy_nonoverlapping(value.as_ptr(), to.add(key.user_key.len()), value.len());
+            ptr::copy_nonoverlapping(key.user_key.as_ptr(), at.add(ENTRY_HEADER).as_ptr(), key_len);
+            if value_len > 0 {
+                at.add(bytes - UNIT).cast::<u64>().write(0);
+                let to = at.add(value_at(key_len)).as_ptr();
+                ptr::copy_nonoverlapping(value.as_ptr(), to, value_len);
+            }
             let header = chunk.cast::<ChunkHeader>().as_ref();
             header.used.store(used as u64, Ordering::Release);
         }
         self.used += bytes;
         Offset::new(number, within)
+    }
+
+    /// Makes the version at `offset` the one of `trailer` and `value`, if it has the room and
+    /// `overwrite` allows it.
+    #[inline]
+    pub fn overwrite(
+        &mut self,
+        offset: Offset,
+        trailer: u64,
+        value: &[u8],
+        overwrite: &Overwrite<'_>,
+    ) -> bool {
+        let entry = self.arena.entry(offset);
+        let header = entry.header();
+        let fits = value.len().div_ceil(UNIT) <= header.words() && header.words() > 0;
+        if !fits || !overwrite.allows(entry.seqno()) {
+            return false;
+        }
+        header.trailer.store(BUSY, Ordering::Relaxed);
+        // Who sees one of the words below, and fences, sees BUSY or what comes after it.
+        fence(Ordering::Release);
+        // SAFETY: all words that the entry has, inside the chunk and aligned (6), alive (4), ours to
+        // write (1), under no other reference (7), and read by others as atomics only (3).
+        let words = unsafe {
+            let from = entry.at.add(header.value_at()).cast::<AtomicU64>();
+            slice::from_raw_parts(from.as_ptr(), header.words())
+        };
+        value_copy::store(words, value);
+        header.value_len.store(value.len() as u32, Ordering::Relaxed);
+        header.trailer.store(trailer, Ordering::Release);
+        true
     }
 
     /// Bytes of all chunks.
@@ -448,11 +583,10 @@ impl ArenaWriter {
     }
 }
 
-/// Bytes of an entry, a multiple of 8.
+/// Where in an entry its value begins.
 #[inline]
-fn entry_bytes(key_len: usize, value_len: usize) -> usize {
-    assert!(key_len < 1 << 30 && value_len < 1 << 30, "key or value too long for a memtable");
-    (ENTRY_HEADER + key_len + value_len).next_multiple_of(UNIT)
+fn value_at(key_len: usize) -> usize {
+    (ENTRY_HEADER + key_len).next_multiple_of(UNIT)
 }
 
 fn chunk_layout(bytes: usize) -> Layout {
@@ -462,6 +596,8 @@ fn chunk_layout(bytes: usize) -> Layout {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::base::key::SEQNO_MAX;
+    use crate::memtable::read_pins::ReadPins;
 
     fn put<'a>(key: &'a [u8], seqno: SeqNo) -> InternalKey<'a> {
         InternalKey::new(key, seqno, ValueKind::Put)
@@ -479,8 +615,9 @@ mod tests {
             for (j, &offset) in offsets.iter().enumerate().skip(i.saturating_sub(20)) {
                 let entry = arena.entry(offset);
                 assert_eq!(entry.key(), format!("key{j}").as_bytes());
-                assert_eq!(entry.value(), value(j));
-                assert_eq!((entry.seqno(), entry.kind()), (j as u64, ValueKind::Put));
+                let version = entry.version(Hold::frozen(SEQNO_MAX)).unwrap();
+                let kind = ValueKind::Put;
+                assert_eq!(version, Found { seqno: j as u64, kind, value: &value(j) });
             }
         }
         assert!(writer.used() <= writer.allocated());
@@ -511,7 +648,8 @@ mod tests {
         let a = writer.push(put(b"a", 1), &giant, None, None);
         let b = writer.push(put(b"b", 2), b"small", None, None);
         let c = writer.push(put(b"c", 3), &giant, Some(b), Some(b));
-        assert!(arena.entry(a).value() == giant && arena.entry(c).value() == giant);
+        let value = |offset| arena.entry(offset).version(Hold::frozen(SEQNO_MAX)).unwrap().value;
+        assert!(value(a) == giant && value(c) == giant);
         assert_eq!(arena.entry(c).older(), Some(b));
         let mut seen = Vec::new();
         arena.walk(&mut Position::default(), |offset, _| seen.push(offset));
@@ -524,7 +662,7 @@ mod tests {
         let (mut writer, arena) = Arena::new();
         let first = writer.push(put(b"k", 1), b"one", None, None);
         let root = arena.entry(first);
-        let lent = root.value();
+        let lent = root.version(Hold::frozen(SEQNO_MAX)).unwrap().value;
         assert_eq!(root.link(), None);
         let mut newest = first;
         for i in 2..20 {
@@ -540,7 +678,7 @@ mod tests {
     fn readers_see_what_was_published() {
         let (mut writer, arena) = Arena::new();
         let slot = Slot::empty();
-        assert_eq!(slot.load(), None);
+        assert_eq!(slot.both(), None);
         let many = if cfg!(miri) { 100 } else { 20_000 };
         std::thread::scope(|scope| {
             scope.spawn(|| {
@@ -548,11 +686,13 @@ mod tests {
                 let mut position = Position::default();
                 let mut walked = 0;
                 while last < many - 1 {
-                    let Some(offset) = slot.load() else { continue };
+                    let Some(offset) = slot.load(9) else { continue };
                     let entry = arena.entry(offset);
                     assert!(entry.seqno() >= last);
                     last = entry.seqno();
-                    assert_eq!(entry.value(), vec![last as u8; last as usize % 200]);
+                    let mut copy = ValueCopy::new();
+                    let found = entry.peek(SEQNO_MAX - 1, &mut copy).unwrap();
+                    assert_eq!(found.value, vec![last as u8; last as usize % 200]);
                     arena.walk(&mut position, |_, e| walked += u64::from(e.key() == b"key"));
                     assert!(walked > last);
                 }
@@ -562,5 +702,65 @@ mod tests {
                 slot.store(9, writer.push(put(b"key", i), &value, None, None));
             }
         });
+    }
+
+    /// One entry, overwritten again and again. Each version is made of its number, so that a mixture of
+    /// two would be noticed.
+    #[test]
+    fn overwrites_are_whole() {
+        let (mut writer, arena) = Arena::new();
+        let pins: Arc<ReadPins> = Arc::default();
+        let many: u64 = if cfg!(miri) { 200 } else { 200_000 };
+        let value = |i: u64| vec![i as u8; 1 + i as usize % 96];
+        let visible = AtomicU64::new(1);
+        let offset = writer.push(put(b"key", 1), &[1; 96], None, None);
+        std::thread::scope(|scope| {
+            let reader = scope.spawn(|| {
+                let mut seen = 0;
+                while visible.load(Ordering::Acquire) < many {
+                    let at = visible.load(Ordering::Acquire);
+                    let mut copy = ValueCopy::new();
+                    if let Some(found) = arena.entry(offset).peek(at, &mut copy) {
+                        assert_eq!(found.seqno, at);
+                        assert!(at == 1 || found.value == value(at));
+                        seen += 1;
+                    }
+                }
+                seen
+            });
+            let holder = scope.spawn(|| {
+                while visible.load(Ordering::Acquire) < many {
+                    let pin = pins.pin(&visible);
+                    let found = arena.entry(offset).version(pin.hold(&pins));
+                    let Some(found) = found else { continue };
+                    assert_eq!(found.seqno, pin.seqno());
+                    std::thread::yield_now();
+                    assert!(found.seqno == 1 || found.value == value(found.seqno));
+                }
+            });
+            let mut seqno = 1;
+            while seqno < many {
+                let Some(overwrite) = pins.try_overwrite() else { continue };
+                let trailer = put(b"key", seqno + 1).trailer();
+                if writer.overwrite(offset, trailer, &value(seqno + 1), &overwrite) {
+                    seqno += 1;
+                    visible.store(seqno, Ordering::Release);
+                }
+            }
+            holder.join().unwrap();
+            reader.join().unwrap();
+        });
+        assert!(!writer.overwrite(offset, BUSY, &[0; 97], &pins.try_overwrite().unwrap()));
+        let pin = pins.pin(&visible);
+        assert!(!writer.overwrite(offset, BUSY, b"", &pins.try_overwrite().unwrap()));
+        drop(pin);
+        let delete = InternalKey::new(b"key", many + 1, ValueKind::Delete).trailer();
+        assert!(writer.overwrite(offset, delete, b"", &pins.try_overwrite().unwrap()));
+        let version = arena.entry(offset).version(Hold::frozen(SEQNO_MAX)).unwrap();
+        let kind = ValueKind::Delete;
+        assert_eq!(version, Found { seqno: many + 1, kind, value: b"" });
+        let mut seen = 0;
+        arena.walk(&mut Position::default(), |_, _| seen += 1);
+        assert_eq!(seen, 1);
     }
 }

@@ -1,21 +1,22 @@
-//! A cursor over a memtable: a merge of the runs that were there at its creation, and the versions of
-//! each key as they are now.
+//! A cursor over a memtable: a merge of the runs that were there at its creation, and the visible
+//! versions of each key.
 
 use crate::base::error::Result;
-use crate::base::key::{InternalKey, ValueKind};
+use crate::base::key::{InternalKey, SEQNO_MAX, SeqNo, ValueKind};
 use crate::base::sync::Arc;
 use crate::iter::InternalIterator;
 use crate::memtable::MemTable;
 use crate::memtable::arena::{Entry, Offset};
 use crate::memtable::order::{Head, Order, Run, compare};
+use crate::memtable::read_pins::{Hold, ReadPin};
 
 /// A cursor over the versions in a memtable, in both directions. Holds the memtable.
 ///
-/// It finds every key that was there at its creation, with every version published by then. Versions
-/// written later may or may not appear, in their place; keys written later do not. Takes no lock and
-/// never fails.
+/// It shows every version that its pin sees, or all of a frozen table. Takes no lock and never fails.
 pub struct MemTableIterator {
     table: Arc<MemTable>,
+    /// `None` if the table is frozen.
+    pin: Option<ReadPin>,
     /// What all keys begin with.
     common: Arc<[u8]>,
     runs: Vec<Place>,
@@ -47,10 +48,28 @@ impl Place {
 
 impl MemTableIterator {
     /// A cursor that stands nowhere yet.
-    pub(super) fn new(table: Arc<MemTable>, order: &Order) -> MemTableIterator {
+    pub(super) fn new(
+        table: Arc<MemTable>,
+        pin: Option<ReadPin>,
+        order: &Order,
+    ) -> MemTableIterator {
         let common = Arc::clone(order.common());
         let runs = order.runs().iter().map(|run| Place { run: Arc::clone(run), at: 0 }).collect();
-        MemTableIterator { table, common, runs, current: 0, entry: None }
+        MemTableIterator { table, pin, common, runs, current: 0, entry: None }
+    }
+
+    /// Versions up to this one are shown.
+    #[inline]
+    fn limit(&self) -> SeqNo {
+        self.pin.as_ref().map_or(SEQNO_MAX, ReadPin::seqno)
+    }
+
+    #[inline]
+    fn hold(&self) -> Hold<'_> {
+        match &self.pin {
+            Some(pin) => pin.hold(&self.table.pins),
+            None => self.table.frozen(SEQNO_MAX),
+        }
     }
 
     #[inline]
@@ -58,44 +77,66 @@ impl MemTableIterator {
         self.table.arena.entry(offset)
     }
 
-    /// The newest version of the key whose first version this is.
+    /// The newest visible version of the key whose first version this is.
     #[inline]
-    fn newest(&self, first: Offset) -> Offset {
-        self.at(first).link().unwrap_or(first)
+    fn newest(&self, first: Offset) -> Option<Offset> {
+        let limit = self.limit();
+        let mut offset = self.at(first).link().unwrap_or(first);
+        while self.at(offset).seqno() > limit {
+            offset = self.at(offset).older()?;
+        }
+        Some(offset)
     }
 
-    /// To the least key at the places.
+    /// To the least key at the places that has something to show.
     #[inline]
     fn settle_forward(&mut self) {
-        let mut least: Option<(usize, &Head)> = None;
-        for (i, place) in self.runs.iter().enumerate() {
-            if let Some(head) = place.head()
-                && least.is_none_or(|(_, other)| compare(&self.table.arena, head, other).is_lt())
-            {
-                least = Some((i, head));
+        loop {
+            let mut least: Option<(usize, &Head)> = None;
+            for (i, place) in self.runs.iter().enumerate() {
+                if let Some(head) = place.head()
+                    && least
+                        .is_none_or(|(_, other)| compare(&self.table.arena, head, other).is_lt())
+                {
+                    least = Some((i, head));
+                }
             }
+            let Some((i, head)) = least else {
+                self.entry = None;
+                return;
+            };
+            self.entry = self.newest(head.offset);
+            self.current = i;
+            if self.entry.is_some() {
+                return;
+            }
+            self.runs[i].at += 1;
         }
-        let found = least.map(|(i, head)| (i, self.newest(head.offset)));
-        self.current = found.map_or(0, |(i, _)| i);
-        self.entry = found.map(|(_, newest)| newest);
     }
 
-    /// To the greatest key before the places.
+    /// To the greatest key before the places that has something to show.
     fn settle_backward(&mut self) {
-        let mut greatest: Option<(usize, &Head)> = None;
-        for (i, place) in self.runs.iter().enumerate() {
-            if let Some(head) = place.head_before()
-                && greatest.is_none_or(|(_, other)| compare(&self.table.arena, head, other).is_gt())
-            {
-                greatest = Some((i, head));
+        loop {
+            let mut greatest: Option<(usize, &Head)> = None;
+            for (i, place) in self.runs.iter().enumerate() {
+                if let Some(head) = place.head_before()
+                    && greatest
+                        .is_none_or(|(_, other)| compare(&self.table.arena, head, other).is_gt())
+                {
+                    greatest = Some((i, head));
+                }
+            }
+            let Some((i, head)) = greatest else {
+                self.entry = None;
+                return;
+            };
+            self.entry = self.newest(head.offset);
+            self.current = i;
+            self.runs[i].at -= 1;
+            if self.entry.is_some() {
+                return;
             }
         }
-        let found = greatest.map(|(i, head)| (i, self.newest(head.offset)));
-        if let Some((i, _)) = found {
-            self.runs[i].at -= 1;
-            self.current = i;
-        }
-        self.entry = found.map(|(_, newest)| newest);
     }
 
     #[inline]
@@ -186,7 +227,8 @@ impl InternalIterator for MemTableIterator {
     #[inline]
     fn entry(&self) -> Option<(InternalKey<'_>, &[u8])> {
         let entry = self.at(self.entry?);
-        debug_assert!(entry.kind() != ValueKind::RangeDelete);
-        Some((InternalKey::new(entry.key(), entry.seqno(), entry.kind()), entry.value()))
+        let version = entry.version(self.hold()).expect("stands on what it may show");
+        debug_assert!(version.kind != ValueKind::RangeDelete);
+        Some((InternalKey::new(entry.key(), version.seqno, version.kind), version.value))
     }
 }

@@ -3,11 +3,13 @@
 //! ```text
 //! directory   2^depth segment numbers, by the top bits of the hash
 //! segment     64 buckets, by the low 6 bits of the hash; a full one overflows into the next
-//! bucket      8 slots in one cache line: hash u32 │ offset u32
+//! bucket      8 tags u8 (the last is unused) │ 7 slots: hash u32 │ offset u32; one cache line
 //! ```
 //!
-//! A lookup reads the directory (near), one bucket (a miss) and one entry (a miss). Slots carry the
-//! hash, so that splitting a segment touches no entry.
+//! A lookup reads the directory (near), one bucket (a miss) and one entry (a miss). All tags are
+//! compared at once, in one word: what waits for a miss should be few instructions, so that the
+//! processor gets on to the next lookup meanwhile. Slots carry the hash, so that splitting a segment
+//! touches no entry.
 //!
 //! One writer, readers without a lock. Within a segment slots are only filled or pointed to a newer
 //! version. A split builds two new segments, publishes them in the directory, and leaves the old one
@@ -15,55 +17,52 @@
 //! likewise. Who looks at something old misses only what was written after he got hold of it, and
 //! thus after the sequence number that he reads at was published.
 
-use crate::base::sync::{AtomicU32, OnceLock, Ordering};
+use crate::base::sync::{AtomicU32, AtomicU64, OnceLock, Ordering};
 use crate::memtable::arena::{Offset, Slot};
 
 const BUCKETS: usize = 64;
-const SLOTS: usize = BUCKETS * 8;
+const BUCKET_SLOTS: usize = 7;
+const SLOTS: usize = BUCKETS * BUCKET_SLOTS;
 /// A segment is split when this many slots are taken: lookups seldom need a second bucket.
 const SPLIT_AT: u32 = if cfg!(test) { 48 } else { SLOTS as u32 * 3 / 4 };
 /// What a segment holds on average.
 const KEYS_PER_SEGMENT: usize = SLOTS * 9 / 16;
 const DEPTH_MAX: u32 = 24;
 
-const SLAB_SEGMENTS: usize = 16;
-const PAGE_SLABS: usize = 64;
-const PAGES: usize = 256;
+/// Segments of the first page; each page has twice as many as the one before.
+const PAGE_SEGMENTS: usize = 16;
+const PAGES: usize = 15;
 
-#[repr(align(64))]
-struct Bucket([Slot; 8]);
+#[repr(C, align(64))]
+struct Bucket {
+    /// A byte for each slot, from the lowest: 0 while it is free.
+    tags: AtomicU64,
+    slots: [Slot; BUCKET_SLOTS],
+}
 
 struct Segment {
     buckets: [Bucket; BUCKETS],
+    /// Where it goes on when it is full and splitting does not help: 0 nowhere, else a segment.
+    next: AtomicU32,
 }
 
-/// Segments are allocated a few at a time.
-struct Slab {
-    segments: Box<[Segment]>,
-    /// Where each goes on when it is full and splitting does not help: 0 nowhere, else a segment.
-    next: Box<[AtomicU32]>,
-}
-
-type Page = [OnceLock<Slab>; PAGE_SLABS];
+/// Room for segments, which are allocated one by one.
+type Page = Box<[OnceLock<Box<Segment>>]>;
 
 /// Readers' half.
 pub struct Index {
     depth: AtomicU32,
     directories: [OnceLock<Box<[AtomicU32]>>; DEPTH_MAX as usize + 1],
-    pages: Box<[OnceLock<Box<Page>>; PAGES]>,
+    pages: [OnceLock<Page>; PAGES],
 }
 
-/// Names a segment: `slab << 4 | place in the slab`, plus one; 0 is none.
+/// Names a segment: they are counted from 1; 0 is none.
 type Number = u32;
 
 /// What only the writer knows.
 pub struct IndexWriter {
-    /// Keys and depth of each segment, by slab.
-    states: Vec<[State; SLAB_SEGMENTS]>,
-    /// Segments made of the last slab, and all it has.
-    made: usize,
-    slab_segments: usize,
-    segments: usize,
+    /// Keys and depth of each segment.
+    states: Vec<State>,
     keys: usize,
     bytes: usize,
 }
@@ -82,20 +81,12 @@ impl Index {
         let index = Index {
             depth: AtomicU32::new(depth),
             directories: [const { OnceLock::new() }; DEPTH_MAX as usize + 1],
-            pages: Box::new([const { OnceLock::new() }; PAGES]),
+            pages: [const { OnceLock::new() }; PAGES],
         };
         let directory = directory((0..1 << depth).map(|_| 0));
-        let bytes = size_of_val(&*directory) + size_of_val(&*index.pages);
+        let bytes = size_of_val(&*directory);
         assert!(index.directories[depth as usize].set(directory).is_ok(), "just made");
-        let writer = IndexWriter {
-            states: Vec::new(),
-            made: 0,
-            slab_segments: 0,
-            segments: 0,
-            keys: 0,
-            bytes,
-        };
-        (writer, index)
+        (IndexWriter { states: Vec::new(), keys: 0, bytes }, index)
     }
 
     /// The newest entry of the key with this hash for which `same` holds.
@@ -113,24 +104,25 @@ impl Index {
     ) -> Option<(&Slot, Offset)> {
         let mut number = self.number(hash);
         while number != 0 {
-            let (segment, next) = self.segment(number);
+            let segment = self.segment(number);
             for i in 0..BUCKETS {
                 let bucket = segment.bucket(hash, i);
-                let mut matches = bucket.matches(hash);
+                let tags = bucket.tags.load(Ordering::Relaxed);
+                let mut matches = matches(tags, hash);
                 while matches != 0 {
-                    let slot = &bucket.0[matches.trailing_zeros() as usize];
-                    if let Some(offset) = slot.load()
+                    let slot = &bucket.slots[matches.trailing_zeros() as usize / 8];
+                    if let Some(offset) = slot.load(hash)
                         && same(offset)
                     {
                         return Some((slot, offset));
                     }
                     matches &= matches - 1;
                 }
-                if !bucket.is_full() {
+                if !is_full(tags) {
                     return None;
                 }
             }
-            number = next.load(Ordering::Acquire);
+            number = segment.next.load(Ordering::Acquire);
         }
         None
     }
@@ -149,17 +141,16 @@ impl Index {
     }
 
     #[inline]
-    fn segment(&self, number: Number) -> (&Segment, &AtomicU32) {
-        let (slab, place) = place(number);
-        let page = self.pages[slab / PAGE_SLABS].get().expect("published before the number");
-        let slab = page[slab % PAGE_SLABS].get().expect("published before the number");
-        (&slab.segments[place], &slab.next[place])
+    fn segment(&self, number: Number) -> &Segment {
+        let (page, place) = place(number);
+        let page = self.pages[page].get().expect("published before the number");
+        page[place].get().expect("published before the number")
     }
 }
 
 impl Segment {
     fn new() -> Segment {
-        Segment { buckets: [const { Bucket([const { Slot::empty() }; 8]) }; BUCKETS] }
+        Segment { buckets: [const { Bucket::new() }; BUCKETS], next: AtomicU32::new(0) }
     }
 
     /// The `i`-th bucket where a hash may be.
@@ -170,21 +161,44 @@ impl Segment {
 }
 
 impl Bucket {
-    /// A bit for each slot that has this hash. Without branches: where it is cannot be predicted.
-    #[inline]
-    fn matches(&self, hash: u32) -> u32 {
-        let mut matches = 0;
-        for (i, slot) in self.0.iter().enumerate() {
-            matches |= u32::from((slot.peek() >> 32) as u32 == hash) << i;
-        }
-        matches
+    const fn new() -> Bucket {
+        let slots = [const { Slot::empty() }; BUCKET_SLOTS];
+        Bucket { tags: AtomicU64::new(0), slots }
     }
 
-    /// Slots are filled from the first to the last.
-    #[inline]
-    fn is_full(&self) -> bool {
-        self.0[7].peek() != 0
+    /// Fills the first free slot, if there is one.
+    fn fill(&self, hash: u32, offset: Offset) -> bool {
+        let tags = self.tags.load(Ordering::Relaxed);
+        if is_full(tags) {
+            return false;
+        }
+        let at = (u64::BITS - tags.leading_zeros()).div_ceil(8);
+        self.slots[at as usize].store(hash, offset);
+        self.tags.store(tags | tag(hash) << (8 * at), Ordering::Release);
+        true
     }
+}
+
+/// The byte of a hash that is kept in the tags: from its middle, since the bits at its ends say where
+/// it is. Never 0.
+#[inline]
+fn tag(hash: u32) -> u64 {
+    u64::from(hash >> 6 & 0xff).max(1)
+}
+
+/// The top bit of each byte that is the tag of this hash; perhaps of some above such a byte.
+#[inline]
+fn matches(tags: u64, hash: u32) -> u64 {
+    const LOW: u64 = u64::from_ne_bytes([1; 8]);
+    const HIGH: u64 = LOW << 7 >> 8; // not the unused one
+    let other = tags ^ (tag(hash) * LOW);
+    other.wrapping_sub(LOW) & !other & HIGH
+}
+
+/// Slots are filled from the first to the last.
+#[inline]
+fn is_full(tags: u64) -> bool {
+    tags >> (8 * (BUCKET_SLOTS - 1)) != 0
 }
 
 impl IndexWriter {
@@ -224,8 +238,7 @@ impl IndexWriter {
     }
 
     fn state(&mut self, number: Number) -> &mut State {
-        let (slab, place) = place(number);
-        &mut self.states[slab][place]
+        &mut self.states[number as usize - 1]
     }
 
     /// Puts hash and offset into the first free slot of a segment, or of one of those behind it.
@@ -233,18 +246,16 @@ impl IndexWriter {
         self.state(number).keys += 1;
         let mut number = number;
         loop {
-            let (segment, next) = index.segment(number);
+            let segment = index.segment(number);
             for i in 0..BUCKETS {
-                let bucket = segment.bucket(hash, i);
-                if let Some(slot) = bucket.0.iter().find(|slot| slot.peek() == 0) {
-                    slot.store(hash, offset);
+                if segment.bucket(hash, i).fill(hash, offset) {
                     return;
                 }
             }
-            number = next.load(Ordering::Relaxed);
+            number = segment.next.load(Ordering::Relaxed);
             if number == 0 {
                 number = self.add_segment(index, 0);
-                next.store(number, Ordering::Release);
+                segment.next.store(number, Ordering::Release);
             }
         }
     }
@@ -258,15 +269,14 @@ impl IndexWriter {
         let halves = [self.add_segment(index, depth + 1), self.add_segment(index, depth + 1)];
         let mut old = number;
         while old != 0 {
-            let (segment, next) = index.segment(old);
-            for slot in segment.buckets.iter().flat_map(|bucket| &bucket.0) {
-                if let Some(offset) = slot.load() {
-                    let hash = (slot.peek() >> 32) as u32;
+            let segment = index.segment(old);
+            for slot in segment.buckets.iter().flat_map(|bucket| &bucket.slots) {
+                if let Some((hash, offset)) = slot.both() {
                     let half = prefix(hash, depth + 1) & 1;
                     self.place(index, halves[half], hash, offset);
                 }
             }
-            old = next.load(Ordering::Relaxed);
+            old = segment.next.load(Ordering::Relaxed);
         }
         let (directory, directory_depth) = index.directory();
         let each = 1 << (directory_depth - depth - 1);
@@ -286,34 +296,18 @@ impl IndexWriter {
     }
 
     fn add_segment(&mut self, index: &Index, depth: u32) -> Number {
-        if self.made == self.slab_segments {
-            self.add_slab(index);
-        }
-        self.made += 1;
-        self.segments += 1;
-        let number = ((self.states.len() - 1) * SLAB_SEGMENTS + self.made) as Number;
-        *self.state(number) = State { keys: 0, depth };
-        number
-    }
-
-    /// The first slabs are small, for the many tables that stay small.
-    fn add_slab(&mut self, index: &Index) {
-        let number = self.states.len();
-        let count = self.segments.next_power_of_two().min(SLAB_SEGMENTS);
-        assert!(number < PAGES * PAGE_SLABS, "the index of {} keys is full", self.keys);
-        let page = index.pages[number / PAGE_SLABS].get_or_init(|| {
-            self.bytes += size_of::<Page>();
-            Box::new([const { OnceLock::new() }; PAGE_SLABS])
+        self.states.push(State { keys: 0, depth });
+        let number = self.states.len() as Number;
+        let (page, place) = place(number);
+        assert!(page < PAGES, "the index of {} keys is full", self.keys);
+        let page = index.pages[page].get_or_init(|| {
+            let page: Page = (0..PAGE_SEGMENTS << page).map(|_| OnceLock::new()).collect();
+            self.bytes += size_of_val(&*page);
+            page
         });
-        let slab = Slab {
-            segments: (0..count).map(|_| Segment::new()).collect(),
-            next: (0..count).map(|_| AtomicU32::new(0)).collect(),
-        };
-        assert!(page[number % PAGE_SLABS].set(slab).is_ok(), "slabs are added once");
-        self.bytes += count * (size_of::<Segment>() + size_of::<AtomicU32>());
-        self.bytes += size_of::<[State; SLAB_SEGMENTS]>();
-        self.states.push([State::default(); SLAB_SEGMENTS]);
-        (self.made, self.slab_segments) = (0, count);
+        assert!(page[place].set(Box::new(Segment::new())).is_ok(), "segments are added once");
+        self.bytes += size_of::<Segment>() + size_of::<State>();
+        number
     }
 }
 
@@ -327,10 +321,12 @@ fn prefix(hash: u32, bits: u32) -> usize {
     (u64::from(hash) << bits >> 32) as usize
 }
 
+/// Page and place in it.
 #[inline]
 fn place(number: Number) -> (usize, usize) {
-    let number = number as usize - 1;
-    (number / SLAB_SEGMENTS, number % SLAB_SEGMENTS)
+    let from_first = number as usize - 1 + PAGE_SEGMENTS;
+    let page = (from_first / PAGE_SEGMENTS).ilog2() as usize;
+    (page, from_first - (PAGE_SEGMENTS << page))
 }
 
 #[cfg(test)]
@@ -373,7 +369,7 @@ mod tests {
     fn splits_lose_nothing() {
         let many = if cfg!(miri) { 200 } else { 20_000 };
         let grown = check(0, many, mix);
-        assert!(cfg!(miri) || grown.segments > 300);
+        assert!(cfg!(miri) || grown.states.len() > 300);
         let hinted = check(many as usize * 8, many, mix);
         assert!(hinted.bytes() < grown.bytes() * 2);
     }

@@ -3,10 +3,13 @@
 //! The question this folder answers: *what was written to a key since the last flush, and in which
 //! order do the keys come?*
 //!
-//! Entries are appended to an [arena](arena) and never change. A hash [index](index) leads from a key
-//! to its newest version, which leads to the older ones: a `get` costs two cache misses, whatever the
-//! size. [Order](order) is made when somebody asks for it. One [`MemTableWriter`] writes; readers of
-//! points take no lock, and cursors take one only while they are opened.
+//! Entries are appended to an [arena](arena). A hash [index](index) leads from a key to its newest
+//! version, which leads to the older ones: a `get` costs two cache misses, whatever the size.
+//! [Order](order) is made when somebody asks for it. One [`MemTableWriter`] writes; readers of points
+//! take no lock, and cursors take one only while they are opened.
+//!
+//! A short value that nobody can see any more is overwritten where it is, so that keys which are
+//! written again and again take no more memory. Who needs what is visible to stay has a [`ReadPin`].
 //!
 //! What a reader finds is complete up to every sequence number that was published (by a Release store
 //! after its insertion, and an Acquire load before the call) and may hold newer versions, which the
@@ -16,20 +19,25 @@ mod arena;
 mod cursor;
 mod index;
 mod order;
+mod read_pins;
 #[cfg(test)]
 mod tests;
+mod value_copy;
 
 use xxhash_rust::xxh3::xxh3_64;
 
-use crate::base::key::{InternalKey, SeqNo, ValueKind};
+use crate::base::key::{InternalKey, SEQNO_MAX, SeqNo, ValueKind};
 use crate::base::sync::{Arc, AtomicBool, AtomicU64, AtomicUsize, Mutex, Ordering};
 use crate::cache::budget::Reservation;
 use crate::iter::range_del::{RangeTombstone, RangeTombstones};
 use crate::memtable::arena::{Arena, ArenaWriter, Entry, Offset};
 use crate::memtable::index::{Index, IndexWriter};
 use crate::memtable::order::Order;
+use crate::memtable::read_pins::Hold;
 
 pub use crate::memtable::cursor::MemTableIterator;
+pub use crate::memtable::read_pins::{Overwrite, ReadPin, ReadPins};
+pub use crate::memtable::value_copy::ValueCopy;
 
 /// How a memtable is made.
 #[derive(Clone, Copy, Debug)]
@@ -52,6 +60,8 @@ const INDEX_BYTES_PER_KEY: usize = 16;
 pub struct MemTable {
     arena: Arc<Arena>,
     index: Index,
+    /// The pins that its writer respects.
+    pins: Arc<ReadPins>,
     bytes_max: usize,
     counts: Counts,
     frozen: AtomicBool,
@@ -103,9 +113,21 @@ pub struct Found<'a> {
 
 impl<'a> Found<'a> {
     #[inline]
-    fn new(entry: Entry<'a>) -> Found<'a> {
-        Found { seqno: entry.seqno(), kind: entry.kind(), value: entry.value() }
+    fn new(trailer: u64, value: &'a [u8]) -> Found<'a> {
+        let (seqno, kind) = InternalKey::unpack(trailer).expect("pushed with a kind");
+        Found { seqno, kind, value }
     }
+}
+
+/// What a look at a key without a pin finds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Peek<'a> {
+    /// No version at all: whatever the key has is older than this table.
+    Absent,
+    /// The newest version, which is the one to see.
+    Newest(Found<'a>),
+    /// A newer one than asked for, or one that is being overwritten: look again with a pin.
+    Newer,
 }
 
 #[inline]
@@ -114,8 +136,13 @@ fn hash(key: &[u8]) -> u32 {
 }
 
 impl MemTable {
-    /// An empty memtable and its writer. All memory it takes is charged to `space`.
-    pub fn new(options: MemTableOptions, space: Reservation) -> (MemTableWriter, Arc<MemTable>) {
+    /// An empty memtable and its writer, which overwrites nothing that one of `pins` sees. All memory
+    /// it takes is charged to `space`.
+    pub fn new(
+        options: MemTableOptions,
+        pins: &Arc<ReadPins>,
+        space: Reservation,
+    ) -> (MemTableWriter, Arc<MemTable>) {
         assert!(options.bytes_max <= BYTES_MAX, "bytes_max exceeds what a memtable can hold");
         let (arena_writer, arena) = Arena::new();
         let (index_writer, index) = Index::new(options.keys_hint);
@@ -123,6 +150,7 @@ impl MemTable {
         let table = Arc::new(MemTable {
             arena,
             index,
+            pins: Arc::clone(pins),
             bytes_max: options.bytes_max,
             counts: Counts {
                 entries: AtomicUsize::new(0),
@@ -148,29 +176,55 @@ impl MemTable {
         (writer, table)
     }
 
-    /// The newest version of `key` at or below `at`. Two cache misses, and one for each newer
-    /// version.
+    /// The newest version of `key`, if it is at or below `at`. Takes no lock and needs no pin: a short
+    /// value is copied. Two cache misses.
     #[inline]
-    pub fn get(&self, key: &[u8], at: SeqNo) -> Option<Found<'_>> {
-        self.versions(key, at).next()
-    }
-
-    /// The versions of `key` at or below `at`, newest first.
-    #[inline]
-    pub fn versions(&self, key: &[u8], at: SeqNo) -> Versions<'_> {
-        let mut versions = Versions { arena: &self.arena, next: self.find(key) };
-        while let Some(entry) = versions.next
-            && entry.seqno() > at
-        {
-            versions.step(entry);
+    pub fn peek<'c>(&'c self, key: &[u8], at: SeqNo, copy: &'c mut ValueCopy) -> Peek<'c> {
+        match self.find(key) {
+            None => Peek::Absent,
+            Some(entry) => match entry.peek(at, copy) {
+                Some(found) => Peek::Newest(found),
+                None => Peek::Newer,
+            },
         }
-        versions
     }
 
-    /// Sequence number and kind of the newest version of `key`. Range tombstones are not considered.
+    /// The versions of `key` that are visible at `pin`, newest first. Two cache misses, and one for
+    /// each version, newer ones too.
+    ///
+    /// # Panics
+    /// If the pin is not of this table's [`ReadPins`].
     #[inline]
-    pub fn newest(&self, key: &[u8]) -> Option<(SeqNo, ValueKind)> {
-        self.find(key).map(|entry| (entry.seqno(), entry.kind()))
+    pub fn versions<'a>(&'a self, key: &[u8], pin: &'a ReadPin) -> Versions<'a> {
+        self.held_versions(key, pin.hold(&self.pins))
+    }
+
+    /// The versions of `key` at or below `at`, newest first, in a frozen table: needs no pin.
+    ///
+    /// # Panics
+    /// If the table is not frozen.
+    #[inline]
+    pub fn frozen_versions(&self, key: &[u8], at: SeqNo) -> Versions<'_> {
+        self.held_versions(key, self.frozen(at))
+    }
+
+    #[inline]
+    fn held_versions<'a>(&'a self, key: &[u8], hold: Hold<'a>) -> Versions<'a> {
+        Versions { arena: &self.arena, next: self.find(key), hold }
+    }
+
+    /// No writer is left.
+    #[inline]
+    fn frozen(&self, at: SeqNo) -> Hold<'_> {
+        assert!(self.frozen.load(Ordering::Acquire), "without a pin only frozen tables are read");
+        Hold::frozen(at)
+    }
+
+    /// Sequence number of the newest version of `key`, [`SEQNO_MAX`] while it is being overwritten.
+    /// Range tombstones are not considered.
+    #[inline]
+    pub fn newest(&self, key: &[u8]) -> Option<SeqNo> {
+        self.find(key).map(|entry| entry.seqno())
     }
 
     #[inline]
@@ -179,13 +233,31 @@ impl MemTable {
         self.index.find(hash(key), same).map(|offset| self.arena.entry(offset))
     }
 
-    /// A cursor over all versions of all point keys, standing nowhere. Puts into order what was
-    /// written since the last one was opened: 30–100 ns for each new key. Waits for others who do.
-    pub fn cursor(self: &Arc<Self>) -> MemTableIterator {
+    /// A cursor over the versions of all point keys that are visible at `pin`, standing nowhere. Puts
+    /// into order what was written since the last one was opened: 30–100 ns for each new key. Waits
+    /// for others who do.
+    ///
+    /// # Panics
+    /// If the pin is not of this table's [`ReadPins`].
+    pub fn cursor(self: &Arc<Self>, pin: &ReadPin) -> MemTableIterator {
+        pin.hold(&self.pins);
+        self.cursor_of(Some(pin.clone()))
+    }
+
+    /// A cursor over all versions of all point keys of a frozen table: needs no pin.
+    ///
+    /// # Panics
+    /// If the table is not frozen.
+    pub fn frozen_cursor(self: &Arc<Self>) -> MemTableIterator {
+        self.frozen(SEQNO_MAX);
+        self.cursor_of(None)
+    }
+
+    fn cursor_of(self: &Arc<Self>, pin: Option<ReadPin>) -> MemTableIterator {
         let mut order = self.order.lock();
         let before = order.bytes();
         order.catch_up(&self.arena, self.frozen.load(Ordering::Acquire));
-        let cursor = MemTableIterator::new(Arc::clone(self), &order);
+        let cursor = MemTableIterator::new(Arc::clone(self), pin, &order);
         let after = order.bytes();
         self.recharge(before, after);
         cursor
@@ -238,7 +310,7 @@ impl MemTable {
         self.counts.bytes.load(Ordering::Relaxed)
     }
 
-    /// The least sequence number in the table, if it is not empty.
+    /// The least sequence number written to the table, if it is not empty.
     pub fn seqno_min(&self) -> Option<SeqNo> {
         (!self.is_empty()).then(|| self.counts.seqno_min.load(Ordering::Acquire))
     }
@@ -265,13 +337,7 @@ impl MemTable {
 pub struct Versions<'a> {
     arena: &'a Arena,
     next: Option<Entry<'a>>,
-}
-
-impl<'a> Versions<'a> {
-    #[inline]
-    fn step(&mut self, entry: Entry<'a>) {
-        self.next = entry.older().map(|offset| self.arena.entry(offset));
-    }
+    hold: Hold<'a>,
 }
 
 impl<'a> Iterator for Versions<'a> {
@@ -279,9 +345,14 @@ impl<'a> Iterator for Versions<'a> {
 
     #[inline]
     fn next(&mut self) -> Option<Found<'a>> {
-        let entry = self.next?;
-        self.step(entry);
-        Some(Found::new(entry))
+        while let Some(entry) = self.next {
+            self.next = entry.older().map(|offset| self.arena.entry(offset));
+            let version = entry.version(self.hold);
+            if version.is_some() {
+                return version;
+            }
+        }
+        None
     }
 }
 
@@ -289,11 +360,19 @@ impl MemTableWriter {
     /// Adds a version of a key, or a range tombstone (kind `RangeDelete`: from the key to the value).
     /// A range tombstone over an empty range is nothing, and not added. One or two cache misses.
     ///
+    /// A put or delete replaces the newest version where it is, if `overwrite` allows it and the value
+    /// fits.
+    ///
     /// # Panics
     /// If the key has a version with this sequence number or a greater one, or if the table would
-    /// exceed what it can hold: see [`BYTES_MAX`].
+    /// exceed what it can hold: see [`BYTES_MAX`]. If `overwrite` is not of the table's [`ReadPins`].
     #[inline]
-    pub fn insert(&mut self, key: InternalKey<'_>, value: &[u8]) {
+    pub fn insert(
+        &mut self,
+        key: InternalKey<'_>,
+        value: &[u8],
+        overwrite: Option<&Overwrite<'_>>,
+    ) {
         if key.kind == ValueKind::RangeDelete {
             return self.insert_range(key, value);
         }
@@ -304,6 +383,14 @@ impl MemTableWriter {
             Some((slot, newest)) => {
                 let entry = table.arena.entry(newest);
                 assert!(entry.seqno() < key.seqno, "versions of a key come in order");
+                if key.kind != ValueKind::Merge
+                    && let Some(overwrite) = overwrite
+                {
+                    overwrite.check(&table.pins);
+                    if self.arena.overwrite(newest, key.trailer(), value, overwrite) {
+                        return self.note(key.seqno);
+                    }
+                }
                 let first = first_version(entry, newest);
                 let offset = self.arena.push(key, value, Some(newest), Some(first));
                 table.arena.entry(first).set_newest(offset);
@@ -340,6 +427,14 @@ impl MemTableWriter {
     /// Sequence numbers first: who sees the entry counted sees them.
     #[inline]
     fn count(&mut self, seqno: SeqNo) {
+        self.note(seqno);
+        let counts = &self.table.counts;
+        let entries = counts.entries.load(Ordering::Relaxed);
+        counts.entries.store(entries + 1, Ordering::Release);
+    }
+
+    #[inline]
+    fn note(&mut self, seqno: SeqNo) {
         let counts = &self.table.counts;
         if seqno > counts.seqno_max.load(Ordering::Relaxed) {
             counts.seqno_max.store(seqno, Ordering::Release);
@@ -347,8 +442,6 @@ impl MemTableWriter {
         if seqno < counts.seqno_min.load(Ordering::Relaxed) {
             counts.seqno_min.store(seqno, Ordering::Release);
         }
-        let entries = counts.entries.load(Ordering::Relaxed);
-        counts.entries.store(entries + 1, Ordering::Release);
     }
 
     #[inline]
@@ -364,7 +457,7 @@ impl MemTableWriter {
     /// As [`MemTable::newest`].
     #[cfg(test)]
     #[inline]
-    pub fn newest(&self, key: &[u8]) -> Option<(SeqNo, ValueKind)> {
+    pub fn newest(&self, key: &[u8]) -> Option<SeqNo> {
         self.table.newest(key)
     }
 

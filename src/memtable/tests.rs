@@ -11,8 +11,10 @@ use crate::iter::InternalIterator;
 
 const OPTIONS: MemTableOptions = MemTableOptions { bytes_max: 64 << 20, keys_hint: 0 };
 
-fn new(budget: &MemoryBudget) -> (MemTableWriter, Arc<MemTable>) {
-    MemTable::new(OPTIONS, budget.reserve(0))
+fn new(budget: &MemoryBudget) -> (MemTableWriter, Arc<MemTable>, Arc<ReadPins>) {
+    let pins: Arc<ReadPins> = Arc::default();
+    let (writer, table) = MemTable::new(OPTIONS, &pins, budget.reserve(0));
+    (writer, table, pins)
 }
 
 /// The naive table: all versions in the order of internal keys.
@@ -48,138 +50,194 @@ impl Arbitrary for Key {
 #[derive(Clone, Debug)]
 enum Op {
     Insert(Key, u8, u16),
+    /// Looks at what is visible now, or at one of the pins.
     Get(Key, u8),
+    Pin,
+    Unpin(u8),
     /// Opens a cursor, which is looked at when everything has been written.
     Open,
-    Seek(Key, u8),
+    Seek(Key),
     SeekForPrev(Key),
 }
 
 impl Arbitrary for Op {
     fn arbitrary(g: &mut Gen) -> Op {
         let key = Key::arbitrary(g);
-        match u8::arbitrary(g) % 16 {
+        match u8::arbitrary(g) % 20 {
             0..=9 => Op::Insert(key, u8::arbitrary(g), u16::arbitrary(g) % 900),
-            10..=12 => Op::Get(key, u8::arbitrary(g)),
-            13 => Op::Open,
-            14 => Op::Seek(key, u8::arbitrary(g)),
+            10..=14 => Op::Get(key, u8::arbitrary(g)),
+            15 => Op::Pin,
+            16 => Op::Unpin(u8::arbitrary(g)),
+            17 => Op::Open,
+            18 => Op::Seek(key),
             _ => Op::SeekForPrev(key),
         }
     }
 }
 
-fn entry_of(cursor: &MemTableIterator) -> Option<(Vec<u8>, Reverse<SeqNo>)> {
+fn place_of(cursor: &MemTableIterator) -> Option<Place> {
     cursor.entry().map(|(key, _)| (key.user_key.to_vec(), Reverse(key.seqno)))
 }
 
-fn newest_before(
-    oracle: &Oracle,
-    key: &[u8],
-    inclusive: bool,
-) -> Option<(Vec<u8>, Reverse<SeqNo>)> {
-    let bound = if inclusive { Reverse(0) } else { Reverse(SeqNo::MAX) };
-    let (last, _) = oracle.range(..(key.to_vec(), bound)).next_back()?;
-    let (newest, _) = oracle.range((last.0.clone(), Reverse(SeqNo::MAX))..).next()?;
-    Some(newest.clone())
+type Place = (Vec<u8>, Reverse<SeqNo>);
+
+/// The newest version visible at `at` of each key.
+fn newest_at(oracle: &Oracle, at: SeqNo) -> Vec<Place> {
+    let mut newest: Vec<Place> = Vec::new();
+    for (key, Reverse(seqno)) in oracle.keys() {
+        if *seqno <= at && newest.last().is_none_or(|(last, _)| last != key) {
+            newest.push((key.clone(), Reverse(*seqno)));
+        }
+    }
+    newest
 }
 
-/// Walks both ways; versions above `at` may be there or not, everything else must agree.
-fn check_cursor(cursor: &mut MemTableIterator, oracle: &Oracle, now: &Oracle, at: SeqNo) {
-    let mut seen = Vec::new();
-    let mut last = None;
+/// Shows the newest version of each key first; older ones may have been overwritten.
+fn check_versions<'a>(
+    found: impl Iterator<Item = Found<'a>>,
+    oracle: &Oracle,
+    key: &[u8],
+    at: SeqNo,
+) {
+    let mut expected = oracle_versions(oracle, key, at);
+    let mut first = true;
+    for version in found {
+        let next = expected.find(|next| !first || next.seqno <= version.seqno);
+        if first {
+            assert_eq!(next, Some(version));
+        } else if next != Some(version) {
+            assert!(expected.any(|other| other == version), "a version out of nowhere");
+        }
+        first = false;
+    }
+    assert!(!first || expected.next().is_none(), "a key is missing");
+}
+
+/// Walks both ways.
+fn check_cursor(cursor: &mut MemTableIterator, oracle: &Oracle, at: SeqNo) {
+    let newest = newest_at(oracle, at);
+    let mut seen: Vec<Place> = Vec::new();
+    let mut last: Option<Place> = None;
     cursor.first().unwrap();
     while let Some((key, value)) = cursor.entry() {
         let place = (key.user_key.to_vec(), Reverse(key.seqno));
-        assert!(last.as_ref().is_none_or(|last| *last < place), "out of order");
-        assert_eq!(now[&place], (key.kind, value.to_vec()));
-        if key.seqno <= at {
+        assert!(key.seqno <= at && last.as_ref().is_none_or(|last| *last < place), "out of order");
+        assert_eq!(oracle[&place], (key.kind, value.to_vec()));
+        if last.is_none_or(|(last, _)| last != place.0) {
             seen.push(place.clone());
         }
         last = Some(place);
         cursor.next().unwrap();
     }
-    assert!(seen.iter().eq(oracle.keys()));
-    let mut keys: Vec<_> = oracle.keys().map(|(key, _)| key.clone()).collect();
-    keys.dedup();
+    assert_eq!(seen, newest);
     cursor.first().unwrap();
-    for key in &keys {
-        assert_eq!(cursor.entry().map(|(found, _)| found.user_key), Some(&key[..]));
-        cursor.skip(key).unwrap();
+    for place in &newest {
+        assert_eq!(place_of(cursor).as_ref(), Some(place));
+        cursor.skip(&place.0).unwrap();
     }
     assert!(cursor.entry().is_none());
     cursor.last().unwrap();
-    for key in keys.iter().rev() {
-        let (found, _) = cursor.entry().expect("a key is missing");
-        let newest = oracle_versions(now, key, SEQNO_MAX).next().unwrap();
-        assert_eq!((found.user_key, found.seqno), (&key[..], newest.seqno));
+    for place in newest.iter().rev() {
+        assert_eq!(place_of(cursor).as_ref(), Some(place));
         cursor.prev().unwrap();
     }
     assert!(cursor.entry().is_none());
 }
 
+fn check_get(table: &MemTable, oracle: &Oracle, key: &[u8], seqno: SeqNo, pin: Option<&ReadPin>) {
+    let Some(pin) = pin else {
+        let expected = oracle_versions(oracle, key, seqno).next();
+        match table.peek(key, seqno, &mut ValueCopy::new()) {
+            Peek::Absent => assert_eq!(expected, None),
+            Peek::Newest(found) => assert_eq!(Some(found), expected),
+            Peek::Newer => panic!("nothing is newer"),
+        }
+        return;
+    };
+    check_versions(table.versions(key, pin), oracle, key, pin.seqno());
+    match table.peek(key, pin.seqno(), &mut ValueCopy::new()) {
+        Peek::Absent => assert_eq!(oracle_versions(oracle, key, SEQNO_MAX).next(), None),
+        Peek::Newest(found) => {
+            assert_eq!(Some(found), oracle_versions(oracle, key, SEQNO_MAX).next());
+        }
+        Peek::Newer => {
+            assert!(oracle_versions(oracle, key, SEQNO_MAX).next().unwrap().seqno > pin.seqno());
+        }
+    }
+}
+
 fn agrees_with_a_map(ops: Vec<Op>, freeze: bool) -> TestResult {
     let budget = MemoryBudget::new(1 << 30);
-    let (mut writer, table) = new(&budget);
+    let (mut writer, table, register) = new(&budget);
     let mut oracle = Oracle::new();
     let mut cursors = Vec::new();
+    let mut pins: Vec<ReadPin> = Vec::new();
+    let visible = AtomicU64::new(0);
     let mut seqno = 0;
     for op in ops {
         match op {
             Op::Insert(Key(key), kind, len) => {
                 seqno += 1 + u64::from(kind % 2);
+                let may = kind % 7 > 0;
                 let kind = ValueKind::from_byte(kind % 3 + 1).unwrap();
-                let value = vec![seqno as u8; usize::from(len)];
-                writer.insert(InternalKey::new(&key, seqno, kind), &value);
-                assert_eq!(writer.newest(&key), Some((seqno, kind)));
+                let value = vec![seqno as u8; usize::from(len) / if may { 9 } else { 1 }];
+                let value = if kind == ValueKind::Delete { Vec::new() } else { value };
+                let overwrite = register.try_overwrite().filter(|_| may);
+                let version = InternalKey::new(&key, seqno, kind);
+                writer.insert(version, &value, overwrite.as_ref());
+                assert_eq!(writer.newest(&key), Some(seqno));
                 oracle.insert((key, Reverse(seqno)), (kind, value));
+                visible.store(seqno, Ordering::Release);
             }
-            Op::Get(Key(key), back) => {
-                let at = seqno.saturating_sub(u64::from(back));
-                assert_eq!(table.get(&key, at), oracle_versions(&oracle, &key, at).next());
-                assert!(table.versions(&key, at).eq(oracle_versions(&oracle, &key, at)));
+            Op::Get(Key(key), which) => {
+                let pin = usize::from(which) % (pins.len() + 1);
+                check_get(&table, &oracle, &key, seqno, pins.get(pin));
             }
-            Op::Open => cursors.push((table.cursor(), oracle.clone(), seqno)),
-            Op::Seek(Key(key), back) => {
-                let at = seqno.saturating_sub(u64::from(back));
-                let mut cursor = table.cursor();
-                cursor.seek(InternalKey::seek(&key, at)).unwrap();
-                let mut expected = oracle.range((key, Reverse(at))..).map(|(place, _)| place);
-                for _ in 0..5 {
-                    let next = expected.next();
-                    assert_eq!(entry_of(&cursor).as_ref(), next);
-                    let Some((key, _)) = next else { break };
-                    let mut back = table.cursor();
-                    back.seek(InternalKey::seek(key, 0)).unwrap();
-                    if back.entry().is_some() {
-                        back.prev().unwrap();
-                        assert_eq!(entry_of(&back), newest_before(&oracle, key, true));
-                    }
-                    cursor.next().unwrap();
+            Op::Pin => pins.push(register.pin(&visible)),
+            Op::Unpin(which) if !pins.is_empty() => {
+                pins.remove(usize::from(which) % pins.len());
+            }
+            Op::Unpin(_) => {}
+            Op::Open => cursors.push((table.cursor(&register.pin(&visible)), seqno)),
+            Op::Seek(Key(key)) => {
+                let mut cursor = table.cursor(&register.pin(&visible));
+                cursor.seek(InternalKey::seek(&key, SEQNO_MAX)).unwrap();
+                let newest = newest_at(&oracle, seqno);
+                let at = newest.partition_point(|(other, _)| *other < key);
+                for place in newest[at..].iter().take(5) {
+                    assert_eq!(place_of(&cursor).as_ref(), Some(place));
+                    cursor.skip(&place.0).unwrap();
                 }
             }
             Op::SeekForPrev(Key(key)) => {
-                let mut cursor = table.cursor();
+                let mut cursor = table.cursor(&register.pin(&visible));
                 cursor.seek_for_prev(&key).unwrap();
-                let mut expected = newest_before(&oracle, &key, true);
-                assert_eq!(entry_of(&cursor), expected);
-                while let Some((key, _)) = expected {
+                let newest = newest_at(&oracle, seqno);
+                let at = newest.partition_point(|(other, _)| *other <= key);
+                for place in newest[..at].iter().rev() {
+                    assert_eq!(place_of(&cursor).as_ref(), Some(place));
                     cursor.prev().unwrap();
-                    expected = newest_before(&oracle, &key, false);
-                    assert_eq!(entry_of(&cursor), expected);
                 }
+                assert_eq!(place_of(&cursor), None);
             }
         }
     }
-    assert_eq!(table.entries(), oracle.len());
+    assert!(table.entries() <= oracle.len());
     assert_eq!(table.seqno_max(), oracle.keys().map(|(_, Reverse(s))| *s).max());
     assert_eq!(table.seqno_min(), oracle.keys().map(|(_, Reverse(s))| *s).min());
+    let mut now = table.cursor(&register.pin(&visible));
+    check_cursor(&mut now, &oracle, seqno);
     if freeze {
         assert!(Arc::ptr_eq(&writer.freeze(), &table));
+        check_cursor(&mut table.frozen_cursor(), &oracle, seqno);
+        for (key, _) in oracle.keys() {
+            check_versions(table.frozen_versions(key, seqno), &oracle, key, seqno);
+        }
     }
-    cursors.push((table.cursor(), oracle.clone(), seqno));
-    for (mut cursor, then, at) in cursors {
-        check_cursor(&mut cursor, &then, &oracle, at);
+    for (mut cursor, at) in cursors {
+        check_cursor(&mut cursor, &oracle, at);
     }
+    drop((now, pins));
     assert_eq!(budget.used(), table.bytes());
     drop(table);
     TestResult::passed()
@@ -205,26 +263,32 @@ fn many_keys_and_splits() {
     let many = if cfg!(miri) { 300 } else { 50_000u64 };
     let budget = MemoryBudget::new(1 << 30);
     for keys_hint in [0, 1000, 1 << 20] {
-        let (mut writer, table) =
-            MemTable::new(MemTableOptions { keys_hint, ..OPTIONS }, budget.reserve(0));
+        let options = MemTableOptions { keys_hint, ..OPTIONS };
+        let pins: Arc<ReadPins> = Arc::default();
+        let (mut writer, table) = MemTable::new(options, &pins, budget.reserve(0));
+        let visible = AtomicU64::new(0);
         let key = |i: u64| i.wrapping_mul(0x9e37_79b9_7f4a_7c15).to_be_bytes();
         for i in 0..many {
-            writer.insert(InternalKey::new(&key(i), i + 1, ValueKind::Put), &i.to_le_bytes());
+            let key = key(i);
+            writer.insert(InternalKey::new(&key, i + 1, ValueKind::Put), &i.to_le_bytes(), None);
+            visible.store(i + 1, Ordering::Release);
             if i % 997 == 0 {
-                let mut cursor = table.cursor();
+                let mut cursor = table.cursor(&pins.pin(&visible));
                 cursor.last().unwrap();
                 assert!(cursor.entry().is_some());
             }
         }
+        let mut copy = ValueCopy::new();
         for i in 0..many {
-            let found = table.get(&key(i), SEQNO_MAX).unwrap();
-            assert_eq!((found.seqno, found.value), (i + 1, &i.to_le_bytes()[..]));
-            assert_eq!(table.get(&key(i), i), None);
-            assert_eq!(table.get(&key(i + many), SEQNO_MAX), None);
+            let value = &i.to_le_bytes()[..];
+            let found = Found { seqno: i + 1, kind: ValueKind::Put, value };
+            assert_eq!(table.peek(&key(i), many, &mut copy), Peek::Newest(found));
+            assert_eq!(table.peek(&key(i), i, &mut copy), Peek::Newer);
+            assert_eq!(table.peek(&key(i + many), many, &mut copy), Peek::Absent);
         }
         assert_eq!((table.keys(), table.entries()), (many as usize, many as usize));
         let table = writer.freeze();
-        let mut cursor = table.cursor();
+        let mut cursor = table.frozen_cursor();
         cursor.first().unwrap();
         let mut count = 0;
         let mut last = None;
@@ -243,44 +307,50 @@ fn many_keys_and_splits() {
 #[test]
 fn giant_values() {
     let budget = MemoryBudget::new(1 << 30);
-    let (mut writer, table) = new(&budget);
+    let (mut writer, table, pins) = new(&budget);
     let giant = vec![9; if cfg!(miri) { 9000 } else { 32 << 20 }];
-    writer.insert(InternalKey::new(b"b", 1, ValueKind::Put), &giant);
-    writer.insert(InternalKey::new(b"a", 2, ValueKind::Put), b"small");
-    writer.insert(InternalKey::new(b"b", 3, ValueKind::Put), &giant[1..]);
+    let overwrite = pins.try_overwrite();
+    writer.insert(InternalKey::new(b"b", 1, ValueKind::Put), &giant, overwrite.as_ref());
+    writer.insert(InternalKey::new(b"a", 2, ValueKind::Put), b"small", overwrite.as_ref());
+    writer.insert(InternalKey::new(b"b", 3, ValueKind::Put), &giant[1..], overwrite.as_ref());
+    drop(overwrite);
     assert!(writer.is_full() || cfg!(miri));
-    assert!(table.get(b"b", 3).unwrap().value == &giant[1..]);
-    assert!(table.get(b"b", 2).unwrap().value == giant);
-    let mut cursor = table.cursor();
+    let table = {
+        drop(table);
+        writer.freeze()
+    };
+    let value = |at| table.frozen_versions(b"b", at).next().unwrap().value;
+    assert!(value(3) == &giant[1..] && value(2) == giant);
+    let mut cursor = table.frozen_cursor();
     cursor.seek(InternalKey::seek(b"a", SEQNO_MAX)).unwrap();
     cursor.next().unwrap();
     cursor.next().unwrap();
     assert!(cursor.entry().unwrap().1 == giant);
     assert!(budget.used() >= 2 * giant.len() && budget.used() < 3 * giant.len() + (1 << 20));
-    drop((writer, table, cursor));
+    drop((table, cursor));
     assert_eq!(budget.used(), 0);
 }
 
 #[test]
 fn range_tombstones_count_and_cover() {
     let budget = MemoryBudget::new(1 << 30);
-    let (mut writer, table) = new(&budget);
+    let (mut writer, table, pins) = new(&budget);
     assert!(table.is_empty() && !writer.is_full() && table.range_tombstones().is_empty());
-    writer.insert(InternalKey::new(b"c", 4, ValueKind::RangeDelete), b"c");
+    writer.insert(InternalKey::new(b"c", 4, ValueKind::RangeDelete), b"c", None);
     assert!(table.is_empty() && table.seqno_max().is_none(), "an empty range is nothing");
-    writer.insert(InternalKey::new(b"c", 5, ValueKind::RangeDelete), b"f");
+    writer.insert(InternalKey::new(b"c", 5, ValueKind::RangeDelete), b"f", None);
     assert!(!table.is_empty() && table.has_range_tombstones());
     assert_eq!((table.seqno_min(), table.seqno_max()), (Some(5), Some(5)));
     let first = table.range_tombstones();
     assert!(Arc::ptr_eq(&first, &table.range_tombstones()));
-    writer.insert(InternalKey::new(b"e", 9, ValueKind::RangeDelete), b"h");
+    writer.insert(InternalKey::new(b"e", 9, ValueKind::RangeDelete), b"h", None);
     let second = table.range_tombstones();
     assert_eq!((first.cover(b"e", 20), second.cover(b"e", 20)), (5, 9));
     assert_eq!((second.cover(b"e", 8), second.cover(b"b", 20)), (5, 0));
     assert_eq!((table.entries(), table.keys()), (2, 0));
-    assert_eq!(table.get(b"c", SEQNO_MAX), None);
+    assert_eq!(table.newest(b"c"), None);
     assert_eq!(budget.used(), table.bytes());
-    let mut cursor = table.cursor();
+    let mut cursor = table.cursor(&pins.pin(&AtomicU64::new(9)));
     cursor.first().unwrap();
     assert!(cursor.entry().is_none());
 }
@@ -288,9 +358,10 @@ fn range_tombstones_count_and_cover() {
 #[test]
 #[should_panic(expected = "versions of a key come in order")]
 fn versions_come_in_order() {
-    let (mut writer, _) = new(&MemoryBudget::new(1 << 30));
-    writer.insert(InternalKey::new(b"k", 2, ValueKind::Put), b"");
-    writer.insert(InternalKey::new(b"k", 2, ValueKind::Put), b"");
+    let (mut writer, _, pins) = new(&MemoryBudget::new(1 << 30));
+    let overwrite = pins.try_overwrite();
+    writer.insert(InternalKey::new(b"k", 2, ValueKind::Put), b"", overwrite.as_ref());
+    writer.insert(InternalKey::new(b"k", 2, ValueKind::Put), b"", overwrite.as_ref());
 }
 
 /// A writer and readers at once. Version `v` of key `k` has a sequence number that both tell, so that
@@ -306,12 +377,16 @@ fn readers_beside_the_writer() {
         let round = at.checked_sub(k + 1)? / KEYS;
         Some(round * KEYS + k + 1)
     }
+    fn check(k: u64, at: SeqNo, found: Found<'_>) {
+        assert_eq!(Some(found.seqno), newest(k, at));
+        assert_eq!(found.value, vec![k as u8; found.seqno as usize % 100]);
+    }
     let budget = MemoryBudget::new(1 << 30);
-    let (mut writer, table) = new(&budget);
+    let (mut writer, table, pins) = new(&budget);
     let visible = AtomicU64::new(0);
     std::thread::scope(|scope| {
         for reader in 0..2 {
-            let (table, visible) = (&table, &visible);
+            let (table, visible, pins) = (&table, &visible, &pins);
             scope.spawn(move || {
                 let mut rng = Rng::new(reader);
                 let mut at = 0;
@@ -319,31 +394,41 @@ fn readers_beside_the_writer() {
                     at = visible.load(Ordering::Acquire);
                     for _ in 0..100 {
                         let k = rng.below(KEYS);
-                        let found = table.get(&key(k), at);
-                        assert_eq!(found.map(|f| f.seqno), newest(k, at));
-                        if let Some(found) = found {
-                            assert_eq!(found.value, vec![k as u8; found.seqno as usize % 100]);
+                        let mut copy = ValueCopy::new();
+                        let key = key(k);
+                        match table.peek(&key, at, &mut copy) {
+                            Peek::Absent => assert_eq!(newest(k, at), None),
+                            Peek::Newest(found) => check(k, at, found),
+                            Peek::Newer => {
+                                let pin = pins.pin(visible);
+                                let found = table.versions(&key, &pin).next();
+                                assert_eq!(found.is_some(), newest(k, pin.seqno()).is_some());
+                                found.inspect(|found| check(k, pin.seqno(), *found));
+                            }
                         }
                     }
                     if rng.below(4) > 0 {
                         continue;
                     }
-                    let mut cursor = table.cursor();
+                    let pin = pins.pin(visible);
+                    at = pin.seqno();
+                    let mut cursor = table.cursor(&pin);
                     cursor.first().unwrap();
                     let mut seen = 0;
                     let mut last: Option<(Vec<u8>, Reverse<SeqNo>)> = None;
                     while let Some((key, _)) = cursor.entry() {
                         let place = (key.user_key.to_vec(), Reverse(key.seqno));
                         assert!(last.as_ref().is_none_or(|last| *last < place));
-                        seen += u64::from(key.seqno <= at);
+                        assert!(key.seqno <= at);
+                        seen += u64::from(last.is_none_or(|(last, _)| last != place.0));
                         last = Some(place);
                         cursor.next().unwrap();
                     }
-                    assert_eq!(seen, at);
+                    assert_eq!(seen, at.min(KEYS));
                     let mut keys = 0;
                     cursor.last().unwrap();
                     while let Some((key, _)) = cursor.entry() {
-                        keys += u64::from(table.get(key.user_key, at).is_some());
+                        keys += u64::from(table.versions(key.user_key, &pin).next().is_some());
                         cursor.prev().unwrap();
                     }
                     assert_eq!(keys, at.min(KEYS));
@@ -353,7 +438,10 @@ fn readers_beside_the_writer() {
         for seqno in 1..=KEYS * ROUNDS {
             let k = (seqno - 1) % KEYS;
             let value = vec![k as u8; seqno as usize % 100];
-            writer.insert(InternalKey::new(&key(k), seqno, ValueKind::Put), &value);
+            let overwrite = pins.try_overwrite();
+            let key = key(k);
+            let version = InternalKey::new(&key, seqno, ValueKind::Put);
+            writer.insert(version, &value, overwrite.as_ref());
             visible.store(seqno, Ordering::Release);
         }
     });

@@ -127,3 +127,31 @@ fn what_is_shown_after_a_failed_sync_and_a_reopening_stays() {
     let db = open(Arc::new(image), 3).expect("what was recovered can be recovered again");
     assert_eq!(shown(&db), before);
 }
+
+/// A counter that is counted for ever fills no memtable; the log must not grow for ever either.
+#[test]
+fn a_log_that_outgrows_its_bound_is_flushed() {
+    let fs = MemFs::new();
+    let options = Options { log_segment_bytes: 1 << 10, log_segments_max: 3, ..Options::default() };
+    let env = || Env::simulated(Arc::new(fs.clone()), MemoryBudget::new(8 << 20), 1);
+    let db = Db::open(Path::new("db"), options.clone(), env()).unwrap();
+    let hot = db.column_family("hot", ColumnFamilyOptions::default()).unwrap();
+    let cold = db.column_family("cold", ColumnFamilyOptions::default()).unwrap();
+    db.put(&cold, b"once", b"1").unwrap();
+    let logs = || {
+        let names = fs.list(Path::new("db")).unwrap().into_iter().map(|listed| listed.name);
+        names.filter(|name| name.ends_with(".log")).count()
+    };
+    for i in 0..5000u64 {
+        db.put(&hot, b"counter", &i.to_le_bytes()).unwrap();
+        db.wait_idle().unwrap();
+        assert!(logs() <= 3 + 2, "{} segments after {i} writes", logs());
+    }
+    assert!(db.stats().flushes < 400, "not a flush for every segment: {:?}", db.stats());
+    drop(db);
+    let db = Db::open(Path::new("db"), options, env()).unwrap();
+    let hot = db.column_family("hot", ColumnFamilyOptions::default()).unwrap();
+    let cold = db.column_family("cold", ColumnFamilyOptions::default()).unwrap();
+    assert_eq!(db.get(&hot, b"counter").unwrap().unwrap(), 4999u64.to_le_bytes());
+    assert_eq!(db.get(&cold, b"once").unwrap().unwrap(), b"1");
+}

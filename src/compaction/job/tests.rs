@@ -151,7 +151,7 @@ impl Tree {
 
     fn memtable(&mut self, ops: u64) -> Arc<MemTable> {
         let options = MemTableOptions { bytes_max: 1 << 20, keys_hint: 0 };
-        let (mut writer, table) = MemTable::new(options, self.budget.reserve(0));
+        let (mut writer, table) = MemTable::new(options, &Arc::default(), self.budget.reserve(0));
         for _ in 0..ops {
             self.seqno += 1;
             let (seqno, k) = (self.seqno, key(self.rng.below(KEYS)));
@@ -162,7 +162,7 @@ impl Tree {
                 6..11 => (ValueKind::Merge, text),
                 _ => (ValueKind::RangeDelete, key(self.rng.below(KEYS))),
             };
-            writer.insert(InternalKey::new(&k, seqno, kind), &value);
+            writer.insert(InternalKey::new(&k, seqno, kind), &value, None);
             if kind == ValueKind::RangeDelete {
                 self.history.tombstones.push(RangeTombstone { start: k, end: value, seqno });
             } else {
@@ -291,15 +291,15 @@ fn clipped_inputs_keep_to_their_bounds() {
     let mut tree = Tree::new(3);
     let mut file = |deletes: bool, keys: std::ops::Range<u64>, clip: (u64, u64)| {
         let options = MemTableOptions { bytes_max: 1 << 20, keys_hint: 0 };
-        let (mut writer, _) = MemTable::new(options, tree.budget.reserve(0));
+        let (mut writer, _) = MemTable::new(options, &Arc::default(), tree.budget.reserve(0));
         for k in keys {
             tree.seqno += 1;
-            writer.insert(InternalKey::new(&key(k), tree.seqno, ValueKind::Put), b"v");
+            writer.insert(InternalKey::new(&key(k), tree.seqno, ValueKind::Put), b"v", None);
         }
         if deletes {
             tree.seqno += 1;
             let range = InternalKey::new(b"", tree.seqno, ValueKind::RangeDelete);
-            writer.insert(range, b"zzz");
+            writer.insert(range, b"zzz", None);
         }
         let mut job = FlushJob::new(&[writer.freeze()], tree.rules(), tree.output.clone());
         let Progress::Done(mut edit) = job.step(usize::MAX).unwrap() else { panic!("not done") };

@@ -40,6 +40,7 @@ impl Config {
             log,
             sync: log && bits.pick(&[false, false, false, false, true]),
             log_segment_bytes: bits.pick(&[512, 4 << 10, 1 << 20]),
+            log_segments_max: bits.pick(&[1, 3, 8]),
             immutables_max: bits.pick(&[1, 2, 4]),
             l0_stop_depth: bits.pick(&[4, 8, 36]),
             memtables_bytes_min: bits.pick(&[1 << 20, 16 << 10]),

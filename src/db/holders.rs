@@ -21,7 +21,7 @@ pub(in crate::db) enum Holder {
 
 /// The holders of a database, and what they may hold. A leaf lock.
 #[derive(Default)]
-pub(in crate::db) struct Pins(Mutex<State>);
+pub(in crate::db) struct Holders(Mutex<State>);
 
 #[derive(Default)]
 struct State {
@@ -32,17 +32,17 @@ struct State {
 }
 
 /// One holder; it holds until this is dropped.
-pub(in crate::db) struct Pin {
-    pins: Arc<Pins>,
+pub(in crate::db) struct Held {
+    holders: Arc<Holders>,
     family: FamilyId,
     holder: Holder,
 }
 
-impl Pins {
+impl Holders {
     /// Enters a holder of the memtables that a family has now.
-    pub fn hold(self: &Arc<Self>, family: FamilyId, holder: Holder) -> Pin {
+    pub fn hold(self: &Arc<Self>, family: FamilyId, holder: Holder) -> Held {
         *self.0.lock().holders.entry((family, holder)).or_default() += 1;
-        Pin { pins: Arc::clone(self), family, holder }
+        Held { holders: Arc::clone(self), family, holder }
     }
 
     /// A table has replaced this memtable: it is in memory only for those who hold it.
@@ -80,9 +80,9 @@ impl Pins {
     }
 }
 
-impl Drop for Pin {
+impl Drop for Held {
     fn drop(&mut self) {
-        let mut state = self.pins.0.lock();
+        let mut state = self.holders.0.lock();
         let key = (self.family, self.holder);
         let count = state.holders.get_mut(&key).expect("a holder is entered");
         *count -= 1;

@@ -1,0 +1,140 @@
+//! Read pins: what keeps a version from being overwritten where it is.
+//!
+//! A version may be overwritten in place when nobody can see it any more the moment the new one is
+//! published. Who wants to go on seeing what is visible now registers a [`ReadPin`]; the writer
+//! overwrites only under the lock of the register, and only versions newer than every pin in it. So
+//! a pin is taken either before an overwrite, which then leaves alone all that the pin sees, or after
+//! its publication.
+
+use std::fmt;
+use std::marker::PhantomData;
+
+use crate::base::key::SeqNo;
+use crate::base::sync::{Arc, AtomicU64, Mutex, MutexGuard, Ordering};
+
+/// The register of all read pins of a database. A leaf lock.
+#[derive(Default)]
+pub struct ReadPins(Mutex<Vec<Held>>);
+
+/// ReadPins of one sequence number, ascending in the register.
+#[derive(Clone, Copy)]
+struct Held {
+    seqno: SeqNo,
+    pins: usize,
+}
+
+impl ReadPins {
+    /// ReadPins what is visible now. Waits for a writer that is overwriting until it has published. One
+    /// short lock.
+    pub fn pin(self: &Arc<Self>, visible: &AtomicU64) -> ReadPin {
+        let mut held = self.0.lock();
+        let seqno = visible.load(Ordering::Acquire);
+        match held.last_mut() {
+            Some(last) if last.seqno == seqno => last.pins += 1,
+            last => {
+                debug_assert!(last.is_none_or(|last| last.seqno < seqno), "published in order");
+                held.push(Held { seqno, pins: 1 });
+            }
+        }
+        ReadPin { seqno, pins: Arc::clone(self) }
+    }
+
+    /// The right to overwrite, unless somebody is just taking or letting go of a pin. It must be held
+    /// until what was written is published.
+    #[inline]
+    pub fn try_overwrite(&self) -> Option<Overwrite<'_>> {
+        let held = self.0.try_lock()?;
+        let newest = held.last().map(|held| held.seqno);
+        Some(Overwrite { newest, pins: self, _held: held })
+    }
+}
+
+/// Everything visible at one sequence number stays as it is while this lives.
+pub struct ReadPin {
+    seqno: SeqNo,
+    pins: Arc<ReadPins>,
+}
+
+impl ReadPin {
+    /// The sequence number that is pinned.
+    #[inline]
+    pub fn seqno(&self) -> SeqNo {
+        self.seqno
+    }
+
+    /// The right to look at versions up to this number in a memtable whose writer asks `pins`.
+    #[inline]
+    pub(super) fn hold(&self, pins: &Arc<ReadPins>) -> Hold<'_> {
+        assert!(Arc::ptr_eq(&self.pins, pins), "a pin of another database");
+        Hold { at: self.seqno, pin: PhantomData }
+    }
+}
+
+impl Clone for ReadPin {
+    fn clone(&self) -> ReadPin {
+        let mut held = self.pins.0.lock();
+        let at = held.partition_point(|held| held.seqno < self.seqno);
+        held[at].pins += 1;
+        ReadPin { seqno: self.seqno, pins: Arc::clone(&self.pins) }
+    }
+}
+
+impl Drop for ReadPin {
+    fn drop(&mut self) {
+        let mut held = self.pins.0.lock();
+        let at = held.partition_point(|held| held.seqno < self.seqno);
+        held[at].pins -= 1;
+        if held[at].pins == 0 {
+            held.remove(at);
+        }
+    }
+}
+
+impl fmt::Debug for ReadPin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "ReadPin({})", self.seqno)
+    }
+}
+
+/// The right to overwrite versions that no pin sees; no pin comes or goes while it is held.
+pub struct Overwrite<'a> {
+    newest: Option<SeqNo>,
+    pins: &'a ReadPins,
+    _held: MutexGuard<'a, Vec<Held>>,
+}
+
+impl Overwrite<'_> {
+    /// # Panics
+    /// If these are not the pins that it locks.
+    #[inline]
+    pub(super) fn check(&self, pins: &Arc<ReadPins>) {
+        assert!(std::ptr::eq(self.pins, &**pins), "the lock of another database");
+    }
+
+    /// May the version with this number be overwritten by a later one?
+    #[inline]
+    pub(super) fn allows(&self, seqno: SeqNo) -> bool {
+        self.newest.is_none_or(|newest| newest < seqno)
+    }
+}
+
+/// The right to look at versions up to a sequence number: they are not overwritten during `'a`.
+#[derive(Clone, Copy)]
+pub(super) struct Hold<'a> {
+    at: SeqNo,
+    pin: PhantomData<&'a ReadPin>,
+}
+
+impl<'a> Hold<'a> {
+    /// In a table that nobody writes to any more: [`MemTable::frozen`](super::MemTable::frozen) sees
+    /// to that.
+    #[inline]
+    pub(super) fn frozen(at: SeqNo) -> Hold<'a> {
+        Hold { at, pin: PhantomData }
+    }
+
+    #[inline]
+    pub(super) fn at(self) -> SeqNo {
+        self.at
+    }
+}
