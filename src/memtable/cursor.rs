@@ -15,8 +15,10 @@ use crate::memtable::read_pins::{Hold, ReadPin};
 /// It shows every version that its pin sees, or all of a frozen table. Takes no lock and never fails.
 pub struct MemTableIterator {
     table: Arc<MemTable>,
-    /// `None` if the table is frozen.
+    /// `None` if the table is frozen. Either was checked when the cursor was made.
     pin: Option<ReadPin>,
+    /// Versions up to this one are shown.
+    limit: SeqNo,
     /// What all keys begin with.
     common: Arc<[u8]>,
     runs: Vec<Place>,
@@ -55,21 +57,13 @@ impl MemTableIterator {
     ) -> MemTableIterator {
         let common = Arc::clone(order.common());
         let runs = order.runs().iter().map(|run| Place { run: Arc::clone(run), at: 0 }).collect();
-        MemTableIterator { table, pin, common, runs, current: 0, entry: None }
-    }
-
-    /// Versions up to this one are shown.
-    #[inline]
-    fn limit(&self) -> SeqNo {
-        self.pin.as_ref().map_or(SEQNO_MAX, ReadPin::seqno)
+        let limit = pin.as_ref().map_or(SEQNO_MAX, ReadPin::seqno);
+        MemTableIterator { table, pin, limit, common, runs, current: 0, entry: None }
     }
 
     #[inline]
     fn hold(&self) -> Hold<'_> {
-        match &self.pin {
-            Some(pin) => pin.hold(&self.table.pins),
-            None => self.table.frozen(SEQNO_MAX),
-        }
+        Hold::checked(&self.pin, self.limit)
     }
 
     #[inline]
@@ -80,9 +74,8 @@ impl MemTableIterator {
     /// The newest visible version of the key whose first version this is.
     #[inline]
     fn newest(&self, first: Offset) -> Option<Offset> {
-        let limit = self.limit();
         let mut offset = self.at(first).link().unwrap_or(first);
-        while self.at(offset).seqno() > limit {
+        while self.at(offset).seqno() > self.limit {
             offset = self.at(offset).older()?;
         }
         Some(offset)

@@ -133,6 +133,14 @@ impl<'a> Hold<'a> {
         Hold { at, pin: PhantomData }
     }
 
+    /// Of a cursor, which was checked when it was made: by the pin's register, or, without a pin, for
+    /// being of a frozen table.
+    #[inline]
+    pub(super) fn checked(pin: &'a Option<ReadPin>, at: SeqNo) -> Hold<'a> {
+        debug_assert!(pin.as_ref().is_none_or(|pin| pin.seqno == at));
+        Hold { at, pin: PhantomData }
+    }
+
     #[inline]
     pub(super) fn at(self) -> SeqNo {
         self.at
