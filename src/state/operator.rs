@@ -45,7 +45,7 @@ type Slot = Arc<Mutex<Arc<Content>>>;
 /// let bytes = OperatorSnapshot::encode_all(&old);
 /// let old = OperatorSnapshot::decode_all(&bytes)?;
 ///
-/// let new = redistribute_operator_state(&old, 2);
+/// let new = redistribute_operator_state(&old, 2)?;
 /// let mut second = OperatorState::restore(new[1].clone());
 /// let positions = second.list_state::<(String, u64)>("positions")?;
 /// assert_eq!(positions.get()?, [("flights-1.csv".to_owned(), 3400)]);
