@@ -17,7 +17,8 @@ use crate::fs::memory::MemFs;
 use crate::fs::memory::image::Keep;
 
 fn open(fs: &MemFs, seed: u64) -> Db {
-    let options = Options { log_segment_bytes: 512, ..Options::default() };
+    let options =
+        Options { log_segment_bytes: 512, log_segments_max: usize::MAX, ..Options::default() };
     let env = Env::simulated(Arc::new(fs.clone()), MemoryBudget::new(64 << 20), seed);
     Db::open(Path::new("db"), options, env).unwrap()
 }

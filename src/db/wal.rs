@@ -177,7 +177,7 @@ impl Wal {
             return None;
         }
         let (closed, _) = self.segments.list();
-        let oldest = closed.len().checked_sub(most.max(1) + 1)?;
+        let oldest = closed.len().checked_sub(most.max(1).saturating_add(1))?;
         Some(closed[oldest].last_seqno)
     }
 

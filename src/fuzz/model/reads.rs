@@ -6,6 +6,7 @@ use std::rc::Rc;
 use crate::base::error::Result;
 use crate::base::id::FamilyId;
 use crate::base::key::KeyRange;
+use crate::base::sync::Arc;
 use crate::db::scan::Scan;
 use crate::fuzz::model::machine::{HeldReader, Machine, remove};
 use crate::fuzz::model::plain::{Map, State, fold};
@@ -301,6 +302,7 @@ impl Machine {
         let oldest = self.snapshots.iter().map(|(snapshot, _)| snapshot.seqno()).min();
         assert_eq!(stats.snapshot_oldest, oldest);
         assert_eq!(self.db().path(), self.dir);
+        assert!(Arc::ptr_eq(self.db().env().fs(), &self.fs), "another file system");
         if let Some(family) = self.family(place) {
             let before = self.before();
             let (part, all) = (
