@@ -3,6 +3,7 @@
 //! The question this folder answers: *what is a key, an error, a byte on disk?* Nothing here knows
 //! of files, threads or the shape of the tree.
 
+pub mod biased_mutex;
 pub mod bytes;
 pub mod checksum;
 pub mod coding;

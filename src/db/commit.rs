@@ -5,11 +5,12 @@
 //! batch along with its own, or it leads itself and takes what has queued up. So the lock is the
 //! waiting line, nobody is ever woken for nothing else, and an uncontended write costs one lock.
 
+use crate::base::biased_mutex::{BiasedMutex, BiasedMutexGuard};
 use crate::base::error::{Error, ErrorKind, Result};
 use crate::base::id::FamilyId;
 use crate::base::key::{InternalKey, SeqNo, ValueKind};
 use crate::base::limits::BATCH_BYTES_MAX;
-use crate::base::sync::{Arc, AtomicUsize, Mutex, MutexGuard, OnceLock, Ordering};
+use crate::base::sync::{Arc, AtomicUsize, Mutex, OnceLock, Ordering};
 use crate::batch::WriteBatch;
 use crate::db::column_family::Family;
 use crate::db::core::{Core, attention};
@@ -20,7 +21,7 @@ use crate::memtable::{MemTable, MemTableOptions, MemTableWriter, Overwrite};
 
 /// The commit pipeline.
 pub(in crate::db) struct Commit {
-    pub state: Mutex<CommitState>,
+    pub state: BiasedMutex<CommitState>,
     /// Batches of writers that wait for `state`. A leaf lock.
     queue: Mutex<Vec<Arc<Ticket>>>,
     /// Length of the queue, written under its lock. A leader looks here first: a writer that it
@@ -118,7 +119,7 @@ impl CommitState {
 
 impl Commit {
     pub fn new(state: CommitState) -> Commit {
-        Commit { state: Mutex::new(state), queue: Mutex::default(), queued: AtomicUsize::new(0) }
+        Commit { state: BiasedMutex::new(state), queue: Mutex::default(), queued: AtomicUsize::new(0) }
     }
 
     /// How many writers wait.
@@ -160,7 +161,7 @@ impl Core {
     /// Commits one's own payload, if any, and everything in the queue.
     fn lead(
         &self,
-        state: &mut MutexGuard<'_, CommitState>,
+        state: &mut CommitState,
         own: Option<(Payload<'_>, bool)>,
     ) -> Option<Result<SeqNo>> {
         let outcome = own.map(|(payload, sync)| self.commit_one(state, payload, sync));
@@ -282,7 +283,7 @@ impl Core {
     /// # Errors
     /// `Halted`, also if a writer unwound while it changed memtables: half a batch must not be shown,
     /// flushed or captured.
-    pub fn stand_still(&self) -> Result<MutexGuard<'_, CommitState>> {
+    pub fn stand_still(&self) -> Result<BiasedMutexGuard<'_, CommitState>> {
         let state = self.commit.state.lock();
         self.check_sound(&state)?;
         Ok(state)

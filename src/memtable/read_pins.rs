@@ -9,12 +9,13 @@
 use std::fmt;
 use std::marker::PhantomData;
 
+use crate::base::biased_mutex::{BiasedMutex, BiasedMutexGuard};
 use crate::base::key::SeqNo;
-use crate::base::sync::{Arc, AtomicU64, Mutex, MutexGuard, Ordering};
+use crate::base::sync::{Arc, AtomicU64, Ordering};
 
 /// The register of all read pins of a database. A leaf lock.
 #[derive(Default)]
-pub struct ReadPins(Mutex<Vec<Held>>);
+pub struct ReadPins(BiasedMutex<Vec<Held>>);
 
 /// ReadPins of one sequence number, ascending in the register.
 #[derive(Clone, Copy)]
@@ -100,7 +101,7 @@ impl fmt::Debug for ReadPin {
 pub struct Overwrite<'a> {
     newest: Option<SeqNo>,
     pins: &'a ReadPins,
-    _held: MutexGuard<'a, Vec<Held>>,
+    _held: BiasedMutexGuard<'a, Vec<Held>>,
 }
 
 impl Overwrite<'_> {
