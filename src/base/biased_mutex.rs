@@ -56,13 +56,15 @@ pub type BiasedMutexGuard<'a, T> = lock_api::MutexGuard<'a, RawBiasedMutex, T>;
 /// So many threads may be owners of one lock, one after the other, and again.
 const SEATS: usize = 4;
 const SEAT_BITS: u32 = SEATS.ilog2();
+/// No thread has such a number, not even one that has none yet.
+const NOBODY: u64 = u64::MAX;
 /// Holds in a row that make a thread the owner, at first and at most.
 const STREAK_MIN: u64 = if cfg!(any(test, loom, miri)) { 2 } else { 32 };
 const STREAK_MAX: u64 = 1 << 20;
 
 /// The lock without the value.
 pub struct RawBiasedMutex {
-    /// The owner's thread number, its seat in the low bits; 0: nobody.
+    /// The owner's thread number, its seat in the low bits, or [`NOBODY`].
     bias: AtomicU64,
     seats: [Seat; SEATS],
     /// Taken by all but the owner.
@@ -103,29 +105,23 @@ pub enum Hold {
 pub type NotSend = std::marker::PhantomData<*const ()>;
 
 thread_local! {
+    /// 0: none yet.
     static NUMBER: Cell<u64> = const { Cell::new(0) };
 }
 
-/// The number of this thread, 1 or greater.
-#[inline]
+/// The number of this thread, 1 or greater: given when it is first asked for.
 fn thread_number() -> u64 {
-    NUMBER.with(|number| match number.get() {
-        0 => first_number(number),
-        given => given,
-    })
-}
-
-#[cold]
-fn first_number(number: &Cell<u64>) -> u64 {
     static GIVEN: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(0);
-    number.set(GIVEN.fetch_add(1, Ordering::Relaxed) + 1);
-    number.get()
+    if NUMBER.get() == 0 {
+        NUMBER.set(GIVEN.fetch_add(1, Ordering::Relaxed) + 1);
+    }
+    NUMBER.get()
 }
 
 impl RawBiasedMutex {
     const fn new() -> RawBiasedMutex {
         RawBiasedMutex {
-            bias: AtomicU64::new(0),
+            bias: AtomicU64::new(NOBODY),
             seats: [const { Seat::new() }; SEATS],
             shared: RawMutex::INIT,
             evicted: AtomicU64::new(0),
@@ -144,10 +140,10 @@ impl RawBiasedMutex {
 
     /// Enters by the bias, if it is this thread's: `None` if it is not. `Some(None)`: this thread has
     /// the lock already.
-    #[inline]
+    #[inline(always)]
     fn enter(&self) -> Option<Option<Hold>> {
         let bias = self.bias.load(Ordering::Relaxed);
-        if bias >> SEAT_BITS != thread_number() {
+        if bias >> SEAT_BITS != NUMBER.get() {
             return None;
         }
         let seat = self.seat(bias);
@@ -163,7 +159,7 @@ impl RawBiasedMutex {
         Some(Some(Hold::Owner(bias, NotSend::default())))
     }
 
-    #[inline]
+    #[inline(always)]
     fn leave(&self, bias: u64) {
         self.seat(bias).inside.store(false, Ordering::Release);
         fences::light();
@@ -203,11 +199,18 @@ impl RawBiasedMutex {
         Some(Hold::Shared(shared))
     }
 
+    #[cold]
+    fn unlock_shared(&self, shared: <RawMutex as lock_api::RawMutex>::Guard) {
+        self.count_hold();
+        // SAFETY: a hold of `shared`, which ends here.
+        unsafe { self.shared.unlock(shared) };
+    }
+
     /// With `shared`: takes the bias away, if there is one. The seat of the only one who may be in.
     fn evict(&self) -> &Seat {
         let bias = self.bias.load(Ordering::Relaxed);
-        if bias != 0 {
-            self.bias.store(0, Ordering::Relaxed);
+        if bias != NOBODY {
+            self.bias.store(NOBODY, Ordering::Relaxed);
             fences::heavy();
             self.evicted.store(bias, Ordering::Relaxed);
             let needed = self.needed.load(Ordering::Relaxed) * 2;
@@ -253,20 +256,16 @@ unsafe impl lock_api::RawMutex for RawBiasedMutex {
         }
     }
 
-    #[inline]
+    #[inline(always)]
     fn try_lock(&self) -> Option<Hold> {
         self.enter().unwrap_or_else(|| self.try_lock_shared())
     }
 
-    #[inline]
+    #[inline(always)]
     unsafe fn unlock(&self, hold: Hold) {
         match hold {
             Hold::Owner(bias, _) => self.leave(bias),
-            Hold::Shared(shared) => {
-                self.count_hold();
-                // SAFETY: this hold is of `shared`, and ends here.
-                unsafe { self.shared.unlock(shared) };
-            }
+            Hold::Shared(shared) => self.unlock_shared(shared),
         }
     }
 
@@ -287,8 +286,7 @@ mod fences {
     /// Asks the system, once.
     pub fn are_there() -> bool {
         static REGISTERED: OnceLock<bool> = OnceLock::new();
-        *REGISTERED
-            .get_or_init(|| membarrier(MembarrierCommand::RegisterPrivateExpedited).is_ok())
+        *REGISTERED.get_or_init(|| membarrier(MembarrierCommand::RegisterPrivateExpedited).is_ok())
     }
 
     #[inline]
@@ -323,9 +321,10 @@ mod fences {
 mod tests {
     use super::*;
 
-    fn owner<T>(lock: &BiasedMutex<T>) -> u64 {
+    fn owner<T>(lock: &BiasedMutex<T>) -> Option<u64> {
         // SAFETY: nothing is unlocked through it.
-        unsafe { lock.raw() }.bias.load(Ordering::Relaxed) >> SEAT_BITS
+        let bias = unsafe { lock.raw() }.bias.load(Ordering::Relaxed);
+        (bias != NOBODY).then_some(bias >> SEAT_BITS)
     }
 
     fn take_often(lock: &BiasedMutex<u64>, times: u64) {
@@ -336,16 +335,16 @@ mod tests {
     fn who_takes_it_often_owns_it_until_somebody_else_does() {
         let lock = BiasedMutex::new(0);
         take_often(&lock, STREAK_MIN);
-        assert_eq!(owner(&lock), thread_number(), "no membarrier on this system?");
+        assert_eq!(owner(&lock), Some(thread_number()), "no membarrier on this system?");
         take_often(&lock, 10);
         std::thread::scope(|scope| {
             scope.spawn(|| take_often(&lock, 1));
         });
-        assert_eq!(owner(&lock), 0);
+        assert_eq!(owner(&lock), None);
         take_often(&lock, STREAK_MIN);
-        assert_eq!(owner(&lock), 0, "it takes twice as often the next time");
+        assert_eq!(owner(&lock), None, "it takes twice as often the next time");
         take_often(&lock, STREAK_MIN);
-        assert_eq!(owner(&lock), thread_number());
+        assert_eq!(owner(&lock), Some(thread_number()));
         assert_eq!(*lock.lock(), STREAK_MIN * 3 + 11);
     }
 
@@ -359,7 +358,7 @@ mod tests {
             scope.spawn(|| assert!(lock.try_lock().is_none()));
             // Evicted by now or not: it waits.
             let waiter = scope.spawn(|| *lock.lock());
-            while owner(&lock) != 0 {
+            while owner(&lock).is_some() {
                 std::thread::yield_now();
             }
             *held = 77;

@@ -105,21 +105,32 @@ impl CommitState {
         self.writers.get_mut(id.0 as usize)?.as_mut()
     }
 
+    #[inline]
     fn check_families(&self, payload: &Payload<'_>) -> Result<()> {
-        let known = |id: FamilyId| match self.writers.get(id.0 as usize) {
-            Some(Some(_)) => Ok(()),
-            _ => Err(Error::not_found(format!("column family {id}"))),
-        };
         match *payload {
-            Payload::One { family, .. } => known(family),
-            Payload::Batch(batch) => batch.reader().ops().try_for_each(|op| known(op?.family)),
+            Payload::One { family, .. } => self.check_family(family),
+            Payload::Batch(batch) => {
+                batch.reader().ops().try_for_each(|op| self.check_family(op?.family))
+            }
+        }
+    }
+
+    #[inline]
+    fn check_family(&self, id: FamilyId) -> Result<()> {
+        match self.writers.get(id.0 as usize) {
+            Some(Some(_)) => Ok(()),
+            _ => Err(unknown_family(id)),
         }
     }
 }
 
 impl Commit {
     pub fn new(state: CommitState) -> Commit {
-        Commit { state: BiasedMutex::new(state), queue: Mutex::default(), queued: AtomicUsize::new(0) }
+        Commit {
+            state: BiasedMutex::new(state),
+            queue: Mutex::default(),
+            queued: AtomicUsize::new(0),
+        }
     }
 
     /// How many writers wait.
@@ -136,6 +147,14 @@ impl Core {
             return Err(Error::invalid("a synced write needs the log"));
         }
         if let Some(mut state) = self.commit.state.try_lock() {
+            if let Payload::One { family, kind, key, value } = payload
+                && self.commit.queued.load(Ordering::Relaxed) == 0
+            {
+                let key = InternalKey::new(key, 0, kind);
+                if let Some(seqno) = self.commit_at_once(&mut state, family, key, value) {
+                    return Ok(seqno);
+                }
+            }
             let outcome = self.lead(&mut state, Some((payload, sync)));
             return outcome.expect("own payload");
         }
@@ -206,6 +225,39 @@ impl Core {
             let _ = ticket.outcome.set(outcome.clone().map(|last| last - after));
             after += count;
         }
+    }
+
+    /// The life of a write of keyed state: one operation, the log off, nothing that asks for attention.
+    /// The same as [`commit_one`](Core::commit_one) in a straight line. `None`: nothing was done, it is
+    /// to go that way.
+    #[inline(always)]
+    fn commit_at_once(
+        &self,
+        state: &mut CommitState,
+        family: FamilyId,
+        key: InternalKey<'_>,
+        value: &[u8],
+    ) -> Option<SeqNo> {
+        let quiet = self.attention.load(Ordering::Relaxed) == 0 && !state.applying;
+        if !quiet || state.wal.is_some() {
+            return None;
+        }
+        let seqno = state.last_seqno + 1;
+        let writer = state.writers.get_mut(family.0 as usize)?.as_mut()?;
+        state.last_seqno = seqno;
+        state.applying = true;
+        let overwrite = self.read_pins.try_overwrite();
+        writer.mem.insert(InternalKey { seqno, ..key }, value, overwrite.as_ref());
+        let full = writer.mem.is_full();
+        state.applying = false;
+        self.visible.store(seqno, Ordering::Release);
+        drop(overwrite);
+        count(&self.counters.operations, 1);
+        count(&self.counters.groups, 1);
+        if full {
+            self.rotate_full(state);
+        }
+        Some(seqno)
     }
 
     /// The life of a write. The order is the whole secret: log, sync, memtables, publication.
@@ -311,6 +363,7 @@ impl Core {
     }
 
     /// Rotates all memtables that have reached their size.
+    #[cold]
     fn rotate_full(&self, state: &mut CommitState) {
         self.rotate_those(state, |mem| mem.is_full());
     }
@@ -372,6 +425,11 @@ impl Core {
         let options = MemTableOptions { bytes_max, keys_hint };
         MemTable::new(options, &self.read_pins, self.member.reserve(0))
     }
+}
+
+#[cold]
+fn unknown_family(id: FamilyId) -> Error {
+    Error::not_found(format!("column family {id}"))
 }
 
 /// Puts every operation into its memtable; says whether one of them is full now.

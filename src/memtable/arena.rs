@@ -241,15 +241,17 @@ impl Arena {
         Entry { at: unsafe { chunk.add(offset.within()) }, arena: PhantomData }
     }
 
-    /// Asks for the line where an entry begins, for it will be looked at soon.
+    /// Asks for the first lines of an entry, for they will be looked at soon.
     #[inline]
-    pub fn prefetch(&self, offset: Offset) {
+    pub fn prefetch<const LINES: usize>(&self, offset: Offset) {
         #[cfg(all(target_arch = "x86_64", not(miri)))]
         if let Some(chunk) = self.chunk(offset.chunk()) {
             use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-            let at = chunk.as_ptr().wrapping_add(offset.within());
-            // SAFETY: a hint; it reads nothing and cannot fault. Every x86-64 has it (4).
-            unsafe { _mm_prefetch::<_MM_HINT_T0>(at.cast()) };
+            for line in 0..LINES {
+                let at = chunk.as_ptr().wrapping_add(offset.within() + line * CHUNK_ALIGN);
+                // SAFETY: a hint; it reads nothing and cannot fault. Every x86-64 has it (4).
+                unsafe { _mm_prefetch::<_MM_HINT_T0>(at.cast()) };
+            }
         }
     }
 
@@ -490,7 +492,7 @@ impl ArenaWriter {
 
     /// Makes the version at `offset` the one of `trailer` and `value`, if it has the room and
     /// `overwrite` allows it.
-    #[inline]
+    #[inline(always)]
     pub fn overwrite(
         &mut self,
         offset: Offset,

@@ -137,7 +137,7 @@ impl MemTableIterator {
         let place = &mut self.runs[self.current];
         place.at += 1;
         if let Some(head) = place.run.heads().get(place.at + AHEAD) {
-            self.table.arena.prefetch(head.offset);
+            self.table.arena.prefetch::<1>(head.offset);
         }
         self.settle_forward();
     }
@@ -146,7 +146,7 @@ impl MemTableIterator {
         for place in &mut self.runs {
             place.at = place.run.lower_bound(&self.table.arena, &self.common, key);
             if let Some(head) = place.head() {
-                self.table.arena.prefetch(head.offset);
+                self.table.arena.prefetch::<1>(head.offset);
             }
         }
     }

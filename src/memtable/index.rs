@@ -56,8 +56,10 @@ pub struct Index {
     pages: [OnceLock<Page>; PAGES],
 }
 
-/// Names a segment: they are counted from 1; 0 is none.
+/// Names a segment: they are counted from [`FIRST`]; 0 is none.
 type Number = u32;
+
+const FIRST: Number = PAGE_SEGMENTS as Number;
 
 /// What only the writer knows.
 pub struct IndexWriter {
@@ -96,7 +98,7 @@ impl Index {
     }
 
     /// Likewise, with the slot it is in.
-    #[inline]
+    #[inline(always)]
     pub fn find_slot(
         &self,
         hash: u32,
@@ -238,7 +240,7 @@ impl IndexWriter {
     }
 
     fn state(&mut self, number: Number) -> &mut State {
-        &mut self.states[number as usize - 1]
+        &mut self.states[(number - FIRST) as usize]
     }
 
     /// Puts hash and offset into the first free slot of a segment, or of one of those behind it.
@@ -296,8 +298,8 @@ impl IndexWriter {
     }
 
     fn add_segment(&mut self, index: &Index, depth: u32) -> Number {
+        let number = FIRST + self.states.len() as Number;
         self.states.push(State { keys: 0, depth });
-        let number = self.states.len() as Number;
         let (page, place) = place(number);
         assert!(page < PAGES, "the index of {} keys is full", self.keys);
         let page = index.pages[page].get_or_init(|| {
@@ -324,9 +326,8 @@ fn prefix(hash: u32, bits: u32) -> usize {
 /// Page and place in it.
 #[inline]
 fn place(number: Number) -> (usize, usize) {
-    let from_first = number as usize - 1 + PAGE_SEGMENTS;
-    let page = (from_first / PAGE_SEGMENTS).ilog2() as usize;
-    (page, from_first - (PAGE_SEGMENTS << page))
+    let top = number.ilog2();
+    ((top - FIRST.ilog2()) as usize, (number - (1 << top)) as usize)
 }
 
 #[cfg(test)]

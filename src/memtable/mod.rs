@@ -366,7 +366,7 @@ impl MemTableWriter {
     /// # Panics
     /// If the key has a version with this sequence number or a greater one, or if the table would
     /// exceed what it can hold: see [`BYTES_MAX`]. If `overwrite` is not of the table's [`ReadPins`].
-    #[inline]
+    #[inline(always)]
     pub fn insert(
         &mut self,
         key: InternalKey<'_>,
@@ -378,7 +378,11 @@ impl MemTableWriter {
         }
         let table = &*self.table;
         let hash = hash(key.user_key);
-        let same = |offset| table.arena.entry(offset).key() == key.user_key;
+        let same = |offset| {
+            // The lines of a short value, which is likely overwritten, come along with the key's.
+            table.arena.prefetch::<3>(offset);
+            table.arena.entry(offset).key() == key.user_key
+        };
         match table.index.find_slot(hash, same) {
             Some((slot, newest)) => {
                 let entry = table.arena.entry(newest);

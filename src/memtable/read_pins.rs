@@ -42,7 +42,7 @@ impl ReadPins {
 
     /// The right to overwrite, unless somebody is just taking or letting go of a pin. It must be held
     /// until what was written is published.
-    #[inline]
+    #[inline(always)]
     pub fn try_overwrite(&self) -> Option<Overwrite<'_>> {
         let held = self.0.try_lock()?;
         let newest = held.last().map(|held| held.seqno);

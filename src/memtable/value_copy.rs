@@ -1,12 +1,13 @@
-//! Copies of short values that may be overwritten meanwhile: the reader's half of a sequence lock.
+//! Copies of short values that may be overwritten meanwhile: the words of a sequence lock.
 //!
 //! # Claims
 //!
 //! 1. *What is lent was written.* `fill` writes as many words of the copy as it is given, before it
 //!    lends no more bytes than these have.
-//! 2. *The instructions are the loop.* They load each aligned word of the source once and store it to
-//!    the same place in the copy, within both; opaque to the compiler, they are to the rest of the
-//!    program what the loop of Relaxed loads is. The processor does not tear aligned words.
+//! 2. *The instructions are the loop.* They copy each aligned word of the atomic side to or from the
+//!    same place of the other, within both, some words twice; opaque to the compiler, they are to the
+//!    rest of the program what the loop of Relaxed loads or stores is. The processor does not tear
+//!    aligned words.
 #![allow(unsafe_code)]
 
 use std::mem::MaybeUninit;
@@ -38,11 +39,9 @@ impl ValueCopy {
     #[inline]
     pub fn fill(&mut self, words: &[AtomicU64], len: usize) -> &[u8] {
         assert!(words.len() <= WORDS_MAX && len <= words.len() * WORD);
-        #[cfg(all(target_arch = "x86_64", not(miri)))]
-        let copied = self.fill_wide(words);
-        #[cfg(not(all(target_arch = "x86_64", not(miri))))]
-        let copied = false;
-        if !copied {
+        let (from, to) = (words.as_ptr().cast(), self.0.as_mut_ptr().cast());
+        // SAFETY: 2, and there is room for all the words.
+        if !unsafe { copy_wide(from, to, size_of_val(words)) } {
             for (to, word) in self.0.iter_mut().zip(words) {
                 to.write(word.load(Ordering::Relaxed));
             }
@@ -50,53 +49,69 @@ impl ValueCopy {
         // SAFETY: 1.
         unsafe { slice::from_raw_parts(self.0.as_ptr().cast::<u8>(), len) }
     }
-
-    /// By the instructions that `memcpy` would use, for two reasons: it is a fourth of the
-    /// instructions, all of which wait for the value's line; and who then reads the copy in another
-    /// width than it was stored in waits until the stores are done. A get takes half the time.
-    #[cfg(all(target_arch = "x86_64", not(miri)))]
-    #[inline]
-    fn fill_wide(&mut self, words: &[AtomicU64]) -> bool {
-        if words.len() < 4 || !std::arch::is_x86_feature_detected!("avx") {
-            return false;
-        }
-        let last = words.len() * WORD - 32;
-        // SAFETY: 2. Up to `last` in steps of 32 bytes, then the last 32; at least 32 are there.
-        unsafe {
-            std::arch::asm!(
-                "2:",
-                "vmovdqu ymm15, ymmword ptr [{from} + {at}]",
-                "vmovdqu ymmword ptr [{to} + {at}], ymm15",
-                "add {at}, 32",
-                "cmp {at}, {last}",
-                "jb 2b",
-                "vmovdqu ymm15, ymmword ptr [{from} + {last}]",
-                "vmovdqu ymmword ptr [{to} + {last}], ymm15",
-                "vzeroupper",
-                from = in(reg) words.as_ptr(),
-                to = in(reg) self.0.as_mut_ptr(),
-                at = inout(reg) 0usize => _,
-                last = in(reg) last,
-                out("xmm0") _, out("xmm1") _, out("xmm2") _, out("xmm3") _,
-                out("xmm4") _, out("xmm5") _, out("xmm6") _, out("xmm7") _,
-                out("xmm8") _, out("xmm9") _, out("xmm10") _, out("xmm11") _,
-                out("xmm12") _, out("xmm13") _, out("xmm14") _, out("xmm15") _,
-                options(nostack),
-            );
-        }
-        true
-    }
 }
 
-/// Stores a value word by word, Relaxed; the last word is filled up with zeros.
+/// Copies 32 bytes or more, by the instructions that `memcpy` would use; `false`: nothing was done.
+///
+/// A reader has two reasons: it is a fourth of the instructions, all of which wait for the value's
+/// line; and who then reads the copy in another width than it was stored in waits until the stores
+/// are done. A writer's stores wait for the line in a queue of a few dozen places.
+///
+/// # Safety
+/// Both sides hold `bytes` bytes; the atomic side is aligned to words, and `bytes` is a multiple of
+/// their size.
+#[cfg(all(target_arch = "x86_64", not(any(miri, loom))))]
+#[inline]
+unsafe fn copy_wide(from: *const u8, to: *mut u8, bytes: usize) -> bool {
+    if bytes < 32 || !std::arch::is_x86_feature_detected!("avx") {
+        return false;
+    }
+    // SAFETY: 2. Up to the last 32 bytes in steps of 32, then these.
+    unsafe {
+        std::arch::asm!(
+            "2:",
+            "vmovdqu ymm15, ymmword ptr [{from} + {at}]",
+            "vmovdqu ymmword ptr [{to} + {at}], ymm15",
+            "add {at}, 32",
+            "cmp {at}, {last}",
+            "jb 2b",
+            "vmovdqu ymm15, ymmword ptr [{from} + {last}]",
+            "vmovdqu ymmword ptr [{to} + {last}], ymm15",
+            "vzeroupper",
+            from = in(reg) from,
+            to = in(reg) to,
+            at = inout(reg) 0usize => _,
+            last = in(reg) bytes - 32,
+            out("xmm0") _, out("xmm1") _, out("xmm2") _, out("xmm3") _,
+            out("xmm4") _, out("xmm5") _, out("xmm6") _, out("xmm7") _,
+            out("xmm8") _, out("xmm9") _, out("xmm10") _, out("xmm11") _,
+            out("xmm12") _, out("xmm13") _, out("xmm14") _, out("xmm15") _,
+            options(nostack),
+        );
+    }
+    true
+}
+
+/// Word by word, then.
+#[cfg(not(all(target_arch = "x86_64", not(any(miri, loom)))))]
+unsafe fn copy_wide(_: *const u8, _: *mut u8, _: usize) -> bool {
+    false
+}
+
+/// Stores a value, each word Relaxed; the last word is filled up with zeros.
 ///
 /// # Panics
 /// If the value needs more words than there are.
 #[inline]
 pub fn store(words: &[AtomicU64], value: &[u8]) {
     let (whole, rest) = value.as_chunks::<WORD>();
-    for (to, word) in words[..whole.len()].iter().zip(whole) {
-        to.store(u64::from_ne_bytes(*word), Ordering::Relaxed);
+    let to = &words[..whole.len()];
+    let (from, first) = (value.as_ptr(), to.as_ptr().cast_mut().cast());
+    // SAFETY: 2, and there are words for all whole ones. They are atomics: a shared reference will do.
+    if !unsafe { copy_wide(from, first, size_of_val(to)) } {
+        for (to, word) in to.iter().zip(whole) {
+            to.store(u64::from_ne_bytes(*word), Ordering::Relaxed);
+        }
     }
     if !rest.is_empty() {
         let mut last = [0; WORD];
