@@ -355,7 +355,8 @@ mod tests {
         let mut held = lock.lock();
         assert!(lock.try_lock().is_none(), "twice by one thread");
         std::thread::scope(|scope| {
-            scope.spawn(|| assert!(lock.try_lock().is_none()));
+            let passing = scope.spawn(|| lock.try_lock().is_none());
+            assert!(passing.join().unwrap());
             // Evicted by now or not: it waits.
             let waiter = scope.spawn(|| *lock.lock());
             while owner(&lock).is_some() {
