@@ -1,8 +1,7 @@
-//! What was done, counted while it is done, and written as JSON.
+//! What was done, counted while it is done.
 
+use alluvium_report::Part;
 use std::collections::BTreeMap;
-use std::fmt::Write;
-use std::path::Path;
 
 #[derive(Clone, Debug, Default)]
 pub struct Stats {
@@ -46,9 +45,9 @@ impl Stats {
         }
     }
 
-    pub fn json(&self, seed: u64, seconds: f64) -> String {
-        let mut out = String::from("{\n");
-        for (name, value) in [
+    /// Counts it all as part of the report.
+    pub fn report(&self, part: &mut Part) {
+        for (name, count) in [
             ("images", self.images),
             ("images_equal", self.images_equal),
             ("crash_points", self.crash_points),
@@ -56,30 +55,17 @@ impl Stats {
             ("recoveries_crashed", self.recoveries_crashed),
             ("determinism_checks", self.determinism_checks),
             ("violations", self.violations),
-            ("seed", seed),
         ] {
-            writeln!(out, "  \"{name}\": {value},").expect("a string");
+            part.count(name, count);
         }
-        writeln!(out, "  \"seconds\": {seconds:.1},").expect("a string");
-        let maps = [
-            ("policies", &self.policies),
+        for (group, counts) in [
+            ("images_by_policy", &self.policies),
             ("faults", &self.faults),
             ("workloads", &self.workloads),
-        ];
-        let maps = maps.map(|(name, map)| {
-            let entries = map.iter().map(|(name, count)| format!("\"{name}\": {count}"));
-            format!("  \"{name}\": {{{}}}", entries.collect::<Vec<_>>().join(", "))
-        });
-        out + &maps.join(",\n") + "\n}\n"
-    }
-
-    /// Writes the counts to `target/reliability/sim.json` of the workspace.
-    #[expect(clippy::disallowed_methods, reason = "a report on the real disk")]
-    pub fn write(&self, seed: u64, seconds: f64) -> std::io::Result<()> {
-        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
-        let target = std::env::var_os("CARGO_TARGET_DIR").map_or(root.join("target"), Into::into);
-        let dir = target.join("reliability");
-        std::fs::create_dir_all(&dir)?;
-        std::fs::write(dir.join("sim.json"), self.json(seed, seconds))
+        ] {
+            for (kind, count) in counts {
+                part.count_in(group, kind, *count);
+            }
+        }
     }
 }

@@ -1,5 +1,6 @@
 //! The sweep: tasks in an endless order that a seed decides, on a few threads, until time is up.
 
+use alluvium_report::Part;
 use parking_lot::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -70,6 +71,7 @@ struct Shared {
 #[expect(clippy::disallowed_methods, reason = "measures, and runs lives beside each other")]
 pub fn sweep(settings: &Settings) -> bool {
     let start = Instant::now();
+    let mut part = Part::begin("sim");
     std::panic::set_hook(Box::new(|_| {})); // they are caught, and told as violations
     let shared = Shared {
         end: start + settings.time,
@@ -84,12 +86,12 @@ pub fn sweep(settings: &Settings) -> bool {
         }
     });
     let _ = std::panic::take_hook();
-    let seconds = start.elapsed().as_secs_f64();
     let mut stats = shared.stats.into_inner();
     let violations = shared.violations.into_inner();
     stats.violations = violations.len() as u64;
-    print!("{}", stats.json(settings.seed, seconds));
-    if let Err(e) = stats.write(settings.seed, seconds) {
+    println!("seed {}: {stats:#?}", settings.seed);
+    stats.report(&mut part);
+    if let Err(e) = part.finish() {
         eprintln!("the report could not be written: {e}");
     }
     for violation in &violations {
