@@ -151,6 +151,8 @@ pub use crate::state::ttl::TtlConfig;
 pub use crate::state::ttl::TtlUpdate;
 pub use crate::state::ttl::TtlVisibility;
 pub use crate::state::value::ValueState;
+pub use crate::state::window::TimeWindow;
+pub use crate::state::window::TimeWindowSerializer;
 pub use crate::table::Codec;
 pub use crate::table::TimestampExtractor;
 

@@ -16,23 +16,23 @@ use alluvium::Fs;
 use alluvium::JavaHash;
 use alluvium::JobCheckpoint;
 use alluvium::MemoryBudget;
+use alluvium::OperatorSnapshot;
+use alluvium::OperatorState;
 use alluvium::PartInput;
 use alluvium::Registry;
 use alluvium::Saved;
-use alluvium::Serializer;
 use alluvium::StateBackend;
 use alluvium::TtlConfig;
 use alluvium::assign_key_group;
 use alluvium::operator_index;
+use alluvium::redistribute_operator_state;
 use alluvium::restore_checkpoint;
-use alluvium::serializer::builtin;
 
 use crate::Item;
 use crate::Outcome;
 use crate::Sessions;
 use crate::operator::GAP;
 use crate::operator::IDLE;
-use crate::operator::Names;
 use crate::operator::Operator;
 use crate::operator::STREAK;
 use crate::operator::Session;
@@ -48,8 +48,8 @@ pub const LAG: i64 = 86_400;
 /// Memory of all subtasks together.
 const MEMORY_BYTES: usize = 64 << 20;
 
-/// The broadcast names, in the envelope.
-const NAMES: &str = "carriers";
+/// The operator's name in checkpoints.
+const OPERATOR: &str = "sessions";
 
 #[derive(Clone, Debug)]
 pub struct Settings {
@@ -143,6 +143,16 @@ fn run_in(settings: &Settings, items: &[Item<'_>], dir: &Path) -> Outcome<Sessio
     job.finish()
 }
 
+/// The operator state of a checkpoint, dealt out to so many subtasks.
+fn operator_states(saved: &Saved, parallelism: u32) -> Outcome<Vec<OperatorState>> {
+    let mut stored = saved.envelope.operator_state.iter();
+    let bytes = stored.find(|(name, _)| name == OPERATOR);
+    let (_, bytes) = bytes.ok_or("a checkpoint of another job")?;
+    let old = OperatorSnapshot::decode_all(bytes)?;
+    let new = redistribute_operator_state(&old, parallelism as usize)?;
+    Ok(new.into_iter().map(OperatorState::restore).collect())
+}
+
 /// Finds the checkpoints in the store, as a new process would; one is kept.
 fn open_registry(store: &Arc<DirStore>) -> Outcome<Registry> {
     Ok(Registry::open(Arc::clone(store) as Arc<dyn CheckpointStore>, 1)?)
@@ -152,17 +162,12 @@ impl Job<'_> {
     /// Sets up the state of all subtasks: empty, or that of a checkpoint.
     fn start(&mut self, parallelism: u32, from: Option<&Saved>) -> Outcome<()> {
         self.starts += 1;
-        let names: Names = match from {
-            None => Names::new(),
-            Some(saved) => {
-                let stored = &saved.envelope.operator_state;
-                let bytes = stored.iter().find(|(name, _)| name == NAMES);
-                let (_, bytes) = bytes.ok_or("a checkpoint without the names of carriers")?;
-                builtin::<Vec<(String, String)>>().decode(bytes)?.into_iter().collect()
-            }
+        let operators = match from {
+            None => (0..parallelism).map(|_| OperatorState::new()).collect(),
+            Some(saved) => operator_states(saved, parallelism)?,
         };
         let env = Env::new(MemoryBudget::new(MEMORY_BYTES)).with_fs(Arc::clone(&self.fs));
-        for index in 0..parallelism {
+        for (index, operator) in (0..parallelism).zip(operators) {
             let mut options = BackendOptions::for_instance(MAX_PARALLELISM, parallelism, index)?;
             let clock = Arc::clone(&self.clock);
             options.clock = Some(Clock::new(move || clock.load(Ordering::Relaxed)));
@@ -178,7 +183,7 @@ impl Job<'_> {
                     StateBackend::from_db(db, options)?
                 }
             };
-            self.operators.push(Operator::new(backend, names.clone())?);
+            self.operators.push(Operator::new(backend, operator)?);
         }
         Ok(())
     }
@@ -233,11 +238,8 @@ impl Job<'_> {
 
     fn checkpoint(&mut self) -> Outcome<Saved> {
         let pending = self.operators.iter().map(Operator::checkpoint);
-        let pending = pending.collect::<Outcome<Vec<_>>>()?;
-        let names = self.operators[0].names(); // everybody has the same
-        let names = names.iter().map(|(code, name)| (code.clone(), name.clone())).collect();
-        let mut encoded = Vec::new();
-        builtin::<Vec<(String, String)>>().encode(&names, &mut encoded);
+        let (pending, operators): (Vec<_>, Vec<_>) =
+            pending.collect::<Outcome<Vec<_>>>()?.into_iter().unzip();
         let sets = pending.into_iter().map(|pending| Ok(pending.wait()?));
         let sets = sets.collect::<Outcome<Vec<_>>>()?;
         let parts = self.operators.iter().zip(&sets).map(|(operator, set)| PartInput {
@@ -249,7 +251,7 @@ impl Job<'_> {
             id: self.next_checkpoint,
             max_parallelism: MAX_PARALLELISM,
             parts: parts.collect(),
-            operator_state: vec![(NAMES.to_owned(), encoded)],
+            operator_state: vec![(OPERATOR.to_owned(), OperatorSnapshot::encode_all(&operators))],
             user: self.progress.encode(),
         })?;
         self.registry.confirm(&saved)?;

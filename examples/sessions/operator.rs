@@ -1,14 +1,16 @@
 //! The window operator: one parallel instance of it, with its state.
 
-use std::collections::BTreeMap;
-
 use alluvium::AggregateFunction;
 use alluvium::AggregatingState;
+use alluvium::BroadcastState;
 use alluvium::KeyGroupRange;
 use alluvium::MapState;
+use alluvium::OperatorSnapshot;
+use alluvium::OperatorState;
 use alluvium::PendingCheckpoint;
 use alluvium::ReducingState;
 use alluvium::StateBackend;
+use alluvium::TimeWindow;
 use alluvium::TimerService;
 use alluvium::ValueState;
 
@@ -25,9 +27,6 @@ pub const IDLE: i64 = 14 * 86_400;
 /// Name of the state that expires.
 pub const STREAK: &str = "streak";
 
-/// From its first second to the one behind the last: a namespace of state.
-pub type Window = (i64, i64);
-
 /// What is told of a session.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Session {
@@ -40,9 +39,6 @@ pub struct Session {
     /// The how manieth since the aircraft was idle.
     pub streak: u32,
 }
-
-/// Names of carriers by code.
-pub type Names = BTreeMap<String, String>;
 
 /// Legs; time and carrier of the first of them.
 type Legs = (u32, (i64, String));
@@ -72,18 +68,23 @@ impl AggregateFunction for MeanDelay {
 pub struct Operator {
     backend: StateBackend<String>,
     /// The windows of an aircraft that are open, each with the namespace in which its state is.
-    windows: MapState<Window, Window>,
-    legs: ReducingState<Legs, Window>,
-    delay: AggregatingState<MeanDelay, Window>,
+    windows: MapState<TimeWindow, TimeWindow>,
+    legs: ReducingState<Legs, TimeWindow>,
+    delay: AggregatingState<MeanDelay, TimeWindow>,
     /// Expires.
     streak: ValueState<u32>,
-    timers: TimerService<String, Window>,
+    timers: TimerService<String, TimeWindow>,
+    /// State that belongs to no key.
+    operator: OperatorState,
     /// Names of carriers by code: broadcast, so that every subtask has all of them.
-    names: Names,
+    names: BroadcastState<String, String>,
 }
 
 impl Operator {
-    pub fn new(mut backend: StateBackend<String>, names: Names) -> Outcome<Operator> {
+    pub fn new(
+        mut backend: StateBackend<String>,
+        mut operator: OperatorState,
+    ) -> Outcome<Operator> {
         let reduce = |(n, first): Legs, (more, other): &Legs| (n + more, first.min(other.clone()));
         Ok(Operator {
             windows: backend.map_state("windows")?,
@@ -92,7 +93,8 @@ impl Operator {
             streak: backend.value_state(STREAK)?,
             timers: backend.timer_service("window-timers")?,
             backend,
-            names,
+            names: operator.broadcast_state("carriers")?,
+            operator,
         })
     }
 
@@ -101,48 +103,43 @@ impl Operator {
     }
 
     /// The synchronous part of a checkpoint.
-    pub fn checkpoint(&self) -> Outcome<PendingCheckpoint> {
-        Ok(self.backend.checkpoint()?)
+    pub fn checkpoint(&self) -> Outcome<(PendingCheckpoint, OperatorSnapshot)> {
+        Ok((self.backend.checkpoint()?, self.operator.snapshot()))
     }
 
-    /// The names, as every subtask has them.
-    pub fn names(&self) -> &Names {
-        &self.names
-    }
-
-    /// The name of a carrier, for all keys.
+    /// The name of a carrier, for all keys. Every subtask must be told.
     pub fn name(&mut self, code: &str, name: &str) {
-        self.names.insert(code.to_owned(), name.to_owned());
+        self.names.put(&code.to_owned(), &name.to_owned());
     }
 
     /// A leg opens a window of its own, which is merged with those that it meets. `false`: it came too
     /// late, its window is over.
     pub fn leg(&mut self, leg: &Leg) -> Outcome<bool> {
         self.backend.set_current_key(&leg.aircraft)?;
-        let mut merged: Window = (leg.time, leg.time + GAP);
-        let mut met: Vec<(Window, Window)> = Vec::new();
+        let mut merged = TimeWindow::new(leg.time, leg.time + GAP);
+        let mut met: Vec<(TimeWindow, TimeWindow)> = Vec::new();
         for entry in self.windows.iter()? {
             let (window, state) = entry?;
-            if window.0 <= merged.1 && merged.0 <= window.1 {
-                merged = (merged.0.min(window.0), merged.1.max(window.1));
+            if window.intersects(&merged) {
+                merged = merged.cover(&window);
                 met.push((window, state));
             }
         }
-        if merged.1 - 1 <= self.timers.current_watermark() {
+        if merged.max_timestamp() <= self.timers.current_watermark() {
             return Ok(false);
         }
         // The state stays where the first of them has it; that of the others moves there.
         let state = met.first().map_or(merged, |(_, state)| *state);
         if met.iter().all(|(window, _)| *window != merged) {
-            let others: Vec<Window> = met.iter().skip(1).map(|(_, state)| *state).collect();
+            let others: Vec<TimeWindow> = met.iter().skip(1).map(|(_, state)| *state).collect();
             self.legs.merge_namespaces(&state, &others)?;
             self.delay.merge_namespaces(&state, &others)?;
             for (window, _) in &met {
                 self.windows.remove(window)?;
-                self.timers.delete_event_time_timer(window, window.1 - 1)?;
+                self.timers.delete_event_time_timer(window, window.max_timestamp())?;
             }
             self.windows.put(&merged, &state)?;
-            self.timers.register_event_time_timer(&merged, merged.1 - 1)?;
+            self.timers.register_event_time_timer(&merged, merged.max_timestamp())?;
         }
         self.legs.set_current_namespace(&state);
         self.legs.add(&(1, (leg.time, leg.carrier.clone())))?;
@@ -171,9 +168,9 @@ impl Operator {
             self.delay.clear()?;
             let streak = self.streak.value()?.unwrap_or(0) + 1;
             self.streak.update(&streak)?;
-            let carrier = self.names.get(&code).cloned().unwrap_or(code);
-            let session = Session { end: window.1, legs, carrier, mean_delay, streak };
-            told.push(((timer.key, window.0), session));
+            let carrier = self.names.get(&code)?.unwrap_or(code);
+            let session = Session { end: window.end, legs, carrier, mean_delay, streak };
+            told.push(((timer.key, window.start), session));
         }
         Ok(())
     }

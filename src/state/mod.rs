@@ -13,7 +13,7 @@
 //! range of keys, and giving state to another operator instance is a clip. [`key_group`] says which
 //! group a key belongs to, exactly as Flink does; [`key`] composes keys; [`serializer`] turns values
 //! into bytes and back, [`evolution`] tells whether others can take their place, and [`migration`]
-//! writes state anew.
+//! writes state anew. [`window`] is a namespace.
 //! [`backend`] is the whole, set up by [`options`]; [`value`], [`list`], [`reducing`], [`aggregating`]
 //! and [`map`] are the handles, which [`registration`] makes and which share [`cell`] and [`change`];
 //! [`timer`] is what is to be done later; [`ttl`] is how values expire; [`meta`] remembers which states
@@ -48,6 +48,7 @@ pub mod snapshot;
 pub mod timer;
 pub mod ttl;
 pub mod value;
+pub mod window;
 
 #[cfg(test)]
 mod tests;
