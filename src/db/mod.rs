@@ -345,14 +345,20 @@ impl Db {
 
     /// Removes what has expired from a family's tables, and waits for it: tables of which everything
     /// has expired go unread, those of which about a tenth has are rewritten. The background does the
-    /// same whenever it looks for work, such as after a flush; but it does not look at the clock. What
-    /// a snapshot can see stays.
+    /// same whenever it looks for work, such as after a flush or a [`wake`](Db::wake); but it does not
+    /// look at the clock by itself. What a snapshot can see stays.
     ///
     /// Does nothing unless the family has a [`TimestampExtractor`](crate::TimestampExtractor), and a
     /// filter that says [what has expired](crate::CompactionFilterFactory::expired_until).
     pub fn drop_expired(&self, family: &ColumnFamily) -> Result<()> {
         self.core.check(family)?;
         self.core.drop_expired(&family.0)
+    }
+
+    /// Has background work look for something to do, as a flush does, and returns at once. For what
+    /// comes due without a write: values that expire, where a caller's clock says so.
+    pub fn wake(&self) {
+        self.core.signals.work();
     }
 
     /// Stops compactions, or lets them go on: a running one is given up at its next step, and begins

@@ -34,6 +34,7 @@ use crate::state::serializer::builtin;
 use crate::state::snapshot::StateSnapshot;
 use crate::state::timer::heads::Heads;
 use crate::state::ttl::Time;
+use crate::state::ttl::states::look_step;
 
 /// Memtable of the metadata: a few entries, written once.
 const META_MEMTABLE_BYTES: usize = 256 << 10;
@@ -102,6 +103,8 @@ pub struct StateBackend<K> {
     pub(in crate::state) timers: BTreeMap<String, Arc<Mutex<Heads>>>,
     /// For states whose values expire.
     pub(in crate::state) time: Option<Arc<Time>>,
+    /// After what span of it background work is to look for what has expired.
+    pub(in crate::state) look_step: Option<i64>,
 }
 
 /// Tells the handles when the backend goes.
@@ -172,7 +175,18 @@ impl<K: JavaHash + 'static> StateBackend<K> {
         let shared = Owner(Arc::new(Shared::new(&Arc::downgrade(&db), keys.fixed_len())));
         let (current_group, timers) = (None, BTreeMap::new());
         let time = options.clock.clone().map(|clock| Arc::new(Time::new(clock)));
-        let backend = StateBackend { db, shared, meta, keys, options, current_group, timers, time };
+        let look_step = look_step(options.ttl.values());
+        let backend = StateBackend {
+            db,
+            shared,
+            meta,
+            keys,
+            options,
+            current_group,
+            timers,
+            time,
+            look_step,
+        };
         backend.open_families()?;
         Ok(backend)
     }
@@ -366,13 +380,16 @@ impl<K: 'static> StateBackend<K> {
 
     /// Begins a checkpoint of all states: fixes them as they are now and returns at once, whatever
     /// their size. This is the synchronous part of Flink's `snapshot`; complete it with
-    /// [`PendingCheckpoint::wait`], on this thread or another, and save the files.
+    /// [`PendingCheckpoint::wait`], on this thread or another, and save the files. Background work then
+    /// [looks for what has expired](StateBackend::look_for_expired).
     ///
     /// # Errors
     /// `Halted` if the database has stopped, or a migration has failed half-way.
     pub fn checkpoint(&self) -> Result<PendingCheckpoint> {
         self.meta.check()?;
-        self.db.checkpoint()
+        let pending = self.db.checkpoint()?;
+        self.look_for_expired();
+        Ok(pending)
     }
 
     /// A read-only view of all states as they are now; costs two short locks and a few copies,

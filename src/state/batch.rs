@@ -18,7 +18,9 @@ use crate::state::value::ValueState;
 /// checkpoint or crash keeps, some without the others. Each write goes to the key and namespace that
 /// are current when it is collected; reads do not see it before [`commit`](StateBatch::commit).
 ///
-/// What must read before it writes, such as adding to a reducing state, cannot be collected.
+/// What must read before it writes, such as adding to a reducing state, cannot be collected; nor can
+/// timers, whose heads are held in memory. Where values expire, they are as old as when they were
+/// collected.
 ///
 /// ```
 /// # let fs = std::sync::Arc::new(alluvium::MemFs::new());

@@ -29,11 +29,14 @@ use crate::state::key::KeyShape;
 use crate::state::meta::in_state;
 use crate::state::serializer::Serializer;
 use crate::state::snapshot::View;
+use crate::state::ttl::Touch;
 use crate::state::ttl::Toucher;
 use crate::state::ttl::Ttl;
 
 /// No key has been set.
 const NO_KEY: u64 = 0;
+/// What a handle has seen that has seen none: no version is equal to it.
+const UNSEEN: u64 = u64::MAX - 1;
 /// The backend is gone.
 const CLOSED: u64 = u64::MAX;
 
@@ -43,6 +46,8 @@ pub struct Shared {
     version: AtomicU64,
     /// Key group and key, as every composite key begins.
     key: Mutex<KeyBuilder>,
+    /// How often the database was exchanged; as in `opened`, to be looked at without its lock.
+    exchanges: AtomicU64,
     opened: Mutex<Opened>,
 }
 
@@ -70,7 +75,8 @@ impl Shared {
         let key = KeyBuilder::new(KeyShape { key: key_len, namespace: None });
         let opened = Opened { db: Weak::clone(db), exchanges: 0, families: BTreeMap::new() };
         let (key, opened) = (Mutex::new(key), Mutex::new(opened));
-        Shared { version: AtomicU64::new(NO_KEY), key, opened }
+        let (version, exchanges) = (AtomicU64::new(NO_KEY), AtomicU64::new(0));
+        Shared { version, key, exchanges, opened }
     }
 
     pub fn set_key(&self, group: u16, encode: impl FnOnce(&mut Vec<u8>)) {
@@ -98,6 +104,7 @@ impl Shared {
         opened.db = Arc::downgrade(db);
         opened.exchanges += 1;
         opened.families = families;
+        self.exchanges.store(opened.exchanges, Ordering::Release);
         let version = match self.key.lock().has_key() {
             // Handles compare it with what they have seen: greater than any number of keys.
             true => opened.exchanges << 48,
@@ -128,7 +135,7 @@ pub struct Cell<N> {
     /// Older snapshots are in another form.
     since: SeqNo,
     builder: KeyBuilder,
-    /// Version of the key in `builder`; [`NO_KEY`] if that is to be made anew.
+    /// Version of the key in `builder`; [`UNSEEN`] if that is to be made anew.
     seen: u64,
     serializer: Arc<dyn Serializer<Value = N>>,
     namespace: Vec<u8>,
@@ -160,7 +167,7 @@ impl<N: 'static> Cell<N> {
             pinned: None,
             since,
             builder: KeyBuilder::new(shape),
-            seen: NO_KEY,
+            seen: UNSEEN,
             // The void namespace needs not be set: it is the only one.
             has_namespace: shape.namespace == Some(0),
             serializer,
@@ -175,6 +182,29 @@ impl<N: 'static> Cell<N> {
     /// `InvalidArgument`: a snapshot of another backend, or from before a rollback. `Incompatible`: the
     /// state was migrated since.
     pub fn at(&self, view: &View) -> Result<Cell<N>> {
+        let (family, since) = self.in_view(view)?;
+        let (shared, serializer) = (Arc::clone(&view.shared), Arc::clone(&self.serializer));
+        let key_len = self.builder.shape().key;
+        let ttl = self.ttl.clone();
+        let mut cell = Cell::new(shared, family, key_len, serializer, since, ttl)?;
+        cell.pinned = Some(Arc::clone(&view.pinned));
+        cell.namespace.clone_from(&self.namespace);
+        cell.has_namespace = self.has_namespace;
+        Ok(cell)
+    }
+
+    /// A cursor over all of the state in a range of keys, as a snapshot shows it.
+    ///
+    /// # Errors
+    /// Those of [`at`](Cell::at).
+    pub fn scan_view(&self, view: &View, range: KeyRange) -> Result<Scan> {
+        let (family, _) = self.in_view(view)?;
+        let db = view.db.upgrade().ok_or_else(closed)?;
+        db.scan_range(&family, range, Some(&view.pinned))
+    }
+
+    /// The state's family for a snapshot of its backend, and since when it is in its form.
+    fn in_view(&self, view: &View) -> Result<(ColumnFamily, SeqNo)> {
         let opened = self.shared.opened.lock();
         if !Weak::ptr_eq(&opened.db, &view.db) {
             return Err(Error::invalid("a snapshot of another backend"));
@@ -189,14 +219,7 @@ impl<N: 'static> Cell<N> {
             let text = format!("state {:?} was migrated after the snapshot", self.name());
             return Err(Error::incompatible(text));
         }
-        let (shared, serializer) = (Arc::clone(&view.shared), Arc::clone(&self.serializer));
-        let key_len = self.builder.shape().key;
-        let ttl = self.ttl.clone();
-        let mut cell = Cell::new(shared, family, key_len, serializer, since, ttl)?;
-        cell.pinned = Some(Arc::clone(&view.pinned));
-        cell.namespace.clone_from(&self.namespace);
-        cell.has_namespace = self.has_namespace;
-        Ok(cell)
+        Ok((family, since))
     }
 
     pub fn name(&self) -> &str {
@@ -220,14 +243,14 @@ impl<N: 'static> Cell<N> {
         self.namespace.clear();
         self.serializer.encode(namespace, &mut self.namespace);
         self.has_namespace = true;
-        self.seen = NO_KEY;
+        self.seen = UNSEEN;
     }
 
     /// Makes the builder stand on the current cell.
     #[inline]
     fn find(&mut self) -> Result<()> {
         let version = self.shared.version.load(Ordering::Acquire);
-        if version != self.seen || version == NO_KEY { self.compose(version) } else { Ok(()) }
+        if version == self.seen { Ok(()) } else { self.compose(version) }
     }
 
     fn compose(&mut self, version: u64) -> Result<()> {
@@ -255,6 +278,10 @@ impl<N: 'static> Cell<N> {
 
     /// Goes on with the database that is open now, if it was exchanged.
     fn follow(&mut self) -> Result<()> {
+        // Stored before the version that brought us here.
+        if self.shared.exchanges.load(Ordering::Acquire) == self.exchanges {
+            return Ok(());
+        }
         let opened = self.shared.opened.lock();
         if opened.exchanges != self.exchanges {
             let family = opened.family(self.family.name())?;
@@ -276,18 +303,8 @@ impl<N: 'static> Cell<N> {
     #[inline]
     pub fn read<R>(&mut self, f: impl FnOnce(Option<&[u8]>) -> Result<R>) -> Result<R> {
         self.find()?;
-        if self.ttl.is_some() {
-            let key = self.builder.cell().to_vec();
-            return self.read_and_touch(&key, f);
-        }
-        let outcome = match &self.pinned {
-            None => self.reader.get_with(self.builder.cell(), f)?,
-            Some(pinned) => {
-                self.db.upgrade().ok_or_else(closed)?;
-                self.reader.get_at(pinned, self.builder.cell(), f)?
-            }
-        };
-        outcome.map_err(|e| in_state(self.family.name(), &e))
+        let (source, builder) = self.source();
+        source.read(builder.cell(), f)
     }
 
     /// Lends the bytes of an entry in the cell to `f`.
@@ -298,44 +315,15 @@ impl<N: 'static> Cell<N> {
         f: impl FnOnce(Option<&[u8]>) -> Result<R>,
     ) -> Result<R> {
         self.find()?;
-        let entry = self.builder.entry(user_key);
-        if self.ttl.is_some() {
-            let key = entry.to_vec();
-            return self.read_and_touch(&key, f);
-        }
-        let outcome = match &self.pinned {
-            None => self.reader.get_with(entry, f)?,
-            Some(pinned) => {
-                self.db.upgrade().ok_or_else(closed)?;
-                self.reader.get_at(pinned, entry, f)?
-            }
-        };
-        outcome.map_err(|e| in_state(self.family.name(), &e))
+        let (source, builder) = self.source();
+        source.read(builder.entry(user_key), f)
     }
 
-    /// Lends the value of a key to `f` if it is to be shown, and does what the read entails.
-    fn read_and_touch<R>(
-        &mut self,
-        key: &[u8],
-        f: impl FnOnce(Option<&[u8]>) -> Result<R>,
-    ) -> Result<R> {
-        let Some(toucher) = self.toucher() else { unreachable!("only with a time to live") };
-        if let Some(pinned) = &self.pinned {
-            self.db.upgrade().ok_or_else(closed)?;
-            let shown = |bytes: Option<&[u8]>| f(bytes.filter(|bytes| toucher.ttl.shows(bytes)));
-            let outcome = self.reader.get_at(pinned, key, shown)?;
-            return outcome.map_err(|e| in_state(self.family.name(), &e));
-        }
-        let mut read = None;
-        let outcome = self.reader.get_with(key, |bytes| {
-            read = bytes.filter(|bytes| toucher.is_due(bytes)).map(<[u8]>::to_vec);
-            f(bytes.filter(|bytes| toucher.ttl.shows(bytes)))
-        })?;
-        let outcome = outcome.map_err(|e| in_state(self.family.name(), &e))?;
-        if let Some(read) = read {
-            toucher.touch(key, &read)?;
-        }
-        Ok(outcome)
+    #[inline]
+    fn source(&mut self) -> (Source<'_>, &mut KeyBuilder) {
+        let Cell { shared, db, family, reader, pinned, builder, ttl, .. } = self;
+        let (pinned, ttl) = (pinned.as_deref(), ttl.as_deref());
+        (Source { shared, db, family, reader, pinned, ttl }, builder)
     }
 
     /// For what reads entail, if values expire.
@@ -456,7 +444,7 @@ impl<N: 'static> Cell<N> {
     ) -> Result<(Vec<u8>, Vec<Vec<u8>>)> {
         let version = self.shared.version.load(Ordering::Acquire);
         self.compose_key(version)?;
-        self.seen = NO_KEY;
+        self.seen = UNSEEN;
         let (serializer, builder) = (&*self.serializer, &mut self.builder);
         let mut cell = |namespace: &N| {
             builder.set_namespace(|out| serializer.encode(namespace, out));
@@ -479,7 +467,7 @@ impl<N: 'static> Cell<N> {
         cell: &[u8],
         f: impl FnOnce(Option<&[u8]>) -> Result<R>,
     ) -> Result<R> {
-        let shown = |bytes: &&[u8]| self.ttl.as_ref().is_none_or(|ttl| ttl.shows(bytes));
+        let shown = |bytes: &&[u8]| self.ttl.as_ref().is_none_or(|ttl| ttl.shows(bytes, ttl.now()));
         self.reader
             .get_with(cell, |bytes| f(bytes.filter(shown)))?
             .map_err(|e| in_state(self.family.name(), &e))
@@ -529,5 +517,53 @@ impl<N: 'static> Cell<N> {
     ) -> Result<R> {
         self.find()?;
         f(&*self.db_mut()?, &self.family, &mut self.builder)
+    }
+}
+
+/// What a read of one key needs of its handle.
+struct Source<'a> {
+    shared: &'a Shared,
+    db: &'a Weak<Db>,
+    family: &'a ColumnFamily,
+    reader: &'a mut Reader,
+    pinned: Option<&'a Snapshot>,
+    ttl: Option<&'a Ttl>,
+}
+
+impl Source<'_> {
+    /// Lends the value of a key to `f`.
+    #[inline]
+    fn read<R>(self, key: &[u8], f: impl FnOnce(Option<&[u8]>) -> Result<R>) -> Result<R> {
+        let outcome = match (self.ttl, self.pinned) {
+            (None, None) => self.reader.get_with(key, f)?,
+            (Some(ttl), None) => return self.read_and_touch(ttl, key, f),
+            (ttl, Some(pinned)) => {
+                self.db.upgrade().ok_or_else(closed)?;
+                let now = ttl.map(|ttl| (ttl, ttl.now()));
+                let shown = |bytes: &&[u8]| now.is_none_or(|(ttl, now)| ttl.shows(bytes, now));
+                self.reader.get_at(pinned, key, |bytes| f(bytes.filter(shown)))?
+            }
+        };
+        outcome.map_err(|e| in_state(self.family.name(), &e))
+    }
+
+    /// Lends the value of a key to `f` if it is to be shown, and does what the read entails.
+    fn read_and_touch<R>(
+        self,
+        ttl: &Ttl,
+        key: &[u8],
+        f: impl FnOnce(Option<&[u8]>) -> Result<R>,
+    ) -> Result<R> {
+        let touch = Touch { shared: self.shared, family: self.family, ttl, now: ttl.now() };
+        let mut due = None;
+        let outcome = self.reader.get_with(key, |bytes| {
+            due = bytes.filter(|bytes| touch.is_due(bytes)).map(<[u8]>::to_vec);
+            f(bytes.filter(|bytes| ttl.shows(bytes, touch.now)))
+        })?;
+        let outcome = outcome.map_err(|e| in_state(self.family.name(), &e))?;
+        if let Some(read) = due {
+            touch.touch(key, &read)?;
+        }
+        Ok(outcome)
     }
 }

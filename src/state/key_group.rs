@@ -12,7 +12,8 @@ use crate::base::limits::KEY_GROUPS_MAX;
 /// Bytes of the key-group prefix of every key, whatever the maximum parallelism.
 pub const PREFIX_BYTES: usize = 2;
 
-/// The key group of a key with this Java hash.
+/// The key group of a key with this Java hash: Flink's
+/// `KeyGroupRangeAssignment.assignToKeyGroup`, bit for bit. Some ten instructions.
 ///
 /// # Panics
 /// If `max_parallelism` is not within `1..=KEY_GROUPS_MAX`; `check_max_parallelism` tells before.
@@ -22,7 +23,8 @@ pub fn assign(hash: i32, max_parallelism: u32) -> u16 {
     (murmur(hash) % max_parallelism) as u16
 }
 
-/// Which of `parallelism` operator instances owns `group`.
+/// Which of `parallelism` operator instances owns `group`: Flink's
+/// `computeOperatorIndexForKeyGroup`.
 ///
 /// # Panics
 /// If `parallelism` exceeds `max_parallelism`, or either is out of bounds, or the group is.
@@ -32,7 +34,8 @@ pub fn operator_index(max_parallelism: u32, parallelism: u32, group: u16) -> u32
     u32::from(group) * parallelism / max_parallelism
 }
 
-/// The groups that operator instance `index` of `parallelism` owns.
+/// The groups that operator instance `index` of `parallelism` owns: Flink's
+/// `computeKeyGroupRangeForOperatorIndex`.
 ///
 /// # Errors
 /// `InvalidArgument` if a number is out of bounds, or there are more instances than groups.
@@ -53,7 +56,7 @@ pub fn key_group_range(
 }
 
 /// The maximum parallelism of a job that does not name one: the power of two from one and a half
-/// times the parallelism, within `128..=KEY_GROUPS_MAX`.
+/// times the parallelism, within `128..=KEY_GROUPS_MAX`: Flink's `computeDefaultMaxParallelism`.
 ///
 /// # Errors
 /// `InvalidArgument` if `parallelism` is not within `1..=KEY_GROUPS_MAX`.
@@ -88,7 +91,7 @@ fn murmur(hash: i32) -> u32 {
     }
 }
 
-/// A contiguous, never empty range of key groups, both ends inclusive.
+/// A contiguous, never empty range of key groups, both ends inclusive: Flink's `KeyGroupRange`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct KeyGroupRange {
     start: u16,
@@ -151,7 +154,7 @@ impl std::fmt::Display for KeyGroupRange {
     }
 }
 
-/// What `hashCode` of the corresponding Java object returns.
+/// What `hashCode` of the corresponding Java object returns, on which Flink's key groups rest.
 ///
 /// Keys that are equal in Java must hash alike here. Unsigned integers hash as the signed one with
 /// the same bits, but `u16` is Java's `Character`.

@@ -11,7 +11,8 @@ use crate::state::key::KeyShape;
 use crate::state::serializer::Serializer;
 
 /// The keys that have state of one name in one namespace, each once, by key group. As of the moment
-/// at which it was made; borrows nothing. After an error it ends.
+/// at which it was made; borrows nothing. A seek or two a key, however many entries it has. After an
+/// error it ends. The stream of Flink's `getKeys`.
 pub struct Keys<K> {
     /// `None` after the end, or if there is no such state.
     scan: Option<Scan>,
@@ -58,7 +59,8 @@ impl<K: 'static> Keys<K> {
 }
 
 /// The keys that have state of one name, with each namespace in which they have it, by key group. As
-/// of the moment at which it was made; borrows nothing. After an error it ends.
+/// of the moment at which it was made; borrows nothing. After an error it ends. The stream of Flink's
+/// `getKeysAndNamespaces`.
 pub struct KeysAndNamespaces<K, N> {
     /// `None` after the end, or if there is no such state.
     scan: Option<Scan>,

@@ -166,8 +166,9 @@ impl<T: 'static, N: 'static> ListState<T, N> {
     /// The elements in the order in which they were added: Flink's `get()`. A copy; changing it
     /// changes no state. One lookup, which gathers what was appended.
     ///
-    /// With a time to live, elements expire one by one; the list is stored anew only where reading
-    /// makes them live longer, and removed when all have expired.
+    /// With a time to live, elements expire one by one, and the list is removed when all have. Where
+    /// reading makes them live longer, each element carries its new time: the first read at a time of
+    /// the clock writes the whole list, as in Flink.
     pub fn get(&mut self) -> Result<Vec<T>> {
         let serializer = &*self.serializer;
         if let Some(ttl) = self.cell.ttl().cloned() {
@@ -181,13 +182,13 @@ impl<T: 'static, N: 'static> ListState<T, N> {
     }
 
     fn get_unexpired(&mut self, ttl: &Ttl) -> Result<Vec<T>> {
-        let serializer = &*self.serializer;
+        let (serializer, now) = (&*self.serializer, ttl.now());
         let (shown, after) = self.cell.operands(|base, operands| {
             let elements = Elements::new(base.into_iter().chain(operands.iter().copied()));
             let elements: Vec<&[u8]> = elements.collect::<Result<_>>()?;
-            let shown = elements.iter().filter(|element| ttl.shows(element));
+            let shown = elements.iter().filter(|element| ttl.shows(element, now));
             let shown: Vec<T> = shown.map(|e| serializer.decode(e)).collect::<Result<_>>()?;
-            Ok((shown, ttl.after_list(&elements, COMBINE_BYTES_MAX)))
+            Ok((shown, ttl.after_list(&elements, now, COMBINE_BYTES_MAX)))
         })?;
         if let Some(parts) = after.filter(|_| !self.cell.is_pinned()) {
             self.cell.replace(&parts)?;

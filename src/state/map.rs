@@ -191,7 +191,7 @@ impl<K: 'static, V: 'static, N: 'static> MapState<K, V, N> {
 /// Turns the bytes of a user key and a value into what an iterator yields.
 type Decode<T> = Box<dyn Fn(&[u8], &[u8]) -> Result<T> + Send>;
 
-/// Visits a map: its entries, keys or values. It belongs to the cell and the moment at which it was
+/// Visits a map: its entries, keys or values; the iterator of Flink's `entries`, `keys` and `values`. It belongs to the cell and the moment at which it was
 /// made, and borrows nothing. After an error it ends.
 pub struct MapIter<T> {
     /// `None` after the end.
@@ -211,8 +211,7 @@ impl<T> MapIter<T> {
                 return Ok(None);
             }
             let Some(toucher) = &self.toucher else { break };
-            toucher.touch(scan.key(), scan.value())?;
-            if toucher.ttl.shows(scan.value()) {
+            if toucher.read(scan.key(), scan.value())? {
                 break;
             }
         }

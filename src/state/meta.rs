@@ -57,7 +57,7 @@ pub const LAYOUTS: &[Layout] = &[
     },
 ];
 
-/// The types of keyed state.
+/// The types of keyed state: Flink's `StateDescriptor.Type`, and timers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
 #[repr(u8)]

@@ -54,7 +54,7 @@ pub const LAYOUTS: &[Layout] = &[
 /// Version of the format.
 const VERSION: u8 = 1;
 
-/// What becomes of a state when the parallelism changes.
+/// What becomes of a state when the parallelism changes: Flink's `OperatorStateHandle.Mode`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[repr(u8)]
 pub enum OperatorMode {
@@ -159,7 +159,8 @@ impl Content {
     }
 }
 
-/// What one instance of an operator contributes to a checkpoint, or begins with. Cheap to clone.
+/// What one instance of an operator contributes to a checkpoint, or begins with: the content of Flink's
+/// `OperatorStateHandle`. Cheap to clone.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct OperatorSnapshot {
     pub(in crate::state) states: BTreeMap<String, Arc<Content>>,

@@ -16,7 +16,8 @@ use crate::state::meta::StateKind;
 use crate::state::ttl::Clock;
 use crate::state::ttl::TtlConfig;
 
-/// What a backend is for, and how its database is set up.
+/// What a backend is for, and how its database is set up: Flink's `state.backend.*` options and
+/// parameters of a backend.
 #[derive(Clone, Debug)]
 pub struct BackendOptions {
     /// Number of key groups of the job: the most instances it can ever have. Fixed for good.

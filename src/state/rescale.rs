@@ -17,7 +17,7 @@ pub fn key_group_ranges(max_parallelism: u32, parallelism: u32) -> Result<Vec<Ke
     std::iter::once(first).chain(others).collect()
 }
 
-/// What a new instance takes from one old part.
+/// What a new instance takes from one old part: Flink's intersections of a state handle's key groups.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Share {
     /// Index of the part among the old ones.

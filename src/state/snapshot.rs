@@ -30,7 +30,9 @@ use crate::state::serializer::builtin;
 ///
 /// Each state is read through a handle of the usual type, made of the backend's handle by its `at`:
 /// it shows the snapshot, follows the snapshot's current key, and refuses to write. A clone of the
-/// snapshot shows the same and has a current key of its own, for another thread.
+/// snapshot shows the same and has a current key of its own, for another thread. Timers are shown by
+/// [`TimerQueue::iter_at`](crate::TimerQueue::iter_at). What has expired *by now* is not shown, nor
+/// removed, and reading makes nothing live longer.
 ///
 /// While it is held, the database keeps what it shows. After the backend is closed or rolled back,
 /// the snapshot and its handles return errors.
@@ -125,6 +127,11 @@ impl<K: 'static> StateSnapshot<K> {
         }
         self.view.shared.set_key(group, |out| self.keys.encode(key, out));
         Ok(())
+    }
+
+    /// The groups whose keys it has.
+    pub fn key_groups(&self) -> KeyGroupRange {
+        self.key_groups
     }
 
     /// Name and type of every state, by name.

@@ -20,10 +20,11 @@ use crate::state::key::KeyShape;
 use crate::state::key_group::PREFIX_BYTES;
 use crate::state::meta::in_state;
 use crate::state::serializer::Serializer;
+use crate::state::snapshot::StateSnapshot;
 use crate::state::timer::heads::Heads;
 use crate::state::timer::heads::Store;
 
-/// A timer. Timers are equal if all three parts are.
+/// A timer: Flink's `InternalTimer`. Timers are equal if all three parts are.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Timer<K, N = ()> {
     /// When it fires, in milliseconds since 1970; may be negative.
@@ -140,6 +141,15 @@ impl<K: 'static, N: 'static> TimerQueue<K, N> {
         self.scan(range)
     }
 
+    /// All timers as a snapshot of the backend shows them, in the same order.
+    ///
+    /// # Errors
+    /// `InvalidArgument`: a snapshot of another backend, or from before a rollback.
+    pub fn iter_at(&self, snapshot: &StateSnapshot<K>) -> Result<TimerIter<K, N>> {
+        let range = snapshot.key_groups().key_range();
+        Ok(self.visit(self.cell.scan_view(snapshot.view(), range)?))
+    }
+
     /// The timers of one key group, by time: Flink's `getSubsetForKeyGroup`. None if the group is not
     /// one of the backend's.
     pub fn key_group(&mut self, group: u16) -> Result<TimerIter<K, N>> {
@@ -147,11 +157,14 @@ impl<K: 'static, N: 'static> TimerQueue<K, N> {
     }
 
     fn scan(&mut self, range: KeyRange) -> Result<TimerIter<K, N>> {
-        let scan = self.cell.store(|db, family| db.scan_range(family, range, None))?;
+        Ok(self.visit(self.cell.store(|db, family| db.scan_range(family, range, None))?))
+    }
+
+    fn visit(&self, scan: Scan) -> TimerIter<K, N> {
         let shape = self.cell.shape();
         let (keys, namespaces) = (Arc::clone(&self.keys), Arc::clone(&self.namespaces));
         let name = self.cell.name().to_owned();
-        Ok(TimerIter { scan: Some(scan), shape, keys, namespaces, name })
+        TimerIter { scan: Some(scan), shape, keys, namespaces, name }
     }
 
     /// Key group and bytes of the first timer.
@@ -395,7 +408,8 @@ impl<K: 'static, N: 'static> TimerService<K, N> {
     }
 }
 
-/// Sets the key, then removes the timer, as in Flink.
+/// Sets the key, then removes the timer, as in Flink. When none is due any more, the task has a moment
+/// for what has expired.
 fn fire<K: 'static, N: 'static>(
     queue: &mut TimerQueue<K, N>,
     backend: &mut StateBackend<K>,
@@ -404,11 +418,13 @@ fn fire<K: 'static, N: 'static>(
         return Err(Error::invalid("the timer service is of another backend"));
     }
     let due = queue.heads.lock().now;
-    let Some((group, bytes)) = queue.head()? else { return Ok(None) };
-    let timer = queue.decode(group, &bytes)?;
-    if timer.time > due {
+    let head = queue.head()?;
+    let head = head.map(|(group, bytes)| Ok((queue.decode(group, &bytes)?, group, bytes)));
+    let due = head.transpose()?.filter(|(timer, ..)| timer.time <= due);
+    let Some((timer, group, bytes)) = due else {
+        backend.look_for_expired();
         return Ok(None);
-    }
+    };
     backend.set_current_key_bytes(group, &queue.key_of(group, &bytes)?);
     queue.delete(group, &bytes)?;
     Ok(Some(timer))

@@ -12,7 +12,7 @@
 //! goes back.
 
 pub mod cleanup;
-mod states;
+pub mod states;
 
 use std::fmt;
 
@@ -146,17 +146,35 @@ pub struct Time {
     clock: Clock,
     /// With the sign bit flipped, so that the order is that of times.
     seen: AtomicU64,
+    /// When background work is to look for what has expired, flipped as well.
+    look: AtomicU64,
+}
+
+fn flip(time: u64) -> u64 {
+    time ^ (1 << 63)
 }
 
 impl Time {
     pub fn new(clock: Clock) -> Time {
-        Time { clock, seen: AtomicU64::new(0) }
+        Time { clock, seen: AtomicU64::new(0), look: AtomicU64::new(0) }
     }
 
     pub fn now(&self) -> i64 {
-        let flip = |time: u64| time ^ (1 << 63);
         let shown = flip((self.clock.0)() as u64);
-        flip(self.seen.fetch_max(shown, Ordering::Relaxed).max(shown)) as i64
+        // As a rule the clock has not moved since: a load is cheaper than an exchange.
+        let seen = self.seen.load(Ordering::Relaxed);
+        let now = if shown <= seen { seen } else { self.seen.fetch_max(shown, Ordering::Relaxed) };
+        flip(now.max(shown)) as i64
+    }
+
+    /// Has the clock gone on by `step` since this was last true?
+    pub fn has_gone_on(&self, step: i64) -> bool {
+        let now = self.now();
+        let due = flip(self.look.load(Ordering::Relaxed)) as i64 <= now;
+        if due {
+            self.look.store(flip(now.saturating_add(step) as u64), Ordering::Relaxed);
+        }
+        due
     }
 }
 
@@ -179,15 +197,17 @@ pub fn keep_time_of(old: &[u8], new: &mut [u8]) {
 }
 
 /// What becomes of a value that was read.
+#[derive(Clone, Copy, PartialEq, Eq)]
 enum After {
     /// It stays.
     Stay,
     /// It goes.
     Remove,
-    /// It is stored again like this.
-    Refresh(Vec<u8>),
+    /// It is stored again with the time of now.
+    Refresh,
 }
 
+/// Whoever reads looks at the clock once, and goes by that.
 impl Ttl {
     pub fn new(config: TtlConfig, time: Arc<Time>) -> Ttl {
         Ttl { config, time }
@@ -197,14 +217,19 @@ impl Ttl {
         &self.time
     }
 
-    /// Values with this time or an older one have expired.
+    pub fn now(&self) -> i64 {
+        self.time.now()
+    }
+
+    /// Values with this time or an older one have expired by now.
     pub fn expired_until(&self) -> Option<i64> {
-        self.time.now().checked_sub(self.config.ttl)
+        self.now().checked_sub(self.config.ttl)
     }
 
     /// Has it expired? What has no time is damaged, and shown to whoever decodes it.
-    pub fn has_expired(&self, stamped: &[u8]) -> bool {
-        time_of(stamped).zip(self.expired_until()).is_some_and(|(time, until)| time <= until)
+    pub fn has_expired(&self, stamped: &[u8], now: i64) -> bool {
+        let until = now.checked_sub(self.config.ttl);
+        time_of(stamped).zip(until).is_some_and(|(time, until)| time <= until)
     }
 
     /// Does compaction remove what has expired?
@@ -223,27 +248,18 @@ impl Ttl {
     }
 
     /// Is it to be shown?
-    pub fn shows(&self, stamped: &[u8]) -> bool {
-        self.shows_expired() || !self.has_expired(stamped)
+    pub fn shows(&self, stamped: &[u8], now: i64) -> bool {
+        self.shows_expired() || !self.has_expired(stamped, now)
     }
 
-    /// The same value, accessed now.
-    pub fn refreshed(&self, stamped: &[u8]) -> Vec<u8> {
-        let mut out = stamped.to_vec();
-        if let Some(time) = out.first_chunk_mut::<TIME_BYTES>() {
-            *time = self.time.now().to_be_bytes();
-        }
-        out
-    }
-
-    fn after(&self, stamped: &[u8]) -> After {
-        if self.has_expired(stamped) {
+    fn after(&self, stamped: &[u8], now: i64) -> After {
+        if self.has_expired(stamped, now) {
             return After::Remove;
         }
-        if !self.refreshes() || time_of(stamped).is_none_or(|time| time == self.time.now()) {
-            return After::Stay;
+        match self.refreshes() && time_of(stamped).is_some_and(|time| time != now) {
+            true => After::Refresh,
+            false => After::Stay,
         }
-        After::Refresh(self.refreshed(stamped))
     }
 
     /// A read-modify-write that sees, and leaves behind, what it should.
@@ -253,46 +269,97 @@ impl Ttl {
         out: &mut Vec<u8>,
         f: impl FnOnce(Option<&[u8]>, &mut Vec<u8>) -> Update,
     ) -> Update {
-        let seen = old.filter(|old| self.shows(old));
-        match (f(seen, out), old.map(|old| self.after(old))) {
-            (Update::Keep, Some(After::Remove)) => Update::Delete,
-            (Update::Keep, Some(After::Refresh(fresh))) => {
-                *out = fresh;
+        let now = self.now();
+        let seen = old.filter(|old| self.shows(old, now));
+        let update = f(seen, out);
+        let (Update::Keep, Some(old)) = (&update, old) else { return update };
+        match self.after(old, now) {
+            After::Stay => update,
+            After::Remove => Update::Delete,
+            After::Refresh => {
+                out.clear();
+                refresh(old, now, out);
                 Update::Put
             }
-            (update, _) => update,
         }
     }
 
     /// A list after a read, in parts to be stored: none if all of it has expired. `None`: it stays as
     /// it is. Only where reading makes elements live longer, those that have expired go before all have.
-    pub fn after_list(&self, elements: &[&[u8]], part_bytes: usize) -> Option<Vec<Vec<u8>>> {
-        let alive = || elements.iter().filter(|element| !self.has_expired(element));
+    pub fn after_list(
+        &self,
+        elements: &[&[u8]],
+        now: i64,
+        part_bytes: usize,
+    ) -> Option<Vec<Vec<u8>>> {
+        let alive = || elements.iter().filter(|element| !self.has_expired(element, now));
         if elements.is_empty() {
             return None;
         }
         if alive().next().is_none() {
             return Some(Vec::new());
         }
-        let now = self.time.now();
         let as_it_is = elements.iter().all(|element| time_of(element) == Some(now));
         if !self.refreshes() || as_it_is {
             return None;
         }
-        let mut parts = vec![Vec::new()];
+        let (mut parts, mut fresh) = (vec![Vec::new()], Vec::new());
         for element in alive() {
             if parts.last().is_some_and(|part| part.len() >= part_bytes) {
                 parts.push(Vec::new());
             }
             let part = parts.last_mut().expect("there is one");
-            put_prefixed(part, &self.refreshed(element));
+            fresh.clear();
+            refresh(element, now, &mut fresh);
+            put_prefixed(part, &fresh);
         }
         Some(parts)
     }
 }
 
+/// Appends the same value, accessed now.
+fn refresh(stamped: &[u8], now: i64, out: &mut Vec<u8>) {
+    let start = out.len();
+    out.extend_from_slice(stamped);
+    if let Some(time) = out[start..].first_chunk_mut::<TIME_BYTES>() {
+        *time = now.to_be_bytes();
+    }
+}
+
 /// Does what a read of a value entails: it is removed if it has expired, or made to live longer.
-#[derive(Clone)]
+#[derive(Clone, Copy)]
+pub struct Touch<'a> {
+    pub shared: &'a Shared,
+    pub family: &'a ColumnFamily,
+    pub ttl: &'a Ttl,
+    /// When it was read.
+    pub now: i64,
+}
+
+impl Touch<'_> {
+    /// Does a read of this value entail anything?
+    pub fn is_due(&self, stamped: &[u8]) -> bool {
+        self.ttl.after(stamped, self.now) != After::Stay
+    }
+
+    /// A value was read as `stamped`. If it has changed since, nothing happens.
+    pub fn touch(&self, key: &[u8], stamped: &[u8]) -> Result<()> {
+        let after = self.ttl.after(stamped, self.now);
+        if after == After::Stay {
+            return Ok(());
+        }
+        self.shared.db()?.update(self.family, key, |now, out| match after {
+            _ if now != Some(stamped) => Update::Keep,
+            After::Refresh => {
+                refresh(stamped, self.now, out);
+                Update::Put
+            }
+            _ => Update::Delete,
+        })
+    }
+}
+
+/// For what reads entail that outlive their handle.
 pub struct Toucher {
     pub shared: Arc<Shared>,
     pub family: ColumnFamily,
@@ -302,25 +369,14 @@ pub struct Toucher {
 }
 
 impl Toucher {
-    /// Does a read of this value entail anything?
-    pub fn is_due(&self, stamped: &[u8]) -> bool {
-        !matches!(self.ttl.after(stamped), After::Stay)
-    }
-
-    /// A value was read as `stamped`. If it has changed since, nothing happens.
-    pub fn touch(&self, key: &[u8], stamped: &[u8]) -> Result<()> {
-        let after = self.ttl.after(stamped);
-        if self.reads_only || matches!(after, After::Stay) {
-            return Ok(());
+    /// An entry was read as `stamped`: does what that entails, and says whether it is to be shown.
+    pub fn read(&self, key: &[u8], stamped: &[u8]) -> Result<bool> {
+        let Toucher { shared, family, ttl, reads_only } = self;
+        let now = ttl.now();
+        if !reads_only {
+            Touch { shared, family, ttl, now }.touch(key, stamped)?;
         }
-        self.shared.db()?.update(&self.family, key, |now, out| match &after {
-            _ if now != Some(stamped) => Update::Keep,
-            After::Refresh(fresh) => {
-                out.extend_from_slice(fresh);
-                Update::Put
-            }
-            _ => Update::Delete,
-        })
+        Ok(ttl.shows(stamped, now))
     }
 }
 

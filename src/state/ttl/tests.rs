@@ -9,6 +9,7 @@ use std::path::PathBuf;
 
 use super::*;
 use crate::BackendOptions;
+use crate::Background;
 use crate::Db;
 use crate::Env;
 use crate::JavaHash;
@@ -503,25 +504,50 @@ fn on_disk(backend: &StateBackend<u64>, name: &str, until: i64) -> (u64, u64) {
     (expired, live)
 }
 
+/// Bytes of a table, about.
+const FILE_BYTES: u64 = 8 << 10;
+
+/// What has expired on disk takes at most a tenth of what has not, and a table a level.
+fn is_bounded(
+    backend: &StateBackend<u64>,
+    name: &str,
+    until: i64,
+) -> std::result::Result<(), String> {
+    let (expired, live) = on_disk(backend, name, until);
+    let family = backend.db().stats().families.into_iter().find(|f| f.name == name).unwrap();
+    let levels = family.files.iter().filter(|files| **files > 0).count() as u64;
+    match expired <= live / 10 + levels * FILE_BYTES {
+        true => Ok(()),
+        false => Err(format!("{expired} bytes expired, {live} live, {family:?}")),
+    }
+}
+
 fn one_backend(now: &Arc<Mutex<i64>>, ttl: i64) -> StateBackend<u64> {
+    one_backend_in(now, ttl, Background::Inline)
+}
+
+fn one_backend_in(now: &Arc<Mutex<i64>>, ttl: i64, background: Background) -> StateBackend<u64> {
     let env = Env::simulated(Arc::new(MemFs::new()), MemoryBudget::new(64 << 20), 3);
+    let env = env.with_background(background);
     let mut options = BackendOptions::new(GROUPS, KeyGroupRange::new(0, 127).unwrap());
     small(&mut options);
     options.family.memtable_bytes_max = 16 << 10;
     options.family.level_bytes_base = 64 << 10;
-    options.family.file_bytes = 8 << 10;
+    options.family.file_bytes = FILE_BYTES;
     options.clock = Some(clock(now));
     options.ttl.insert("s".to_owned(), TtlConfig::new(ttl).unwrap());
     StateBackend::open(Path::new("expiry"), options, env).unwrap()
 }
 
-#[test]
-fn what_has_expired_leaves_the_disk_unread() {
-    let now = Arc::new(Mutex::new(0));
-    let mut backend = one_backend(&now, 1000);
+/// Young and old values of keys that lie side by side, over and over: none is written twice. After each
+/// round `f` looks.
+fn write_rounds(
+    backend: &mut StateBackend<u64>,
+    now: &Arc<Mutex<i64>>,
+    mut f: impl FnMut(&StateBackend<u64>, i64),
+) {
     let mut state = backend.value_state::<String>("s").unwrap();
     let text = "some sixty bytes of text that no codec and no key would share".to_owned();
-    // Young and old values of keys that lie side by side, over and over: none is written twice.
     let mut key = 0u64;
     for round in 0..40i64 {
         *now.lock() = round * 100;
@@ -534,26 +560,78 @@ fn what_has_expired_leaves_the_disk_unread() {
         // is looked for. No key is read or written.
         backend.db().flush_all().unwrap();
         backend.db().wait_idle().unwrap();
-        let (expired, live) = on_disk(&backend, "s", *now.lock() - 1000);
-        let family = backend.db().stats().families.into_iter().find(|f| f.name == "s").unwrap();
-        let levels = family.files.iter().filter(|files| **files > 0).count() as u64;
-        let bound = live / 10 + levels * (8 << 10);
-        assert!(
-            expired <= bound,
-            "round {round}: {expired} bytes expired, {live} live, {family:?}"
-        );
+        f(backend, round * 100);
     }
+}
+
+#[test]
+fn what_has_expired_leaves_the_disk_unread() {
+    let now = Arc::new(Mutex::new(0));
+    let mut backend = one_backend(&now, 1000);
+    write_rounds(&mut backend, &now, |backend, time| {
+        is_bounded(backend, "s", time - 1000).unwrap();
+    });
     // Nothing is written any more, and nothing read; only the clock goes on.
     for time in (4000..5200).step_by(100) {
         *now.lock() = time;
         backend.drop_expired().unwrap();
-        let (expired, live) = on_disk(&backend, "s", time - 1000);
-        let family = backend.db().stats().families.into_iter().find(|f| f.name == "s").unwrap();
-        let levels = family.files.iter().filter(|files| **files > 0).count() as u64;
-        assert!(expired <= live / 10 + levels * (8 << 10), "at {time}: {expired} of {live}");
+        is_bounded(&backend, "s", time - 1000).unwrap();
     }
     let family = backend.db().stats().families.into_iter().find(|f| f.name == "s").unwrap();
     assert_eq!(family.files.iter().sum::<usize>(), 0, "all has expired");
+}
+
+/// Nobody reads, writes, flushes or cleans up: a task that only asks for timers that are due, or only
+/// takes checkpoints, has the background look, and that is enough.
+#[test]
+fn what_has_expired_leaves_the_disk_by_background_work_alone() {
+    for takes_checkpoints in [false, true] {
+        let now = Arc::new(Mutex::new(0));
+        let mut backend = one_backend_in(&now, 1000, Background::Threads(1));
+        let mut timers = backend.timer_service::<()>("t").unwrap();
+        write_rounds(&mut backend, &now, |_, _| {});
+        assert!(on_disk(&backend, "s", i64::MIN).1 > 10 * FILE_BYTES, "there is something");
+        for time in (3900..5200).step_by(50) {
+            *now.lock() = time;
+            match takes_checkpoints {
+                true => drop(backend.checkpoint().unwrap().wait().unwrap()),
+                false => {
+                    timers.advance_watermark(time);
+                    assert_eq!(timers.next_event_time_timer(&mut backend).unwrap(), None);
+                }
+            }
+            // The background takes its time, but nobody else helps.
+            let mut bounded = Err(String::new());
+            for _ in 0..20_000 {
+                bounded = is_bounded(&backend, "s", time - 1000);
+                if bounded.is_ok() {
+                    break;
+                }
+                std::thread::yield_now();
+            }
+            bounded.unwrap_or_else(|e| panic!("at {time}: {e}"));
+        }
+    }
+}
+
+#[test]
+fn the_background_looks_when_the_clock_has_gone_on() {
+    let now = Arc::new(Mutex::new(0));
+    let time = Time::new(clock(&now));
+    assert!(time.has_gone_on(10), "at first");
+    assert!(!time.has_gone_on(10));
+    *now.lock() = 9;
+    assert!(!time.has_gone_on(10));
+    *now.lock() = 10;
+    assert!(time.has_gone_on(10) && !time.has_gone_on(10));
+    *now.lock() = i64::MAX;
+    assert!(time.has_gone_on(10));
+    let step = |ttl, cleans_up| {
+        let config = TtlConfig::new(ttl).unwrap();
+        states::look_step([&TtlConfig { cleanup_in_background: cleans_up, ..config }])
+    };
+    assert_eq!((step(1000, true), step(1, true), step(1000, false)), (Some(31), Some(1), None));
+    assert_eq!(states::look_step([]), None);
 }
 
 #[test]
