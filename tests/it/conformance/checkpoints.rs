@@ -4,17 +4,17 @@
 use std::sync::Arc;
 
 use alluvium::{
-    CheckpointStore, ErrorKind, JavaHash, JobCheckpoint, ListState, MapState, ObjectName,
-    PartInput, Registry, StateBackend, StateKind, ValueState, assign_key_group, key_group_range,
-    load_checkpoint, restore_checkpoint,
+    CheckpointStore, Env, ErrorKind, Fault, FaultFs, FaultOp, JavaHash, JobCheckpoint, ListState,
+    MapState, MemoryBudget, ObjectName, PartInput, Registry, StateBackend, StateKind, ValueState,
+    assign_key_group, key_group_range, load_checkpoint, restore_checkpoint,
 };
 
-use crate::conformance::job::{Job, all, each_log, entries, go, kind};
+use crate::conformance::job::{Job, all, entries, go, kind, with_log};
 
 /// A state that nobody asks for is carried through checkpoints.
 #[test]
 fn test_snapshot_non_accessed_state() {
-    each_log(|job| {
+    with_log(|job| {
         let mut backend = job.backend::<i32>();
         let mut state = backend.map_state::<i32, String>("map").unwrap();
         for key in 1..=3 {
@@ -62,7 +62,7 @@ fn rescale(old: u32, new: u32) {
         let range = key_group_range(GROUPS, parallelism, i).unwrap();
         (range.start(), range.end())
     };
-    each_log(|job| {
+    with_log(|job| {
         let fill = |i| {
             let (first, last) = range(old, i);
             let mut backend = job.backend_of::<i32>(GROUPS, (first, last));
@@ -119,7 +119,7 @@ fn test_key_groups_snapshot_restore_scale_down_un_even_distribute() {
 /// Two checkpoints under way at once; the second is completed first.
 #[test]
 fn test_parallel_async_snapshots() {
-    each_log(|job| {
+    with_log(|job| {
         let mut backend = job.backend::<i32>();
         let mut state = backend.value_state::<i32>("id").unwrap();
         (0..10).for_each(|key| {
@@ -167,7 +167,7 @@ fn save(job: &Job, part: PartInput<'_>) -> alluvium::Saved {
 /// What is written after the synchronous part is not in the checkpoint.
 #[test]
 fn test_async_snapshot() {
-    each_log(|job| {
+    with_log(|job| {
         let mut backend = job.backend::<i32>();
         let mut state = backend.value_state::<i32>("id").unwrap();
         (0..10).for_each(|key| {
@@ -198,7 +198,7 @@ fn test_async_snapshot() {
 /// A checkpoint that is given up frees what it holds, and the next one succeeds.
 #[test]
 fn test_async_snapshot_cancellation() {
-    each_log(|job| {
+    with_log(|job| {
         let mut backend = job.backend::<i32>();
         let mut state = backend.value_state::<i32>("id").unwrap();
         go(&mut backend, 1);
@@ -217,7 +217,7 @@ fn test_async_snapshot_cancellation() {
 /// A new state before each checkpoint: the metadata are fixed with the data.
 #[test]
 fn test_check_concurrency_problem_when_performing_checkpoint_async() {
-    each_log(|job| {
+    with_log(|job| {
         let mut backend = job.backend::<i32>();
         let mut pending = Vec::new();
         for i in 0..10 {
@@ -238,7 +238,7 @@ fn test_check_concurrency_problem_when_performing_checkpoint_async() {
 /// All lists have the merge operator, also with options of the user's.
 #[test]
 fn test_correct_merge_operator_set() {
-    each_log(|job| {
+    with_log(|job| {
         let mut options = job.options(10, (0, 9));
         options.states.insert("b".into(), Default::default());
         let dir = job.dir();
@@ -258,7 +258,7 @@ fn test_correct_merge_operator_set() {
 /// Updates run between the synchronous part and the rest.
 #[test]
 fn test_completing_snapshot() {
-    each_log(|job| {
+    with_log(|job| {
         let mut backend = job.backend_of::<i32>(2, (0, 1));
         let mut state = backend.value_state::<String>("id").unwrap();
         for key in 0..100 {
@@ -294,7 +294,7 @@ fn test_completing_snapshot() {
 /// never a base.
 #[test]
 fn test_checkpoint_is_incremental() {
-    each_log(|job| {
+    with_log(|job| {
         let store: Arc<dyn CheckpointStore> =
             Arc::new(alluvium::DirStore::open(Arc::clone(job.env.fs()), "incremental").unwrap());
         let registry = Registry::open(Arc::clone(&store), 1).unwrap();
@@ -349,7 +349,7 @@ fn test_checkpoint_is_incremental() {
 /// Objects live for exactly as long as a retained checkpoint names them.
 #[test]
 fn test_shared_incremental_state_de_registration() {
-    each_log(|job| {
+    with_log(|job| {
         let fs = Arc::clone(job.env.fs());
         let store: Arc<dyn CheckpointStore> =
             Arc::new(alluvium::DirStore::open(fs, "shared").unwrap());
@@ -430,7 +430,7 @@ impl Counting<'_> {
 
 #[test]
 fn test_scaling_up() {
-    each_log(|job| {
+    with_log(|job| {
         let mut counting = Counting::new(job, 1);
         for (parallelism, want) in [(1, 1), (2, 2), (3, 3), (10, 4)] {
             counting.rescale(parallelism);
@@ -441,7 +441,7 @@ fn test_scaling_up() {
 
 #[test]
 fn test_scaling_down() {
-    each_log(|job| {
+    with_log(|job| {
         let mut counting = Counting::new(job, 3);
         counting.count(1);
         for (parallelism, want) in [(2, 2), (1, 3), (7, 4), (2, 5)] {
@@ -455,7 +455,7 @@ fn test_scaling_down() {
 /// is as it was.
 #[test]
 fn test_clip_db_with_key_group_range() {
-    each_log(|job| {
+    with_log(|job| {
         for (groups, current, target) in [
             (10u32, (0, 9), (3, 5)),
             (10, (0, 9), (0, 0)),
@@ -491,7 +491,7 @@ fn test_clip_db_with_key_group_range() {
 /// would be in the way of the next one.
 #[test]
 fn a_failed_restore_leaves_no_database() {
-    each_log(|job| {
+    with_log(|job| {
         let mut backend = job.backend::<i32>();
         let mut state = backend.value_state::<i32>("id").unwrap();
         go(&mut backend, 1);
@@ -521,7 +521,7 @@ fn a_failed_restore_leaves_no_database() {
 /// entries they have.
 #[test]
 fn test_empty_map_does_not_scan_deleted_entries_of_next_key() {
-    each_log(|job| {
+    with_log(|job| {
         let mut backend = job.backend_of::<i32>(1, (0, 0));
         let mut state: MapState<i32, i32> = backend.map_state("map").unwrap();
         go(&mut backend, 2);
@@ -546,7 +546,7 @@ fn test_empty_map_does_not_scan_deleted_entries_of_next_key() {
 /// between two pages of 128 entries skips one if the last entry is removed through the state.
 #[test]
 fn test_iterator_cache_reload_after_entries_were_removed() {
-    each_log(|job| {
+    with_log(|job| {
         let mut backend = job.backend::<i32>();
         let mut state: MapState<i32, i32> = backend.map_state("map").unwrap();
         go(&mut backend, 1);
@@ -567,7 +567,7 @@ fn test_iterator_cache_reload_after_entries_were_removed() {
 /// `RocksDBRocksStateKeysIteratorTest`: keys and namespaces that are parts of each other.
 #[test]
 fn test_iterator() {
-    each_log(|job| {
+    with_log(|job| {
         for groups in [1, 128, 129] {
             let mut backend = job.backend_of::<String>(groups, (0, groups as u16 - 1));
             let mut state: ListState<u8, String> =
@@ -590,5 +590,202 @@ fn test_iterator() {
             let pairs = backend.get_keys_and_namespaces::<String>("list").unwrap();
             assert_eq!(pairs.count(), 7 * 8 / 2);
         }
+    });
+}
+
+/// Entries of a neighbour, all but the last of them deleted; the current key comes before it.
+fn beside_deleted_entries(job: &Job) -> (StateBackend<i32>, MapState<i32, i32>) {
+    let mut backend = job.backend_of::<i32>(1, (0, 0));
+    let mut state: MapState<i32, i32> = backend.map_state("map").unwrap();
+    go(&mut backend, 2);
+    (0..3000).for_each(|i| state.put(&i, &i).unwrap());
+    (0..2999).for_each(|i| state.remove(&i).unwrap());
+    go(&mut backend, 1);
+    (backend, state)
+}
+
+fn keys_visited(backend: &StateBackend<i32>) -> u64 {
+    backend.db().stats().keys_visited
+}
+
+#[test]
+fn test_iterator_cache_reload_does_not_scan_deleted_entries_of_next_key() {
+    with_log(|job| {
+        for removes in [false, true] {
+            let (backend, mut state) = beside_deleted_entries(job);
+            (0..257).for_each(|i| state.put(&i, &i).unwrap());
+            let before = keys_visited(&backend);
+            let mut seen = Vec::new();
+            for key in state.keys().unwrap() {
+                let key = key.unwrap();
+                seen.push(key);
+                if removes {
+                    state.remove(&key).unwrap();
+                }
+            }
+            assert!(seen.into_iter().eq(0..257));
+            let visited = keys_visited(&backend) - before;
+            assert!(visited <= 260, "{visited} keys for 257 entries");
+            assert_eq!(state.is_empty().unwrap(), removes);
+        }
+    });
+}
+
+#[test]
+fn test_clear_does_not_scan_deleted_entries_of_next_key() {
+    with_log(|job| {
+        for entries in [0, 1, 64, 65, 257] {
+            let (mut backend, mut state) = beside_deleted_entries(job);
+            (0..entries).for_each(|i| state.put(&i, &i).unwrap());
+            let before = keys_visited(&backend);
+            state.clear().unwrap();
+            let visited = keys_visited(&backend) - before;
+            assert!(visited <= 70, "{visited} keys to clear {entries} entries");
+            assert!(state.is_empty().unwrap());
+            go(&mut backend, 2);
+            assert_eq!(all(state.iter().unwrap()), [(2999, 2999)], "the neighbour");
+        }
+    });
+}
+
+#[test]
+fn test_iterator_cache_reload_does_not_advance_after_exhausted_seek() {
+    with_log(|job| {
+        let mut backend = job.backend::<i32>();
+        let mut state: MapState<i32, i32> = backend.map_state("map").unwrap();
+        go(&mut backend, 1);
+        (0..129).for_each(|i| state.put(&i, &i).unwrap());
+        let mut iter = state.iter().unwrap();
+        (0..128).for_each(|i| assert_eq!(iter.next().unwrap().unwrap(), (i, i)));
+        state.remove(&127).unwrap();
+        state.remove(&128).unwrap();
+        // The map as it was, and then an end that stays one.
+        assert_eq!(iter.next().unwrap().unwrap(), (128, 128));
+        assert!(iter.next().is_none() && iter.next().is_none());
+        assert_eq!(state.keys().unwrap().count(), 127);
+    });
+}
+
+/// `RocksDBAutoCompactionIngestRestoreTest`: what was joined is compacted by itself.
+#[test]
+fn test_auto_compaction_enabled_with_ingest_db_restore() {
+    with_log(|job| {
+        let halves = [(0, 4), (5, 9)].map(|groups| {
+            let mut backend = job.backend_of::<i32>(10, groups);
+            let mut state = backend.value_state::<i32>("id").unwrap();
+            for key in 0..100 {
+                let group = assign_key_group(i32::java_hash(&key), 10);
+                if backend.key_groups().contains(group) {
+                    go(&mut backend, key);
+                    state.update(&key).unwrap();
+                }
+            }
+            backend
+        });
+        let saved = job.snapshot(&[&halves[0], &halves[1]]);
+        let mut backend = job.restore::<i32>(&saved);
+        let mut state = backend.value_state::<i32>("id").unwrap();
+        for round in 0..8 {
+            for key in 0..100 {
+                go(&mut backend, key);
+                state.update(&(key + round)).unwrap();
+            }
+            backend.db().flush_all().unwrap();
+        }
+        while backend.db().step(0).unwrap() {}
+        let stats = backend.db().stats();
+        let family = stats.families.iter().find(|family| family.name == "id").unwrap();
+        assert!(stats.compactions > 0 && family.files[0] < 4, "{family:?}");
+        assert_eq!(entries(&backend), 100);
+    });
+}
+
+/// Tables in a backend's directory.
+fn tables(job: &Job, dir: &std::path::Path) -> usize {
+    let listed = job.env.fs().list(dir).unwrap();
+    listed.iter().filter(|file| file.name.ends_with(".sst")).count()
+}
+
+fn write_everything(backend: &mut StateBackend<i32>, state: &mut ValueState<i32>, value: i32) {
+    for key in 0..50 {
+        go(backend, key);
+        state.update(&value).unwrap();
+    }
+}
+
+/// A checkpoint that is given up before anything was done for it holds no file.
+#[test]
+fn test_dismissing_snapshot() {
+    with_log(|job| {
+        let (dir, options) = (job.dir(), job.options(10, (0, 9)));
+        let mut backend = StateBackend::<i32>::open(&dir, options, job.env.clone()).unwrap();
+        let mut state = backend.value_state::<i32>("id").unwrap();
+        write_everything(&mut backend, &mut state, 1);
+        let pending = backend.checkpoint().unwrap();
+        backend.db().flush_all().unwrap();
+        write_everything(&mut backend, &mut state, 2);
+        backend.db().flush_all().unwrap();
+        drop(pending);
+        let family = backend.db().column_family("id", job.options(10, (0, 9)).family).unwrap();
+        backend.db().compact_range(&family, ..).unwrap();
+        while backend.db().step(0).unwrap() {}
+        let files = backend.db().stats().families.into_iter().flat_map(|family| family.files);
+        assert_eq!(tables(job, &dir), files.sum::<usize>(), "nothing but what is live");
+    });
+}
+
+/// A file set outlives its backend; when both have gone, the directory holds what is live and no more.
+#[test]
+fn test_releasing_snapshot_after_backend_closed() {
+    with_log(|job| {
+        let (dir, options) = (job.dir(), job.options(10, (0, 9)));
+        let open = || StateBackend::<i32>::open(&dir, options.clone(), job.env.clone()).unwrap();
+        let mut backend = open();
+        let mut state = backend.value_state::<i32>("id").unwrap();
+        write_everything(&mut backend, &mut state, 1);
+        let set = backend.checkpoint().unwrap().wait().unwrap();
+        write_everything(&mut backend, &mut state, 2);
+        backend.db().flush_all().unwrap();
+        let family = backend.db().column_family("id", job.options(10, (0, 9)).family).unwrap();
+        backend.db().compact_range(&family, ..).unwrap();
+        drop((state, family));
+        backend.close().unwrap();
+        let saved = save(job, PartInput { first_group: 0, last_group: 9, set: &set });
+        drop(set);
+        let mut old = job.restore::<i32>(&saved);
+        let mut state = old.value_state::<i32>("id").unwrap();
+        go(&mut old, 7);
+        assert_eq!(state.value().unwrap(), Some(1));
+        let backend = open();
+        while backend.db().step(0).unwrap() {}
+        let files = backend.db().stats().families.into_iter().flat_map(|family| family.files);
+        assert_eq!(tables(job, &dir), files.sum::<usize>());
+    });
+}
+
+/// `EmbeddedRocksDBStateBackendTest`: an error of the cursor with which a map is cleared is returned,
+/// and nothing of the map is gone.
+#[test]
+fn test_map_state_clear() {
+    with_log(|job| {
+        let fs = FaultFs::new(Arc::clone(job.env.fs()));
+        let env = Env::simulated(Arc::new(fs.clone()), MemoryBudget::new(64 << 20), 9);
+        let (dir, options) = (job.dir(), job.options(10, (0, 9)));
+        let mut backend = StateBackend::<i32>::open(&dir, options.clone(), env.clone()).unwrap();
+        let mut state: MapState<i32, String> = backend.map_state("map").unwrap();
+        go(&mut backend, 1);
+        (0..40).for_each(|i| state.put(&i, &"x".repeat(1000)).unwrap());
+        drop(state);
+        backend.close().unwrap();
+        // Nothing is in memory any more.
+        let mut backend = StateBackend::<i32>::open(&dir, options, env).unwrap();
+        let mut state: MapState<i32, String> = backend.map_state("map").unwrap();
+        go(&mut backend, 1);
+        fs.plan(Fault::new(FaultOp::Read, 0).sticky());
+        assert_eq!(kind(state.clear()), ErrorKind::Io);
+        fs.clear();
+        assert_eq!(state.keys().unwrap().count(), 40);
+        state.clear().unwrap();
+        assert!(state.is_empty().unwrap());
     });
 }

@@ -10,7 +10,7 @@ use alluvium::{
     restore_checkpoint, save_checkpoint,
 };
 
-/// How the log of the databases is kept. Every test of this folder runs with each.
+/// How the log of the databases is kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Log {
     Off,
@@ -21,16 +21,37 @@ pub enum Log {
 pub const LOGS: [Log; 3] = [Log::Off, Log::Buffered, Log::Synced];
 
 impl Log {
+    /// The log of this run of a test: the one that `ALLUVIUM_LOG` names, `off`, `buffered` or `synced`;
+    /// else one that the name of the test decides, so that an ordinary run has some of each.
+    pub fn of_this_run() -> Log {
+        match std::env::var("ALLUVIUM_LOG").as_deref() {
+            Ok("off") => Log::Off,
+            Ok("buffered") => Log::Buffered,
+            Ok("synced") => Log::Synced,
+            Ok(other) => panic!("no kind of log: {other}"),
+            Err(_) => {
+                let thread = std::thread::current(); // libtest calls it by the test's name
+                let bytes = thread.name().unwrap_or_default().bytes();
+                LOGS[bytes.fold(7, |sum, byte| sum * 31 % 8191 + usize::from(byte)) % LOGS.len()]
+            }
+        }
+    }
+
     pub fn options(self) -> Options {
         Options { log: self != Log::Off, sync: self == Log::Synced, ..Options::default() }
     }
 }
 
-/// Runs a test with each kind of log.
-pub fn each_log(test: impl Fn(&Job)) {
-    for log in LOGS {
-        test(&Job::new(log));
-    }
+/// Runs a test with the log of this run.
+pub fn with_log(test: impl Fn(&Job)) {
+    test(&Job::new(Log::of_this_run()));
+}
+
+/// Options of a backend with the log of this run.
+pub fn backend_options(max_parallelism: u32, key_groups: KeyGroupRange) -> BackendOptions {
+    let mut options = BackendOptions::new(max_parallelism, key_groups);
+    options.db = Log::of_this_run().options();
+    options
 }
 
 pub struct Job {
@@ -123,7 +144,15 @@ impl Job {
         saved: &Saved,
         groups: (u16, u16),
     ) -> Result<StateBackend<K>, Error> {
-        let options = self.options(saved.envelope.max_parallelism, groups);
+        self.restore_as(saved, self.options(saved.envelope.max_parallelism, groups))
+    }
+
+    /// The same with other options.
+    pub fn restore_as<K: Builtin + JavaHash>(
+        &self,
+        saved: &Saved,
+        options: BackendOptions,
+    ) -> Result<StateBackend<K>, Error> {
         StateBackend::from_db(self.database(saved, &options), options)
     }
 

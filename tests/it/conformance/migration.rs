@@ -2,15 +2,16 @@
 
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 
 use alluvium::serializer::{I32Serializer, StringSerializer, U64Serializer, VecSerializer};
 use alluvium::{
-    Builtin, Compatibility, Error, ErrorKind, JavaHash, OperatorMode, OperatorSnapshot,
-    OperatorState, Saved, Serializer, SerializerSnapshot, StateBackend,
+    BackendOptions, Builtin, Clock, Compatibility, Error, ErrorKind, JavaHash, OperatorMode,
+    OperatorSnapshot, OperatorState, Saved, Serializer, SerializerSnapshot, StateBackend,
+    TtlConfig,
 };
 
-use crate::conformance::job::{Job, Log, all, each_log, go, kind};
+use crate::conformance::job::{Job, Log, all, go, kind, with_log};
 
 /// Flink's `TestType`: a number and a text, in two versions; and what a serializer of it says of what
 /// version 1 left.
@@ -150,7 +151,7 @@ fn write_value(backend: &mut StateBackend<i32>, key: i32) {
 }
 
 fn value_upgrade(with: TestSerializer) {
-    each_log(|job| {
+    with_log(|job| {
         let saved = written(job, write_value);
         restored(job, &saved, |backend, key, again| {
             let mut state = backend.value_state_with(STATE, VOID, with).unwrap();
@@ -174,7 +175,7 @@ fn test_keyed_value_state_serializer_reconfiguration() {
 
 #[test]
 fn test_keyed_value_state_registration_fails_if_new_state_serializer_is_incompatible() {
-    each_log(|job| {
+    with_log(|job| {
         let mut backend = job.restore::<i32>(&written(job, write_value));
         for _ in 0..2 {
             let state = backend.value_state_with(STATE, VOID, INCOMPATIBLE);
@@ -198,7 +199,7 @@ fn write_list(backend: &mut StateBackend<i32>, key: i32) {
 }
 
 fn list_upgrade(with: TestSerializer) {
-    each_log(|job| {
+    with_log(|job| {
         let saved = written(job, write_list);
         restored(job, &saved, |backend, key, again| {
             let mut state = backend.list_state_with(STATE, VOID, with).unwrap();
@@ -224,7 +225,7 @@ fn test_keyed_list_state_serializer_reconfiguration() {
 
 #[test]
 fn test_keyed_list_state_registration_fails_if_new_state_serializer_is_incompatible() {
-    each_log(|job| {
+    with_log(|job| {
         let mut backend = job.restore::<i32>(&written(job, write_list));
         let state = backend.list_state_with(STATE, VOID, INCOMPATIBLE);
         assert_eq!(kind(state), ErrorKind::Incompatible);
@@ -237,7 +238,7 @@ fn write_map(backend: &mut StateBackend<i32>, key: i32) {
 }
 
 fn map_upgrade(with: TestSerializer) {
-    each_log(|job| {
+    with_log(|job| {
         let saved = written(job, write_map);
         restored(job, &saved, |backend, key, again| {
             let mut state = backend.map_state_with(STATE, VOID, I32Serializer, with).unwrap();
@@ -267,7 +268,7 @@ fn test_keyed_map_state_serializer_reconfiguration() {
 
 #[test]
 fn test_keyed_map_state_registration_fails_if_new_state_serializer_is_incompatible() {
-    each_log(|job| {
+    with_log(|job| {
         let mut backend = job.restore::<i32>(&written(job, write_map));
         let state = backend.map_state_with(STATE, VOID, I32Serializer, INCOMPATIBLE);
         assert_eq!(kind(state), ErrorKind::Incompatible);
@@ -276,7 +277,7 @@ fn test_keyed_map_state_registration_fails_if_new_state_serializer_is_incompatib
 
 #[test]
 fn a_map_does_not_migrate_its_user_keys() {
-    each_log(|job| {
+    with_log(|job| {
         let saved = written(job, |backend, key| {
             let mut state = backend.map_state_with(STATE, VOID, V1, I32Serializer).unwrap();
             state.put(&TestType::new(key), &key).unwrap();
@@ -295,7 +296,7 @@ fn a_map_does_not_migrate_its_user_keys() {
 /// Values of reducing and aggregating state migrate as those of value state.
 #[test]
 fn reducing_state_migrates() {
-    each_log(|job| {
+    with_log(|job| {
         let last = |_: TestType, value: &TestType| value.clone();
         let saved = written(job, |backend, key| {
             let mut state = backend.reducing_state_with(STATE, VOID, V1, last).unwrap();
@@ -323,7 +324,7 @@ fn with_test_keys(job: &Job) -> Saved {
 
 #[test]
 fn test_state_backend_restore_fails_if_new_key_serializer_requires_migration() {
-    each_log(|job| {
+    with_log(|job| {
         let e = job.restore_with(&with_test_keys(job), V2).unwrap_err();
         assert_eq!(e.kind(), ErrorKind::Incompatible);
         assert!(e.to_string().contains("key serializer"), "{e}");
@@ -332,7 +333,7 @@ fn test_state_backend_restore_fails_if_new_key_serializer_requires_migration() {
 
 #[test]
 fn test_state_backend_restore_succeeds_if_new_key_serializer_requires_reconfiguration() {
-    each_log(|job| {
+    with_log(|job| {
         let mut backend = job.restore_with(&with_test_keys(job), RECONFIGURED).unwrap();
         let mut state = backend.value_state::<i32>(STATE).unwrap();
         for key in 1..=3 {
@@ -350,7 +351,7 @@ fn test_state_backend_restore_succeeds_if_new_key_serializer_requires_reconfigur
 
 #[test]
 fn test_state_backend_restore_fails_if_new_key_serializer_is_incompatible() {
-    each_log(|job| {
+    with_log(|job| {
         let restored = job.restore_with(&with_test_keys(job), INCOMPATIBLE);
         assert_eq!(kind(restored), ErrorKind::Incompatible);
     });
@@ -366,7 +367,7 @@ fn with_test_namespaces(job: &Job) -> Saved {
 
 #[test]
 fn test_keyed_state_registration_fails_if_new_namespace_serializer_requires_migration() {
-    each_log(|job| {
+    with_log(|job| {
         let mut backend = job.restore::<i32>(&with_test_namespaces(job));
         let e = backend.value_state_with(STATE, V2, I32Serializer).err().unwrap();
         assert_eq!(e.kind(), ErrorKind::Incompatible);
@@ -378,7 +379,7 @@ fn test_keyed_state_registration_fails_if_new_namespace_serializer_requires_migr
 
 #[test]
 fn test_keyed_state_registration_succeeds_if_new_namespace_serializer_requires_reconfiguration() {
-    each_log(|job| {
+    with_log(|job| {
         let saved = with_test_namespaces(job);
         restored(job, &saved, |backend, key, again| {
             let mut state = backend.value_state_with(STATE, RECONFIGURED, I32Serializer).unwrap();
@@ -396,7 +397,7 @@ fn test_keyed_state_registration_succeeds_if_new_namespace_serializer_requires_r
 
 #[test]
 fn test_keyed_state_registration_fails_if_new_namespace_serializer_is_incompatible() {
-    each_log(|job| {
+    with_log(|job| {
         let mut backend = job.restore::<i32>(&with_test_namespaces(job));
         let state = backend.value_state_with(STATE, INCOMPATIBLE, I32Serializer);
         assert_eq!(kind(state), ErrorKind::Incompatible);
@@ -508,7 +509,7 @@ fn test_broadcast_state_registration_fails_if_new_key_serializer_is_incompatible
 
 #[test]
 fn test_restore_with_wrong_key_serializer() {
-    each_log(|job| {
+    with_log(|job| {
         let saved = written(job, write_value);
         assert_eq!(kind(job.restore_of::<f64>(&saved, (0, 9))), ErrorKind::Incompatible);
     });
@@ -516,7 +517,7 @@ fn test_restore_with_wrong_key_serializer() {
 
 #[test]
 fn test_value_state_restore_with_wrong_serializers() {
-    each_log(|job| {
+    with_log(|job| {
         let saved = written(job, |backend, _| {
             backend.value_state::<String>(STATE).unwrap().update(&"1".into()).unwrap();
         });
@@ -528,7 +529,7 @@ fn test_value_state_restore_with_wrong_serializers() {
 
 #[test]
 fn test_list_state_restore_with_wrong_serializers() {
-    each_log(|job| {
+    with_log(|job| {
         let saved = written(job, |backend, _| {
             backend.list_state::<String>(STATE).unwrap().add(&"1".into()).unwrap();
         });
@@ -539,7 +540,7 @@ fn test_list_state_restore_with_wrong_serializers() {
 
 #[test]
 fn test_reducing_state_restore_with_wrong_serializers() {
-    each_log(|job| {
+    with_log(|job| {
         let saved = written(job, |backend, _| {
             let join = |a: String, b: &String| a + b;
             backend.reducing_state(STATE, join).unwrap().add(&"1".into()).unwrap();
@@ -552,7 +553,7 @@ fn test_reducing_state_restore_with_wrong_serializers() {
 
 #[test]
 fn test_map_state_restore_with_wrong_serializers() {
-    each_log(|job| {
+    with_log(|job| {
         let saved = written(job, |backend, _| {
             backend.map_state::<String, String>(STATE).unwrap();
         });
@@ -564,7 +565,7 @@ fn test_map_state_restore_with_wrong_serializers() {
 /// Within one run, a state does not change its form under the handles that are in use.
 #[test]
 fn a_registered_state_is_not_migrated() {
-    each_log(|job| {
+    with_log(|job| {
         let mut backend = job.restore::<i32>(&written(job, write_value));
         go(&mut backend, 1);
         let mut state = backend.value_state_with(STATE, VOID, V1).unwrap();
@@ -578,7 +579,7 @@ fn a_registered_state_is_not_migrated() {
 /// Parts of which one has migrated a state and the other has not become one.
 #[test]
 fn migrated_parts_and_others_are_joined() {
-    each_log(|job| {
+    with_log(|job| {
         let keys = 1..=40;
         let saved = {
             let mut backend = job.backend::<i32>();
@@ -659,7 +660,7 @@ fn a_migration_that_fails_changes_nothing() {
         }
     }
 
-    each_log(|job| {
+    with_log(|job| {
         DAMAGED.store(true, Ordering::Relaxed);
         let mut backend = job.backend::<i32>();
         let mut state = backend.value_state::<String>(STATE).unwrap();
@@ -800,7 +801,7 @@ fn a_width_does_not_change() {
         }
     }
 
-    each_log(|job| {
+    with_log(|job| {
         let saved = written(job, |backend, key| {
             let mut state = backend.value_state_with(STATE, Liar(Some(4)), Liar(None)).unwrap();
             state.set_current_namespace(&7);
@@ -814,4 +815,91 @@ fn a_width_does_not_change() {
         state.set_current_namespace(&7);
         assert_eq!(state.value().unwrap(), Some(3));
     });
+}
+
+const DAY: i64 = 86_400_000;
+
+/// Options with a time to live of so many days, and a clock.
+fn expiring(job: &Job, days: Option<i64>, now: &Arc<AtomicI64>) -> BackendOptions {
+    let mut options = job.options(10, (0, 9));
+    let now = Arc::clone(now);
+    options.clock = Some(Clock::new(move || now.load(Ordering::Relaxed)));
+    if let Some(days) = days {
+        options.ttl.insert(STATE.to_owned(), TtlConfig::new(days * DAY).unwrap());
+    }
+    options
+}
+
+/// Values of version 1 under one time to live are read as version 2 under another, or under none, by
+/// value, list and map; `gone` says when each has expired.
+fn changing_ttl(before: Option<i64>, after: Option<i64>, gone: Option<i64>) {
+    with_log(|job| {
+        for state in 0..3 {
+            let now = Arc::new(AtomicI64::new(0));
+            let options = expiring(job, before, &now);
+            let env = job.env.clone();
+            let mut backend = StateBackend::<i32>::open(&job.dir(), options, env).unwrap();
+            let write = [write_value, write_list, write_map][state];
+            for key in 1..=3 {
+                go(&mut backend, key);
+                write(&mut backend, key);
+            }
+            let saved = job.snapshot(&[&backend]);
+            now.store(DAY / 2, Ordering::Relaxed);
+            let options = expiring(job, after, &now);
+            let mut backend = job.restore_as::<i32>(&saved, options).unwrap();
+            let read = |backend: &mut StateBackend<i32>, key: i32| -> Vec<TestType> {
+                go(backend, key);
+                match state {
+                    0 => {
+                        let mut state = backend.value_state_with(STATE, VOID, V2).unwrap();
+                        state.value().unwrap().into_iter().collect()
+                    }
+                    1 => backend.list_state_with(STATE, VOID, V2).unwrap().get().unwrap(),
+                    _ => {
+                        let numbers = I32Serializer;
+                        let mut state = backend.map_state_with(STATE, VOID, numbers, V2).unwrap();
+                        all(state.values().unwrap())
+                    }
+                }
+            };
+            let want = |key: i32| match state {
+                0 => vec![TestType::new(key)],
+                _ => elements(key),
+            };
+            for key in 1..=3 {
+                assert_eq!(read(&mut backend, key), want(key), "state {state}");
+            }
+            let mut backend = job
+                .restore_as::<i32>(&job.snapshot(&[&backend]), expiring(job, after, &now))
+                .unwrap();
+            let Some(gone) = gone else {
+                now.store(100 * DAY, Ordering::Relaxed);
+                assert_eq!(read(&mut backend, 1), want(1), "nothing expires any more");
+                continue;
+            };
+            now.store(gone - 1, Ordering::Relaxed);
+            assert_eq!(read(&mut backend, 1), want(1), "state {state}");
+            now.store(gone, Ordering::Relaxed);
+            assert!(read(&mut backend, 2).is_empty(), "state {state}");
+        }
+    });
+}
+
+/// Longer lives from the old times on, which a migration of the values keeps.
+#[test]
+fn test_state_migration_after_changing_ttl() {
+    changing_ttl(Some(1), Some(2), Some(2 * DAY));
+}
+
+/// They were written when they were migrated.
+#[test]
+fn test_state_migration_after_changing_ttl_from_disabling_to_enabling() {
+    changing_ttl(None, Some(1), Some(DAY / 2 + DAY));
+}
+
+/// Fails in Flink's suite, and works in Flink 2.3.0.
+#[test]
+fn test_state_migration_after_changing_ttl_from_enabling_to_disabling() {
+    changing_ttl(Some(1), None, None);
 }

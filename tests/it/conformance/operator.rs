@@ -5,7 +5,7 @@ use alluvium::{
     OperatorState, PartInput, load_checkpoint, redistribute_operator_state, save_checkpoint,
 };
 
-use crate::conformance::job::{each_log, kind};
+use crate::conformance::job::{kind, with_log};
 
 fn round_trip(state: &OperatorState) -> OperatorState {
     let bytes = OperatorSnapshot::encode_all(&[state.snapshot()]);
@@ -259,7 +259,7 @@ fn test_re_distribute_combined_partitionable_states() {
 /// Operator state is part of the same envelope as keyed state.
 #[test]
 fn operator_state_is_in_the_envelope() {
-    each_log(|job| {
+    with_log(|job| {
         let backend = job.backend::<i32>();
         let set = backend.checkpoint().unwrap().wait().unwrap();
         let checkpoint = JobCheckpoint {

@@ -4,11 +4,11 @@ use alluvium::{
     AggregateFunction, AggregatingState, ErrorKind, ListState, MapState, ReducingState,
 };
 
-use crate::conformance::job::{Job, all, each_log, entries, go, kind, sorted, strings};
+use crate::conformance::job::{Job, all, entries, go, kind, sorted, strings, with_log};
 
 #[test]
 fn test_get_keys() {
-    each_log(|job| {
+    with_log(|job| {
         let mut backend = job.backend::<i32>();
         let mut state = backend.value_state_with_namespace::<String, i32>("get-keys").unwrap();
         for key in 0..2000 {
@@ -25,7 +25,7 @@ fn test_get_keys() {
 
 #[test]
 fn test_get_keys_and_namespaces() {
-    each_log(|job| {
+    with_log(|job| {
         let mut backend = job.backend::<i32>();
         let mut state = backend.value_state_with_namespace::<String, i32>("s").unwrap();
         for namespace in strings(["ns1", "ns2"]) {
@@ -47,7 +47,7 @@ fn test_get_keys_and_namespaces() {
 
 #[test]
 fn test_num_state_entries() {
-    each_log(|job| {
+    with_log(|job| {
         let mut backend = job.backend::<i32>();
         let mut state = backend.value_state::<String>("id").unwrap();
         assert_eq!(entries(&backend), 0);
@@ -67,7 +67,7 @@ fn test_num_state_entries() {
 /// A namespace cannot be null here, but it can be missing.
 #[test]
 fn test_require_non_null_namespace() {
-    each_log(|job| {
+    with_log(|job| {
         let mut backend = job.backend::<i32>();
         let mut state = backend.value_state_with_namespace::<i32, String>("id").unwrap();
         go(&mut backend, 1);
@@ -80,7 +80,7 @@ fn test_require_non_null_namespace() {
 /// A backend without states is checkpointed, and restored as one.
 #[test]
 fn test_empty_state_checkpointing() {
-    each_log(|job| {
+    with_log(|job| {
         let backend = job.backend::<i32>();
         let backend = job.round_trip(backend);
         assert_eq!((backend.states().count(), entries(&backend)), (0, 0));
@@ -89,7 +89,7 @@ fn test_empty_state_checkpointing() {
 
 #[test]
 fn test_value_state() {
-    each_log(|job| {
+    with_log(|job| {
         let mut backend = job.backend::<i32>();
         let mut state = backend.value_state::<String>("id").unwrap();
         let mut write = |backend: &mut _, values: &[(i32, &str)]| {
@@ -128,7 +128,7 @@ fn test_value_state() {
 /// Reads of another key through a view, on another thread, neither see nor disturb the current key.
 #[test]
 fn test_value_state_race() {
-    each_log(|job| {
+    with_log(|job| {
         let mut backend = job.backend::<i32>();
         let mut state = backend.value_state_with_namespace::<i32, String>("id").unwrap();
         state.set_current_namespace(&1);
@@ -163,7 +163,7 @@ fn test_value_state_race() {
 
 #[test]
 fn test_multiple_value_states() {
-    each_log(|job| {
+    with_log(|job| {
         let mut backend = job.backend_of::<i32>(1, (0, 0));
         let mut text = backend.value_state::<String>("a").unwrap();
         let mut number = backend.value_state::<i32>("b").unwrap();
@@ -185,7 +185,7 @@ fn test_multiple_value_states() {
 /// `update(null)` is `clear` here.
 #[test]
 fn test_value_state_null_update() {
-    each_log(|job| {
+    with_log(|job| {
         let mut backend = job.backend::<i32>();
         let mut state = backend.value_state::<i64>("id").unwrap().with_default(|| 42);
         go(&mut backend, 1);
@@ -209,7 +209,7 @@ fn test_value_state_null_update() {
 
 #[test]
 fn test_value_state_null_as_default_value() {
-    each_log(|job| {
+    with_log(|job| {
         let mut backend = job.backend::<i32>();
         let mut state = backend.value_state::<String>("id").unwrap();
         go(&mut backend, 1);
@@ -223,7 +223,7 @@ fn test_value_state_null_as_default_value() {
 
 #[test]
 fn test_value_state_default_value() {
-    each_log(|job| {
+    with_log(|job| {
         let mut backend = job.backend::<i32>();
         let hello = || "Hello".to_owned();
         let mut state = backend.value_state::<String>("id").unwrap().with_default(hello);
@@ -244,7 +244,7 @@ fn test_value_state_default_value() {
 
 #[test]
 fn test_copy_default_value() {
-    each_log(|job| {
+    with_log(|job| {
         let mut backend = job.backend::<i32>();
         let state = backend.value_state::<Vec<u8>>("id").unwrap();
         let mut state = state.with_default(|| vec![1, 2]);
@@ -258,7 +258,7 @@ fn test_copy_default_value() {
 
 #[test]
 fn test_list_state() {
-    each_log(|job| {
+    with_log(|job| {
         let mut backend = job.backend::<i32>();
         let mut state = backend.list_state::<String>("id").unwrap();
         go(&mut backend, 1);
@@ -288,7 +288,7 @@ fn test_list_state() {
 
 #[test]
 fn test_list_state_apis() {
-    each_log(|job| {
+    with_log(|job| {
         let mut backend = job.backend::<String>();
         let mut state = backend.list_state::<i64>("id").unwrap();
         go(&mut backend, "g");
@@ -362,7 +362,7 @@ fn merging(
 
 #[test]
 fn test_list_state_merging() {
-    each_log(|job| {
+    with_log(|job| {
         let mut backend = job.backend::<String>();
         let state = backend.list_state_with_namespace::<i32, i64>("id").unwrap();
         let state = std::cell::RefCell::new(state);
@@ -388,7 +388,7 @@ fn test_list_state_merging() {
 
 #[test]
 fn test_list_state_default_value() {
-    each_log(|job| {
+    with_log(|job| {
         let mut backend = job.backend::<i32>();
         let mut state = backend.list_state::<String>("id").unwrap();
         go(&mut backend, 1);
@@ -406,7 +406,7 @@ fn join(a: String, b: &String) -> String {
 
 #[test]
 fn test_reducing_state() {
-    each_log(|job| {
+    with_log(|job| {
         let mut backend = job.backend::<i32>();
         let mut state = backend.reducing_state("id", join).unwrap();
         for (key, value) in [(1, "1"), (2, "2")] {
@@ -437,7 +437,7 @@ fn test_reducing_state() {
 
 #[test]
 fn test_reducing_state_add_and_get() {
-    each_log(|job| {
+    with_log(|job| {
         let mut backend = job.backend::<String>();
         let mut state = backend.reducing_state::<i64>("id", |a, b| a + b).unwrap();
         add_and_get(&mut backend, &mut state, ReducingState::add, ReducingState::get, |s| {
@@ -483,7 +483,7 @@ fn add_and_get<S>(
 
 #[test]
 fn test_reducing_state_merging() {
-    each_log(|job| {
+    with_log(|job| {
         let mut backend = job.backend::<String>();
         let sum = |a: i64, b: &i64| a + b;
         let state = backend.reducing_state_with_namespace::<i32, i64>("id", sum).unwrap();
@@ -508,7 +508,7 @@ fn test_reducing_state_merging() {
 
 #[test]
 fn test_reducing_state_default_value() {
-    each_log(|job| {
+    with_log(|job| {
         let mut backend = job.backend::<i32>();
         let mut state = backend.reducing_state("id", join).unwrap();
         go(&mut backend, 1);
@@ -568,7 +568,7 @@ fn aggregating_add_and_get<A>(function: impl Fn() -> A)
 where
     A: AggregateFunction<Input = i64, Output = i64, Accumulator: alluvium::Builtin>,
 {
-    each_log(|job| {
+    with_log(|job| {
         let mut backend = job.backend::<String>();
         let mut state = backend.aggregating_state("id", function()).unwrap();
         let (add, get) = (AggregatingState::add, AggregatingState::get);
@@ -580,7 +580,7 @@ fn aggregating_merging<A>(function: impl Fn() -> A)
 where
     A: AggregateFunction<Input = i64, Output = i64, Accumulator: alluvium::Builtin>,
 {
-    each_log(|job| {
+    with_log(|job| {
         let mut backend = job.backend::<String>();
         let state = backend.aggregating_state_with_namespace::<i32, A>("id", function()).unwrap();
         let state = std::cell::RefCell::new(state);
@@ -634,7 +634,7 @@ fn pairs<const N: usize>(pairs: [(i32, &str); N]) -> Vec<(i32, String)> {
 
 #[test]
 fn test_map_state() {
-    each_log(|job| {
+    with_log(|job| {
         let mut backend = job.backend::<String>();
         let mut state: Map = backend.map_state("id").unwrap();
         go(&mut backend, "1");
@@ -694,7 +694,7 @@ fn test_map_state() {
 
 #[test]
 fn test_map_state_is_empty() {
-    each_log(|job| {
+    with_log(|job| {
         let mut backend = job.backend::<i32>();
         let mut state = backend.map_state::<i32, i64>("id").unwrap();
         go(&mut backend, 1);
@@ -713,7 +713,7 @@ fn test_map_state_is_empty() {
 
 #[test]
 fn test_map_state_iterator_arbitrary_access() {
-    each_log(|job| {
+    with_log(|job| {
         let mut backend = job.backend::<i32>();
         let mut state = backend.map_state::<i32, i64>("id").unwrap();
         go(&mut backend, 1);
@@ -741,7 +741,7 @@ fn test_map_state_iterator_arbitrary_access() {
 
 #[test]
 fn test_map_state_entry_compare() {
-    each_log(|job| {
+    with_log(|job| {
         let mut backend = job.backend::<i32>();
         let mut a: Map = backend.map_state("a").unwrap();
         let mut b: Map = backend.map_state("b").unwrap();
@@ -758,7 +758,7 @@ fn test_map_state_entry_compare() {
 
 #[test]
 fn test_map_state_default_value() {
-    each_log(|job| {
+    with_log(|job| {
         let mut backend = job.backend::<i32>();
         let mut state: Map = backend.map_state("id").unwrap();
         go(&mut backend, 1);
@@ -788,7 +788,7 @@ fn two_user_keys(job: &Job, namespaces: &[&str], keys: i32) -> alluvium::StateBa
 
 #[test]
 fn test_map_state_get_keys() {
-    each_log(|job| {
+    with_log(|job| {
         let backend = two_user_keys(job, &["ns1", "ns2"], 300);
         for namespace in strings(["ns1", "ns2"]) {
             let keys = sorted(backend.get_keys("map", &namespace).unwrap());
@@ -799,7 +799,7 @@ fn test_map_state_get_keys() {
 
 #[test]
 fn test_map_state_get_keys_and_namespaces() {
-    each_log(|job| {
+    with_log(|job| {
         let backend = two_user_keys(job, &["ns1", "ns2"], 300);
         let pairs = sorted(backend.get_keys_and_namespaces::<String>("map").unwrap());
         let want = (0..300).flat_map(|key| ["ns1", "ns2"].map(|ns| (key, ns.to_owned())));
@@ -809,7 +809,7 @@ fn test_map_state_get_keys_and_namespaces() {
 
 #[test]
 fn test_concurrent_modification_with_apply_to_all_keys() {
-    each_log(|job| {
+    with_log(|job| {
         let mut backend = job.backend::<i32>();
         let mut state: ListState<String> = backend.list_state("list").unwrap();
         let hello = |key: &i32| format!("Hello{key}");
@@ -850,7 +850,7 @@ fn test_concurrent_modification_with_apply_to_all_keys() {
 
 #[test]
 fn test_apply_to_all_keys_lambda_function() {
-    each_log(|job| {
+    with_log(|job| {
         let mut backend = job.backend::<i32>();
         let mut state = backend.list_state::<i32>("list").unwrap();
         for key in 0..100 {
@@ -866,5 +866,26 @@ fn test_apply_to_all_keys_lambda_function() {
         backend.apply_to_all_keys("list", &(), add).unwrap();
         assert_eq!(sum, (0..100).sum::<i32>());
         assert_eq!(backend.current_key().unwrap().map(|key| key < 100), Some(true));
+    });
+}
+
+/// What was written may be changed by whoever wrote it: the state has its bytes.
+#[test]
+fn test_is_safe_to_reuse_state() {
+    with_log(|job| {
+        let mut backend = job.backend::<i32>();
+        let mut value = backend.value_state::<String>("value").unwrap();
+        let mut list = backend.list_state::<String>("list").unwrap();
+        go(&mut backend, 1);
+        let mut text = "before".to_owned();
+        value.update(&text).unwrap();
+        list.add(&text).unwrap();
+        text.push_str(", and changed");
+        list.add(&text).unwrap();
+        assert_eq!(value.value().unwrap().as_deref(), Some("before"));
+        assert_eq!(list.get().unwrap(), ["before", "before, and changed"]);
+        let mut read = value.value().unwrap().unwrap();
+        read.clear();
+        assert_eq!(value.value().unwrap().as_deref(), Some("before"), "a copy");
     });
 }

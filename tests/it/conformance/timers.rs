@@ -7,9 +7,12 @@ use std::path::Path;
 use std::sync::Arc;
 
 use alluvium::{
-    BackendOptions, Db, Env, FileSet, ImportFamily, ImportSource, JavaHash, KeyGroupRange, MemFs,
-    MemoryBudget, StateBackend, Timer, TimerQueue, TimerService, assign_key_group,
+    BackendOptions, Db, Env, ErrorKind, FileSet, ImportFamily, ImportSource, JavaHash,
+    KeyGroupRange, MemFs, MemoryBudget, StateBackend, Timer, TimerQueue, TimerService,
+    assign_key_group,
 };
+
+use super::job::backend_options;
 
 /// An environment in memory.
 pub fn env() -> Env {
@@ -61,7 +64,7 @@ fn element(timer: Timer<String>) -> Element {
 
 impl Queue {
     fn new() -> Queue {
-        let mut options = BackendOptions::new(10, range(0, 9));
+        let mut options = backend_options(10, range(0, 9));
         options.timer_cache = 2;
         let mut backend = StateBackend::open(Path::new("queue"), options, env()).unwrap();
         let timers = backend.timer_service("t").unwrap();
@@ -295,7 +298,7 @@ struct Service {
 impl Service {
     fn new((start, end, max): (u16, u16, u32)) -> Service {
         let end = end.min((max - 1) as u16);
-        let (env, options) = (env(), BackendOptions::new(max, range(start, end)));
+        let (env, options) = (env(), backend_options(max, range(start, end)));
         let backend = StateBackend::open(Path::new("s"), options.clone(), env.clone()).unwrap();
         Service::of(env, options, backend)
     }
@@ -594,7 +597,7 @@ fn test_snapshot_and_rebalancing_restore() {
     let halves =
         [("low", range(0, middle - 1), (low, hello)), ("high", range(middle, 127), (high, ciao))];
     for (dir, groups, want) in halves {
-        let options = BackendOptions::new(128, groups);
+        let options = backend_options(128, groups);
         let backend = restore(&service.env, dir, &set, options.clone());
         let mut half = Service::of(service.env.clone(), options, backend);
         half.timers.advance_watermark(10);
@@ -602,4 +605,22 @@ fn test_snapshot_and_rebalancing_restore() {
         assert_eq!(half.fire(true), std::slice::from_ref(&want), "only its own");
         assert_eq!(half.fire(false), [want]);
     }
+}
+
+/// `StateBackendMigrationTestBase`: timers are never migrated, so whatever is not as it was is refused.
+#[test]
+fn test_priority_queue_state_creation_fails_if_new_serializer_is_not_compatible() {
+    let mut service = Service::new((0, 9, 10));
+    let [hello, _] = namespaces();
+    let key = service.two_keys()[0];
+    service.set(key).register_event_time_timer(&hello, 10).unwrap();
+    let set = service.backend.checkpoint().unwrap().wait().unwrap();
+    let options = service.options.clone();
+    let mut restored: StateBackend<i32> = restore(&service.env, "restored", &set, options);
+    for _ in 0..2 {
+        let other = restored.timer_service::<u64>("timers");
+        assert_eq!(other.err().map(|e| e.kind()), Some(ErrorKind::Incompatible));
+    }
+    let mut timers = restored.timer_service::<String>("timers").unwrap();
+    assert_eq!(timers.event_time().peek().unwrap().map(|timer| timer.time), Some(10));
 }

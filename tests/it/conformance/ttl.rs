@@ -10,6 +10,7 @@ use alluvium::{
     MapState, ReducingState, Result, StateBackend, TtlConfig, TtlUpdate, TtlVisibility, ValueState,
 };
 
+use super::job::backend_options;
 use super::timers::{env, range, restore};
 
 const TTL: i64 = 100;
@@ -109,7 +110,7 @@ fn relaxed() -> TtlConfig {
 impl Context {
     fn new(kind: Kind, config: TtlConfig) -> Context {
         let (env, clock) = (env(), Arc::new(AtomicI64::new(0)));
-        let mut options = BackendOptions::new(10, range(0, 9));
+        let mut options = backend_options(10, range(0, 9));
         let shown = Arc::clone(&clock);
         options.clock = Some(Clock::new(move || shown.load(Ordering::Relaxed)));
         options.ttl.insert(NAME.to_owned(), config);
@@ -487,7 +488,7 @@ fn ttl_is_positive_and_needs_a_clock() {
     for ttl in [0, -1] {
         assert_eq!(TtlConfig::new(ttl).err().map(|e| e.kind()), Some(ErrorKind::InvalidArgument));
     }
-    let mut options = BackendOptions::new(10, range(0, 9));
+    let mut options = backend_options(10, range(0, 9));
     options.ttl.insert(NAME.to_owned(), config());
     let opened = StateBackend::<String>::open(std::path::Path::new("s"), options, env());
     assert_eq!(opened.err().map(|e| e.kind()), Some(ErrorKind::InvalidArgument));
@@ -547,7 +548,7 @@ fn maps_as_run_on_flink() {
         (true, "ab", false, "ab", ""),
         (true, "ab", false, "ab", "ab"),
     ];
-    let mut options = BackendOptions::new(10, range(0, 9));
+    let mut options = backend_options(10, range(0, 9));
     for (i, (mode, want)) in modes().into_iter().zip(table).enumerate() {
         let clock = Arc::new(AtomicI64::new(0));
         let shown = Arc::clone(&clock);
@@ -620,4 +621,41 @@ fn the_time_of_a_backend_never_goes_back() {
         c.at(0).update(6);
         assert_eq!(c.at(250).get(), c.after(6), "{kind:?}: written at 200");
     }
+}
+
+/// `StateBackendTestBase`: a read after an update.
+#[test]
+fn test_value_state_work_with_ttl() {
+    let mut c = Context::new(Value, TtlConfig::new(1000).unwrap());
+    for n in 0..3 {
+        c.update(n);
+        assert_eq!(c.get(), c.after(n));
+    }
+}
+
+/// Two cells, one of which has expired and is cleaned up before a checkpoint: after a restore it is
+/// not there, although the clock of the new backend shows an earlier time.
+fn with_snapshot_cleanup(cells: [(&str, u8); 2]) {
+    for kind in KINDS {
+        let [(k1, n1), (k2, n2)] = cells;
+        let mut c = Context::new(kind, config());
+        c.at(0).go(k1, n1).update(5);
+        c.at(50).go(k2, n2).update(6);
+        c.at(120).clean_up().at(60).restore();
+        assert!(c.go(k1, n1).get().is_empty(), "{kind:?}");
+        assert_eq!(c.go(k2, n2).get(), c.after(6), "{kind:?}");
+        let pairs = c.backend.get_keys_and_namespaces::<u8>(NAME).unwrap();
+        let pairs: Vec<_> = pairs.map(Result::unwrap).collect();
+        assert_eq!(pairs, [(k2.to_owned(), n2)], "{kind:?}");
+    }
+}
+
+#[test]
+fn test_multiple_keys_with_snapshot_cleanup() {
+    with_snapshot_cleanup([("k1", 1), ("k2", 1)]);
+}
+
+#[test]
+fn test_multiple_namespaces_with_snapshot_cleanup() {
+    with_snapshot_cleanup([("key", 1), ("key", 2)]);
 }

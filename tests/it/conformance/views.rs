@@ -2,11 +2,11 @@
 
 use alluvium::{ErrorKind, StateBackend};
 
-use crate::conformance::job::{Job, all, each_log, entries, go, kind, sorted};
+use crate::conformance::job::{Job, Log, all, entries, go, kind, sorted, with_log};
 
 #[test]
 fn a_snapshot_shows_all_states_as_they_were() {
-    each_log(|job| {
+    with_log(|job| {
         let mut backend = job.backend::<String>();
         let mut value = backend.value_state_with_namespace::<u8, u32>("value").unwrap();
         let mut list = backend.list_state::<u32>("list").unwrap();
@@ -64,7 +64,7 @@ fn a_snapshot_shows_all_states_as_they_were() {
         }
         let clone = views[0].1.clone();
         assert_eq!(kind(list.at(&clone).unwrap().get()), ErrorKind::InvalidArgument, "no key yet");
-        let other = Job::new(alluvium_log()).backend::<String>();
+        let other = Job::new(Log::Off).backend::<String>();
         assert!(list.at(&other.snapshot()).is_err());
         backend.close().unwrap();
         let mut closed = list.at(&views[0].1).map(|mut list| list.get().map(drop));
@@ -72,13 +72,9 @@ fn a_snapshot_shows_all_states_as_they_were() {
     });
 }
 
-fn alluvium_log() -> crate::conformance::job::Log {
-    crate::conformance::job::Log::Off
-}
-
 #[test]
 fn a_batch_takes_effect_at_once() {
-    each_log(|job| {
+    with_log(|job| {
         let mut backend = job.backend::<String>();
         let mut value = backend.value_state::<u32>("value").unwrap();
         let mut list = backend.list_state::<u32>("list").unwrap();
@@ -128,7 +124,7 @@ fn a_batch_takes_effect_at_once() {
 
 #[test]
 fn rollback_returns_all_states_under_the_same_handles() {
-    each_log(|job| {
+    with_log(|job| {
         let dir = job.dir();
         let options = job.options(10, (0, 9));
         let open = || StateBackend::<String>::open(&dir, options.clone(), job.env.clone()).unwrap();
@@ -189,7 +185,7 @@ fn rollback_returns_all_states_under_the_same_handles() {
         assert_eq!(list.get().unwrap(), [1, 2, 7], "it was in place");
         let names = job.env.fs().list(&dir).unwrap();
         assert!(names.iter().all(|file| !file.name.starts_with("restore-")), "{names:?}");
-        let foreign = Job::new(alluvium_log());
+        let foreign = Job::new(Log::Off);
         let other = foreign.backend::<String>();
         let set = other.checkpoint().unwrap().wait().unwrap();
         assert_eq!(kind(backend.rollback(&set)), ErrorKind::InvalidArgument);
