@@ -1,5 +1,5 @@
 //! Power cuts at every I/O of whole lives of a state backend with its log on: timers that are
-//! registered, deleted and fire, and values and lists that expire.
+//! registered, deleted and fire, values, lists and maps that expire, and batches of them.
 //!
 //! Whatever the disk then holds, the backend that is opened shows the state after exactly the first so
 //! many writes, not fewer than were promised durable: no timer is lost or fires again, nothing that has
@@ -11,8 +11,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 
 use alluvium::{
-    BackendOptions, Clock, Env, Keep, KeyGroupRange, ListState, MemFs, MemoryBudget, Options,
-    Result, StateBackend, TimerService, TtlConfig, ValueState,
+    BackendOptions, Clock, Env, Keep, KeyGroupRange, ListState, MapState, MemFs, MemoryBudget,
+    Options, Result, StateBackend, TimerService, TtlConfig, ValueState,
 };
 
 const TTL: i64 = 40;
@@ -24,6 +24,8 @@ struct State {
     timers: BTreeSet<(i64, u64)>,
     value: BTreeMap<u64, (i64, u32)>,
     list: BTreeMap<u64, Vec<(i64, u32)>>,
+    /// By key and user key.
+    map: BTreeMap<(u64, u8), (i64, u32)>,
 }
 
 impl State {
@@ -31,10 +33,12 @@ impl State {
     fn seen(&self, now: i64) -> State {
         let mut seen = self.clone();
         seen.value.retain(|_, dated| dated.0 + TTL > now);
+        seen.map.retain(|_, dated| dated.0 + TTL > now);
         seen.list.values_mut().for_each(|list| list.retain(|dated| dated.0 + TTL > now));
         seen.list.retain(|_, list| !list.is_empty());
         // Times are not shown.
         seen.value.values_mut().for_each(|dated| dated.0 = 0);
+        seen.map.values_mut().for_each(|dated| dated.0 = 0);
         seen.list.values_mut().flatten().for_each(|dated| dated.0 = 0);
         seen
     }
@@ -53,6 +57,7 @@ struct Backend {
     timers: TimerService<u64>,
     value: ValueState<u32>,
     list: ListState<u32>,
+    map: MapState<u8, u32>,
     backend: StateBackend<u64>,
 }
 
@@ -69,7 +74,7 @@ fn open(fs: &MemFs, now: i64) -> Result<Backend> {
     let clock = Arc::new(AtomicI64::new(now));
     let shown = Arc::clone(&clock);
     options.clock = Some(Clock::new(move || shown.load(Ordering::Relaxed)));
-    for name in ["value", "list"] {
+    for name in ["value", "list", "map"] {
         options.ttl.insert(name.to_owned(), TtlConfig::new(TTL)?);
     }
     let mut backend = StateBackend::open(Path::new("state"), options, env)?;
@@ -78,6 +83,7 @@ fn open(fs: &MemFs, now: i64) -> Result<Backend> {
         timers: backend.timer_service("timers")?,
         value: backend.value_state("value")?,
         list: backend.list_state("list")?,
+        map: backend.map_state("map")?,
         backend,
     })
 }
@@ -95,11 +101,12 @@ impl Rng {
 fn live(fs: &MemFs, seed: u64, witness: &mut Witness) -> Result<()> {
     let mut rng = Rng(seed);
     let mut b = open(fs, 0)?;
-    for _ in 0..90 {
+    for _ in 0..110 {
         let mut state = witness.states.last().expect("the first").clone();
         let (key, n) = (rng.below(KEYS), rng.below(30) as u32);
         b.backend.set_current_key(&key)?;
-        let write = match rng.below(14) {
+        let user_key = (n % 3) as u8;
+        let write = match rng.below(18) {
             0..=3 => {
                 let time = witness.now + i64::from(n);
                 state.timers.insert((time, key));
@@ -124,9 +131,35 @@ fn live(fs: &MemFs, seed: u64, witness: &mut Witness) -> Result<()> {
                 witness.states.push(state);
                 b.list.add(&n)
             }
-            10 => b.backend.db().flush_all().and_then(|()| b.backend.drop_expired()),
-            11 => b.backend.db().step(u64::from(n)).map(drop),
-            12 => b.backend.db().sync_wal(),
+            10 | 11 => {
+                state.map.insert((key, user_key), (witness.now, n));
+                witness.states.push(state);
+                b.map.put(&user_key, &n)
+            }
+            12 => {
+                state.map.retain(|(of, _), _| *of != key);
+                witness.states.push(state);
+                b.map.clear()
+            }
+            13 => {
+                // All of it or nothing.
+                let dated = (witness.now, n);
+                state.value.remove(&key);
+                state.list.insert(key, vec![dated]);
+                state.map.retain(|(of, _), _| *of != key);
+                state.map.insert((key, user_key), dated);
+                witness.states.push(state);
+                let mut batch = b.backend.batch();
+                batch.clear(&mut b.value)?;
+                batch.clear(&mut b.list)?;
+                batch.add(&mut b.list, &n)?;
+                batch.clear(&mut b.map)?;
+                batch.put(&mut b.map, &user_key, &n)?;
+                batch.commit()
+            }
+            14 => b.backend.db().flush_all().and_then(|()| b.backend.drop_expired()),
+            15 => b.backend.db().step(u64::from(n)).map(drop),
+            16 => b.backend.db().sync_wal(),
             _ => {
                 witness.now += i64::from(n);
                 b.clock.store(witness.now, Ordering::Relaxed);
@@ -152,6 +185,10 @@ fn judge(disk: &MemFs, keep: Keep, witness: &Witness, place: &str) {
         b.backend.set_current_key(&key).unwrap();
         found.value.extend(b.value.value().unwrap().map(|n| (key, (0, n))));
         let list = b.list.get().unwrap();
+        for entry in b.map.iter().unwrap() {
+            let (user_key, n) = entry.unwrap();
+            found.map.insert((key, user_key), (0, n));
+        }
         if !list.is_empty() {
             found.list.insert(key, list.into_iter().map(|n| (0, n)).collect());
         }

@@ -1,20 +1,26 @@
 //! The model of state: random programs over all types of state, with several keys and namespaces,
-//! batches, snapshots and operator state, on as many backends as there are instances, interleaved
-//! with flushes, compactions, checkpoints, rollbacks, restores at another parallelism and reopenings,
-//! against plain collections; with the log off, buffered and synced.
+//! timers, a clock and state that expires, batches, snapshots and operator state, on as many backends
+//! as there are instances, interleaved with flushes, compactions, checkpoints, rollbacks, restores at
+//! another parallelism and reopenings, against plain collections; with the log off, buffered and synced,
+//! and with options that are drawn for each program: they show in nothing that is read.
 //!
 //! `ALLUVIUM_STATE_PROGRAMS` sets the number of programs.
+
+mod expiring;
+mod timers;
 
 use std::collections::BTreeMap;
 use std::fmt::Debug;
 use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 
 use alluvium::{
-    AggregateFunction, AggregatingState, BackendOptions, FileSet, JavaHash, JobCheckpoint,
-    ListState, MapState, OperatorSnapshot, OperatorState, PartInput, PendingCheckpoint,
-    ReducingState, Result, StateBackend, StateSnapshot, ValueState, assign_key_group,
-    key_group_ranges, operator_index, redistribute_operator_state, restore_checkpoint,
-    save_checkpoint,
+    AggregateFunction, AggregatingState, BackendOptions, Clock, Codec, FileSet, JavaHash,
+    JobCheckpoint, ListState, MapState, OperatorSnapshot, OperatorState, PartInput,
+    PendingCheckpoint, ReducingState, Result, StateBackend, StateSnapshot, ValueState,
+    assign_key_group, key_group_ranges, operator_index, redistribute_operator_state,
+    restore_checkpoint, save_checkpoint,
 };
 use quickcheck::QuickCheck;
 
@@ -30,9 +36,50 @@ const USER_KEYS: [&str; 6] = ["", "a", "ab", "abc", "b", "c"];
 /// What to do, key, namespace, and a number with some meaning for it.
 type Op = (u8, u8, u8, u16);
 
+/// Operations of all programs so far.
+static MODEL_OPS: AtomicU64 = AtomicU64::new(0);
+
 /// Many parallelisms are slow: they come rarely.
 fn parallelism(n: u16) -> u32 {
     if n.is_multiple_of(61) { 128 } else { PARALLELISMS[usize::from(n) % 4] }
+}
+
+/// How a program's backends are set up.
+#[derive(Clone, Copy, Debug)]
+struct Setting(u64);
+
+impl Setting {
+    /// A number below `bound`, another one for each place.
+    fn draw(self, place: u64, bound: u64) -> u64 {
+        let mixed = (self.0 ^ place << 56).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        ((mixed ^ mixed >> 29).wrapping_mul(0xbf58_476d_1ce4_e5b9) >> 33) % bound
+    }
+
+    fn choose<T: Copy>(self, place: u64, among: &[T]) -> T {
+        among[self.draw(place, among.len() as u64) as usize]
+    }
+
+    fn log(self) -> Log {
+        self.choose(1, &LOGS)
+    }
+
+    fn expires_on_read(self) -> bool {
+        self.choose(2, &[false, true])
+    }
+
+    fn apply(self, options: &mut BackendOptions) {
+        let family = &mut options.family;
+        family.memtable_bytes_max = self.choose(3, &[4 << 10, 4 << 10, 64 << 10]);
+        family.block_bytes = self.choose(4, &[64, 128, 4096]);
+        family.restart_interval = self.choose(5, &[1, 4, 16]);
+        family.codecs = [self.choose(6, &[Codec::None, Codec::Zstd]); 7];
+        family.filter_bits_per_key = self.choose(7, &[0, 10]);
+        family.l0_depth_trigger = self.choose(8, &[1, 2, 4]);
+        family.level_bytes_base = self.choose(9, &[1 << 10, 4 << 10, 64 << 10]);
+        family.file_bytes = self.choose(10, &[512, 1 << 10, 64 << 10]);
+        options.timer_cache = self.choose(11, &[1, 2, 128]);
+        options.db.log_segment_bytes = self.choose(12, &[1 << 10, 64 << 20]);
+    }
 }
 
 /// The largest of the numbers that were added, and how many there were.
@@ -70,6 +117,8 @@ struct Oracle {
     largest: BTreeMap<String, (u16, u64)>,
     map: BTreeMap<String, BTreeMap<String, u64>>,
     nested: BTreeMap<Cell, BTreeMap<String, Option<u16>>>,
+    expiring: expiring::Oracle,
+    timers: timers::Oracle,
     /// Elements of the split list of all instances, sorted.
     split: Vec<u16>,
     rules: BTreeMap<u16, String>,
@@ -85,6 +134,7 @@ struct Handles {
     largest: AggregatingState<Largest>,
     map: MapState<String, u64>,
     nested: MapState<String, Option<u16>, String>,
+    expiring: expiring::Handles,
 }
 
 impl Handles {
@@ -98,6 +148,7 @@ impl Handles {
             largest: backend.aggregating_state("largest", Largest).unwrap(),
             map: backend.map_state("map").unwrap(),
             nested: backend.map_state_with_namespace("nested").unwrap(),
+            expiring: expiring::Handles::new(backend),
         }
     }
 
@@ -111,6 +162,7 @@ impl Handles {
             largest: self.largest.at(view).unwrap(),
             map: self.map.at(view).unwrap(),
             nested: self.nested.at(view).unwrap(),
+            expiring: self.expiring.at(view),
         }
     }
 
@@ -146,6 +198,7 @@ struct Instance {
     dir: PathBuf,
     backend: Option<StateBackend<String>>,
     states: Handles,
+    timers: timers::Handles,
     operator: OperatorState,
 }
 
@@ -157,7 +210,8 @@ impl Instance {
         operator: OperatorState,
     ) -> Instance {
         let states = Handles::new(&mut backend);
-        Instance { options, dir, backend: Some(backend), states, operator }
+        let timers = backend.timer_service("timers").unwrap();
+        Instance { options, dir, backend: Some(backend), states, timers, operator }
     }
 
     fn backend(&self) -> &StateBackend<String> {
@@ -176,7 +230,9 @@ struct Moment {
 }
 
 struct Program {
+    setting: Setting,
     job: Job,
+    clock: Arc<AtomicI64>,
     instances: Vec<Instance>,
     oracle: Oracle,
     checkpoint: Option<Moment>,
@@ -186,11 +242,15 @@ struct Program {
 }
 
 impl Program {
-    fn start(log: Log, parallelism: u32) -> Program {
+    fn start(setting: Setting, parallelism: u32) -> Program {
+        let mut oracle = Oracle::default();
+        oracle.expiring.on_read = setting.expires_on_read();
         let mut program = Program {
-            job: Job::new(log),
+            setting,
+            job: Job::new(setting.log()),
+            clock: Arc::new(AtomicI64::new(0)),
             instances: Vec::new(),
-            oracle: Oracle::default(),
+            oracle,
             checkpoint: None,
             checkpoints: 0,
             views: None,
@@ -208,12 +268,15 @@ impl Program {
 
     fn options(&self, groups: alluvium::KeyGroupRange) -> BackendOptions {
         let mut options = self.job.options(GROUPS, (groups.start(), groups.end()));
-        options.family.memtable_bytes_max = 4 << 10;
-        options.family.block_bytes = 128;
-        options.family.l0_depth_trigger = 2;
-        options.family.level_bytes_base = 4 << 10;
-        options.family.file_bytes = 1 << 10;
+        self.setting.apply(&mut options);
+        let clock = Arc::clone(&self.clock);
+        options.clock = Some(Clock::new(move || clock.load(Ordering::Relaxed)));
+        self.oracle.expiring.configure(&mut options);
         options
+    }
+
+    fn now(&self) -> i64 {
+        self.clock.load(Ordering::Relaxed)
     }
 
     /// Every instance notes its number, for the union of all.
@@ -235,21 +298,27 @@ impl Program {
     }
 
     fn apply(&mut self, op: Op) {
+        MODEL_OPS.fetch_add(1, Ordering::Relaxed);
         let (what, key, namespace, n) = op;
         let key = KEYS[usize::from(key) % KEYS.len()].to_owned();
         let namespace = NAMESPACES[usize::from(namespace) % NAMESPACES.len()].to_owned();
-        match what % 40 {
-            0..=3 => self.change_count(what % 40, key, n),
-            4..=5 => self.change_text(what % 40, key, namespace, n),
-            6..=9 => self.change_list(what % 40, key, n),
-            10..=12 => self.change_window(what % 40, key, namespace, n),
-            13..=15 => self.change_sum(what % 40, key, namespace, n),
-            16..=17 => self.change_largest(what % 40, key, n),
-            18..=22 => self.change_map(what % 40, key, n),
-            23..=25 => self.change_nested(what % 40, key, namespace, n),
-            26..=27 => self.change_several(what % 40, key, namespace, n),
-            28..=29 => self.change_operators(what % 40, n),
-            _ => self.manage(what % 40, n),
+        match what % 64 {
+            0..=3 => self.change_count(what % 64, key, n),
+            4..=5 => self.change_text(what % 64, key, namespace, n),
+            6..=9 => self.change_list(what % 64, key, n),
+            10..=12 => self.change_window(what % 64, key, namespace, n),
+            13..=15 => self.change_sum(what % 64, key, namespace, n),
+            16..=17 => self.change_largest(what % 64, key, n),
+            18..=22 => self.change_map(what % 64, key, n),
+            23..=25 => self.change_nested(what % 64, key, namespace, n),
+            26..=27 => self.change_several(what % 64, key, namespace, n),
+            28..=29 => self.change_operators(what % 64, n),
+            30..=39 => self.manage(what % 64, n),
+            40..=49 => self.change_expiring(what % 64 - 40, key, n),
+            50 => self.read_expiring(&key),
+            51 | 52 => drop(self.clock.fetch_add((n % 64).into(), Ordering::Relaxed)),
+            53..=58 => self.change_timers(what % 64 - 53, key, namespace, n),
+            _ => self.fire(n),
         }
     }
 
@@ -425,10 +494,14 @@ impl Program {
         batch.remove(&mut states.map, &"c".into()).unwrap();
         batch.clear(&mut states.window).unwrap();
         batch.clear(&mut states.largest).unwrap();
+        expiring::collect(&mut batch, &mut states.expiring, n);
         if what == 26 {
             return;
         }
+        // What expires is as old as when it was collected.
+        let then = self.clock.fetch_add((n % 3).into(), Ordering::Relaxed);
         batch.commit().unwrap();
+        self.oracle.expiring.collected(&key, n, then);
         self.oracle.count.insert(key.clone(), n.into());
         let list = self.oracle.list.entry(key.clone()).or_default();
         list.extend(["batch".to_owned(), n.to_string()]);
@@ -470,12 +543,17 @@ impl Program {
         let instance = &self.instances[index];
         let db = instance.backend().db();
         match what {
+            30 if n.is_multiple_of(4) => {
+                db.flush_all().unwrap();
+                instance.backend().drop_expired().unwrap();
+            }
             30 => db.flush_all().unwrap(),
             31 => {
-                for name in db.column_families() {
+                // Those that expire are compacted by themselves: they have a filter.
+                for name in db.column_families().into_iter().filter(|n| !n.starts_with("ttl")) {
                     let mut family = instance.options.family.clone();
                     if name == "list" || name == "window" {
-                        family.merge_operator = Some(std::sync::Arc::new(alluvium::ListAppend));
+                        family.merge_operator = Some(Arc::new(alluvium::ListAppend));
                     }
                     let family = db.column_family(&name, family).unwrap();
                     db.compact_range(&family, ..).unwrap();
@@ -520,6 +598,14 @@ impl Program {
             let (view, states) = &mut views[index as usize];
             view.set_current_key(&key.to_owned()).unwrap();
             states.check(key, oracle);
+            // It shows what has not expired by now, and reading changes nothing.
+            let mut copy = oracle.expiring.clone();
+            states.expiring.check(key, &mut copy, self.clock.load(Ordering::Relaxed));
+        }
+        for ((view, _), instance) in views.iter().zip(&mut self.instances) {
+            let event = instance.timers.event_time().iter_at(view).unwrap();
+            let processing = instance.timers.processing_time().iter_at(view).unwrap();
+            oracle.timers.check(view.key_groups(), event, processing);
         }
         let keys = views.iter().flat_map(|(view, _)| all(view.get_keys("list", &()).unwrap()));
         let mut keys: Vec<String> = keys.collect();
@@ -537,7 +623,9 @@ impl Program {
         for (instance, pending) in self.instances.iter_mut().zip(moment.pending) {
             let set = pending.wait().unwrap();
             let backend = instance.backend.take().expect("it is open");
-            instance.backend = Some(backend.rollback(&set).unwrap());
+            let mut backend = backend.rollback(&set).unwrap();
+            instance.timers = backend.timer_service("timers").unwrap();
+            instance.backend = Some(backend);
         }
         for (instance, operator) in self.instances.iter_mut().zip(moment.operator) {
             instance.operator = OperatorState::restore(operator);
@@ -600,9 +688,15 @@ impl Program {
 
     /// Compares every cell of every state, the keys, and operator state.
     fn check(&mut self) {
+        KEYS.iter().for_each(|key| self.read_expiring(key));
         let oracle = std::mem::take(&mut self.oracle);
         for key in KEYS {
             self.at(key).states.check(key, &oracle);
+        }
+        for instance in &mut self.instances {
+            let event = instance.timers.event_time().iter().unwrap();
+            let processing = instance.timers.processing_time().iter().unwrap();
+            oracle.timers.check(instance.options.key_groups, event, processing);
         }
         let list = |b: &StateBackend<String>| all(b.get_keys("list", &()).unwrap());
         assert!(self.keys(list).iter().eq(oracle.list.keys()));
@@ -648,41 +742,49 @@ fn or_empty<T: Clone + Default + Debug>(found: Option<&T>) -> T {
 
 #[test]
 fn states_are_plain_collections() {
-    fn program(log: u8, instances: u16, ops: Vec<Op>) -> bool {
-        let log = LOGS[usize::from(log) % LOGS.len()];
-        let mut program = Program::start(log, parallelism(instances));
+    fn program(setting: u64, instances: u16, ops: Vec<Op>) -> bool {
+        let mut program = Program::start(Setting(setting), parallelism(instances));
         ops.into_iter().for_each(|op| program.apply(op));
         program.check();
         program.check_views();
         program.restore(parallelism(instances / 4));
+        // Everything expires, and every timer fires.
+        program.clock.fetch_add(expiring::TTL, Ordering::Relaxed);
+        (0..program.instances.len() as u16).for_each(|i| program.manage(30, 4 * i));
+        program.check();
         true
     }
     let programs = std::env::var("ALLUVIUM_STATE_PROGRAMS").ok().map(|n| n.parse().unwrap());
     let tests = programs.unwrap_or(PROGRAMS);
-    QuickCheck::new().tests(tests).quickcheck(program as fn(u8, u16, Vec<Op>) -> bool);
+    QuickCheck::new().tests(tests).quickcheck(program as fn(u64, u16, Vec<Op>) -> bool);
+    println!("{tests} programs, {} operations", MODEL_OPS.load(Ordering::Relaxed));
 }
 
 #[test]
 fn from_every_parallelism_to_every_other() {
     for (i, old) in PARALLELISMS.into_iter().enumerate() {
         for (j, new) in PARALLELISMS.into_iter().enumerate() {
-            let mut program = Program::start(LOGS[(i + j) % LOGS.len()], old);
+            let mut program = Program::start(Setting((5 * i + j) as u64), old);
             // Every kind of write to every key, several times, with a flush now and then.
             for round in 0..4u16 {
                 for (key, _) in KEYS.iter().enumerate() {
-                    for what in [3, 5, 9, 12, 15, 17, 18, 21, 25, 28, 29] {
+                    for what in [3, 5, 9, 12, 15, 17, 18, 21, 25, 28, 29, 40, 43, 45, 48, 54] {
                         let n = 100 + round * 7 + key as u16;
                         program.apply((what, key as u8, round as u8, n));
                     }
                 }
                 program.manage([30, 32, 31, 30][usize::from(round)], round);
+                program.apply((51, 0, 0, 30));
             }
             program.manage(33, 0);
             program.apply((0, 1, 0, 9)); // after the checkpoint, hence not in it
+            program.apply((54, 1, 0, 9));
             program.restore(new);
             program.apply((9, 1, 0, 9));
             program.check();
             program.restore(old);
+            (512..512 + old as u16).for_each(|n| program.fire(n));
+            program.check();
         }
     }
 }
@@ -691,7 +793,14 @@ fn from_every_parallelism_to_every_other() {
 /// in between.
 #[test]
 fn a_checkpoint_waits_for_a_memtable_that_was_frozen_before_it() {
-    let mut program = Program::start(Log::Off, 1);
+    let small = (0..).map(Setting).find(|s| {
+        s.log() == Log::Off && {
+            let mut options = Job::new(Log::Off).options(GROUPS, (0, 127));
+            s.apply(&mut options);
+            options.family.memtable_bytes_max == 4 << 10
+        }
+    });
+    let mut program = Program::start(small.expect("there is one"), 1);
     program.apply((18, 0, 0, 74));
     program.apply((0, 0, 0, 1));
     program.restore(2);
