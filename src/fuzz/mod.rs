@@ -16,8 +16,8 @@ pub use crate::fuzz::repair::table as repair_table;
 pub use crate::fuzz::seeds::seeds;
 
 /// The names of all targets.
-pub const TARGETS: [&str; 13] = [
-    "batch", "block", "current", "edit", "envelope", "inspect", "log", "manifest", "model",
+pub const TARGETS: [&str; 14] = [
+    "batch", "block", "cell", "current", "edit", "envelope", "inspect", "log", "manifest", "model",
     "state", "table", "timer", "ttl",
 ];
 
@@ -34,6 +34,7 @@ pub fn target(name: &str, bytes: &[u8]) {
     match name {
         "batch" => parts::batch(bytes),
         "block" => parts::block(bytes),
+        "cell" => state::cell(bytes),
         "current" => parts::current(bytes),
         "edit" => parts::edit(bytes),
         "envelope" => parts::envelope(bytes),

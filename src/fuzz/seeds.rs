@@ -16,7 +16,7 @@ use crate::db::Db;
 use crate::db::options::{ColumnFamilyOptions, Env, Options, WriteOptions};
 use crate::fs::Fs;
 use crate::fs::memory::MemFs;
-use crate::state::key::{KeyShape, TimerKey};
+use crate::state::key::{KeyBuilder, KeyShape, TimerKey};
 use crate::state::meta::{BackendRecord, StateKind, StateRecord};
 use crate::state::operator::OperatorState;
 use crate::state::operator_snapshot::OperatorSnapshot;
@@ -35,6 +35,7 @@ pub fn seeds(target: &str) -> Vec<Vec<u8>> {
     match target {
         "batch" => batches(),
         "block" => blocks(),
+        "cell" => cells(),
         "edit" => edits(),
         "envelope" => vec![envelope()],
         "inspect" => inspected(),
@@ -181,6 +182,31 @@ fn envelope() -> Vec<u8> {
         operator_state: vec![("source".to_owned(), vec![1; 9])],
     };
     envelope.encode().expect("a good one").0
+}
+
+/// Keys of cells and entries, a list and a value, each behind a byte that says which shape.
+fn cells() -> Vec<Vec<u8>> {
+    let of = |byte: u8, shape: KeyShape, namespace: &[u8], user_key: &[u8]| {
+        let mut builder = KeyBuilder::new(shape);
+        builder.set_key(300, |out| out.extend_from_slice(b"key4"));
+        builder.set_namespace(|out| out.extend_from_slice(namespace));
+        let mut bytes = vec![byte];
+        bytes.extend_from_slice(builder.entry(|out| out.extend_from_slice(user_key)));
+        bytes
+    };
+    let shape = |key, namespace| KeyShape { key, namespace };
+    let mut list = vec![0];
+    let many = vec![(1, "one".to_owned()), (2, String::new())];
+    builtin::<Vec<(u8, String)>>().encode(&many, &mut list);
+    let mut pair = vec![0];
+    builtin::<(String, Option<u16>)>().encode(&("text".to_owned(), Some(7)), &mut pair);
+    vec![
+        of(0, shape(None, None), b"window", b""),
+        of(6, shape(Some(4), Some(0)), b"", b"user key"),
+        of(10, shape(Some(4), Some(4)), b"ns44", b"u"),
+        list,
+        pair,
+    ]
 }
 
 /// Keys of timers of several shapes, each behind a byte that says which.

@@ -1,19 +1,95 @@
-//! Targets of keyed state: keys of timers, and values that expire.
+//! Targets of keyed state: cells and what is in them, keys of timers, and values that expire.
 
+use crate::base::error::ErrorKind;
 use crate::compaction::filter::{CompactionFilter, Decision, EntryKind};
 use crate::fuzz::parts::expected;
-use crate::state::key::KeyShape;
-use crate::state::list::Elements;
+use crate::iter::resolve::MergeOperator;
+use crate::state::key::{KeyBuilder, KeyShape};
+use crate::state::list::{Elements, ListAppend, repack};
 use crate::state::meta::StateKind;
+use crate::state::serializer::{Builtin, Serializer, builtin};
 use crate::state::ttl::cleanup::{LastAccess, TtlFilter};
 use crate::state::ttl::time_of;
+use crate::state::window::TimeWindow;
 use crate::table::TimestampExtractor;
+
+/// Which widths keys and namespaces have, by the first byte of an input.
+fn shape(byte: u8) -> KeyShape {
+    let width = |bits: u8| (bits > 0).then(|| usize::from(bits - 1) * 4);
+    KeyShape { key: width(byte & 3), namespace: width(byte >> 2 & 3) }
+}
+
+/// F6.1, F6.3 and the values of built-in types: one meaning, one encoding.
+pub(super) fn cell(bytes: &[u8]) {
+    let [first, bytes @ ..] = bytes else { return };
+    key(shape(*first), bytes);
+    list(bytes);
+    canonical::<(u64, i32, u8)>(bytes);
+    canonical::<(i64, f64, f32)>(bytes);
+    canonical::<(bool, char)>(bytes);
+    canonical::<()>(bytes);
+    canonical::<TimeWindow>(bytes);
+    canonical::<String>(bytes);
+    canonical::<(String, Option<u16>)>(bytes);
+    canonical::<Vec<(u8, String)>>(bytes);
+    canonical::<Vec<Option<Vec<u8>>>>(bytes);
+    canonical::<Vec<()>>(bytes);
+}
+
+fn key(shape: KeyShape, bytes: &[u8]) {
+    match shape.parse(bytes) {
+        Ok(parsed) => {
+            let mut builder = KeyBuilder::new(shape);
+            builder.set_key(parsed.group, |out| out.extend_from_slice(parsed.key));
+            builder.set_namespace(|out| out.extend_from_slice(parsed.namespace));
+            let cell = builder.cell().to_vec();
+            let again = builder.entry(|out| out.extend_from_slice(parsed.user_key));
+            assert_eq!(again, bytes, "one cell, one key");
+            assert!(builder.cell_range().contains(bytes) && builder.key_range().contains(bytes));
+            assert_eq!(shape.parse_cell(bytes).is_ok(), cell == bytes);
+        }
+        Err(e) => expected(&e),
+    }
+}
+
+fn canonical<T: Builtin>(bytes: &[u8]) {
+    let serializer = builtin::<T>();
+    match serializer.decode(bytes) {
+        Ok(value) => {
+            let mut again = Vec::new();
+            serializer.encode(&value, &mut again);
+            assert_eq!(again, bytes, "one value, one encoding: {}", serializer.name());
+            assert!(serializer.fixed_len().is_none_or(|len| len == bytes.len()));
+        }
+        Err(e) => assert_eq!(e.kind(), ErrorKind::Corruption, "{e}"),
+    }
+}
+
+/// However a list comes in operands, it is the same list.
+fn list(bytes: &[u8]) {
+    let elements: Result<Vec<&[u8]>, _> = Elements::new([bytes]).collect();
+    let Ok(elements) = elements else { return };
+    let copy = |element: &[u8], out: &mut Vec<u8>| {
+        out.extend_from_slice(element);
+        Ok(())
+    };
+    let mut operands = Vec::new();
+    repack(std::iter::once(bytes), copy, &mut operands).expect("elements were read");
+    let parts: Vec<&[u8]> = operands.iter().map(Vec::as_slice).collect();
+    let mut merged = Vec::new();
+    ListAppend.merge(b"", None, &parts, &mut merged).expect("it only copies");
+    assert_eq!(merged, bytes);
+    let (older, newer) = bytes.split_at(bytes.len() - elements.last().map_or(0, |e| e.len()));
+    let mut combined = Vec::new();
+    if ListAppend.combine(b"", older, newer, &mut combined) {
+        assert_eq!(combined, bytes);
+    }
+}
 
 /// F6.2. What is accepted is what would be written, and in the order of time.
 pub(super) fn timer(bytes: &[u8]) {
-    let [shape, bytes @ ..] = bytes else { return };
-    let width = |bits: u8| (bits > 0).then(|| usize::from(bits - 1) * 4);
-    let shape = KeyShape { key: width(shape & 3), namespace: width(shape >> 2 & 3) };
+    let [first, bytes @ ..] = bytes else { return };
+    let shape = shape(*first);
     match shape.parse_timer(bytes) {
         Ok(timer) => {
             let mut again = Vec::new();

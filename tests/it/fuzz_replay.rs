@@ -127,7 +127,7 @@ macro_rules! targets {
 
 // A tenth for those that run a whole database.
 targets!(
-    batch/1 block/1 current/1 edit/1 envelope/1 inspect/1 log/1 manifest/1 model/10 state/1 table/1
+    batch/1 block/1 cell/1 current/1 edit/1 envelope/1 inspect/1 log/1 manifest/1 model/10 state/1 table/1
     timer/1 ttl/1
 );
 
