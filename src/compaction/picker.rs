@@ -9,8 +9,9 @@
 //!   empty. So a small tree has one level, and all but a tenth of a large one lies in the last.
 //! * Level 0's newest small files are merged among themselves while merging them into the base would
 //!   rewrite many times their size: frequent checkpoints leave small files.
-//! * When nothing is due, files with dead weight are rewritten in place: clipped ones, and those whose
-//!   tombstones have nothing left to hide.
+//! * When nothing is due, neighbours in a level that are small are merged into one, so that frequent
+//!   checkpoints of ever other keys do not end in as many files; then files with dead weight are
+//!   rewritten in place: clipped ones, and those whose tombstones have nothing left to hide.
 //!
 //! What has expired is chosen by [`expired`](super::expired).
 
@@ -77,7 +78,7 @@ impl PickerOptions {
 pub enum Reason {
     /// Too many files of level 0 overlap.
     Level0,
-    /// Small files of level 0 are merged among themselves.
+    /// Small files of a level are merged among themselves.
     SmallFiles,
     /// The level outgrew its target.
     Size,
@@ -164,6 +165,7 @@ pub fn pick<F: Described>(
         0 => picker.level0(),
         _ => picker.level(level),
     })
+    .or_else(|| picker.small_neighbours())
     .or_else(|| picker.dead_weight(oldest_snapshot))
 }
 
@@ -177,6 +179,12 @@ pub fn score_max<F: Described>(levels: &Levels<F>, options: &PickerOptions) -> u
 
 /// A score in percent: the level has reached its target.
 const FULL: u64 = 100;
+
+/// Below this part of a full file, a file of a level from 1 on is small.
+const SMALL_PART: u64 = 32;
+
+/// So many small neighbours are merged, or more.
+const SMALL_RUN: usize = 4;
 
 /// How large each level should be.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -300,13 +308,17 @@ impl<F: Described> Picker<'_, F> {
         let mut due = clusters(files);
         due.retain(|cluster| cluster.depth >= trigger || crowded);
         due.sort_by_key(|cluster| std::cmp::Reverse(cluster.depth));
+        let all =
+            Cluster { files: (0..files.len()).collect(), range: hull(files.iter()), depth: 0 };
         due.iter().find_map(|cluster| {
             let whole = self.to_base(cluster, Reason::Level0);
             let above: u64 = cluster.files.iter().map(|&i| files[i].meta().len).sum();
             let costly = whole.bytes() > above.saturating_mul(5);
             let wait = !self.busy.allows(&whole);
+            // Files that overlap the base alone, and not each other, are merged too.
+            let apart = || self.small_files(&all).filter(|_| cluster.depth < trigger);
             if (costly || wait && cluster.depth >= 2 * trigger)
-                && let Some(small) = self.small_files(cluster)
+                && let Some(small) = self.small_files(cluster).or_else(apart)
             {
                 return Some(small);
             }
@@ -353,6 +365,35 @@ impl<F: Described> Picker<'_, F> {
         }
         let plan = self.plan(Reason::SmallFiles, 0, 0, run);
         self.busy.allows(&plan).then_some(plan)
+    }
+
+    /// Neighbours in a level from 1 on that are small, into one file in their place. None of them has
+    /// more than half of the bytes: so each byte is rewritten as often as its file doubles until it is
+    /// no longer small, and no more. The output meets too little below to be cut: there are fewer
+    /// files after it.
+    fn small_neighbours(&self) -> Option<Compaction<F>> {
+        let most = self.options.file_bytes;
+        let small = |f: &&Arc<F>| self.free(f) && f.meta().len <= most / SMALL_PART;
+        (1..LEVELS).find_map(|level| {
+            let files = &self.levels[level];
+            (0..files.len()).find_map(|from| {
+                let mut total = 0;
+                let mut fits = |f: &&Arc<F>| {
+                    total += f.meta().len;
+                    total <= most
+                };
+                let run = files[from..].iter().take_while(small).take_while(&mut fits);
+                let run: Vec<_> = run.cloned().collect();
+                let largest = run.iter().map(|file| file.meta().len).max()?;
+                if run.len() < SMALL_RUN || largest > bytes(&run) / 2 {
+                    return None;
+                }
+                let plan = self.plan(Reason::SmallFiles, level, level, run);
+                let met: u64 = plan.grandparents.iter().map(|(_, len)| len).sum();
+                let whole = met <= self.options.overlap_bytes_max();
+                (whole && self.busy.allows(&plan)).then_some(plan)
+            })
+        })
     }
 
     /// The best file of a level into the next: clipped ones, then those that rewrite least below

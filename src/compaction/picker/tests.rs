@@ -168,6 +168,21 @@ impl Sim {
         self.busy.release(claim);
     }
 
+    /// Ends the running compaction with one output that has all bytes of its inputs.
+    fn complete_as_one(&mut self) {
+        let (claim, plan) = self.running.pop().unwrap();
+        let seqnos = |file: &FileMeta| (file.seqno_min, file.seqno_max);
+        let seqnos = plan.files().map(|(_, file)| seqnos(file));
+        let seqnos = seqnos.reduce(|a, b| (a.0.min(b.0), a.1.max(b.1))).unwrap();
+        let file = (*self.file(0, 1, plan.bytes(), seqnos)).clone();
+        let bounds = plan.range.clone();
+        let file = FileMeta { bounds, clipped: false, deletes: 0, ..file };
+        let mut edit = plan.removal();
+        edit.added.push((plan.output_level as u8, Arc::new(file)));
+        self.apply(&edit);
+        self.busy.release(claim);
+    }
+
     /// Until there is nothing more to do.
     fn settle(&mut self) {
         let begin = self.picks;
@@ -201,6 +216,52 @@ quickcheck! {
         sim.settle();
         let dead = |file: &Arc<FileMeta>| file.clipped;
         sim.levels[1..].iter().all(|level| !level.iter().any(dead))
+    }
+
+    /// What is written once, in pieces that overlap nothing, ends in few files, and no byte is
+    /// rewritten more often than its file can double.
+    fn small_files_do_not_stay(seed: u64, dynamic: bool) -> bool {
+        let small = 4096 / SMALL_PART;
+        let options = PickerOptions {
+            dynamic_levels: dynamic,
+            file_bytes: 4096,
+            base_level_bytes: 1 << 20,
+            compaction_bytes_max: 1 << 20,
+            ..options()
+        };
+        let mut sim = Sim::new(seed, options);
+        let mut order: Vec<u64> = (0..500).collect();
+        for i in (1..order.len()).rev() {
+            order.swap(i, sim.rng.below(i as u64 + 1) as usize);
+        }
+        let mut rewritten = 0;
+        for k in order {
+            sim.seqno += 1;
+            let file = (*sim.file(k, k + 1, 1 + k % 7, (sim.seqno, sim.seqno))).clone();
+            let file = Arc::new(FileMeta { clipped: false, deletes: 0, ..file });
+            sim.apply(&FamilyEdit { added: vec![(0, file)], ..FamilyEdit::default() });
+            loop {
+                let plan = pick(&sim.levels, &sim.options, &sim.busy, SEQNO_MAX);
+                let Some(plan) = plan else { break };
+                if !plan.trivial_move {
+                    rewritten += plan.bytes();
+                }
+                sim.start(plan);
+                if !sim.running.is_empty() {
+                    sim.complete_as_one();
+                }
+            }
+        }
+        let all = || sim.levels.iter().flat_map(|level| level.iter());
+        let sum: u64 = all().map(|file| file.meta().len).sum();
+        assert!(rewritten <= sum * 2 * u64::from(small.ilog2()), "{rewritten} of {sum}");
+        let runs = sim.levels[1..].iter().all(|level| {
+            level.windows(SMALL_RUN).all(|run| {
+                let largest = run.iter().map(|f| f.meta().len).max().unwrap();
+                largest > small || largest > bytes(run) / 2
+            })
+        });
+        runs && all().count() < 100
     }
 
     fn a_range_goes_down_to_the_bottom(seed: u64, start: u16, len: u16) -> bool {

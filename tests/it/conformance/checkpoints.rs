@@ -290,6 +290,30 @@ fn test_completing_snapshot() {
     });
 }
 
+/// One tiny write and one checkpoint for each of 50 key groups: the tables overlap nothing, and yet do
+/// not pile up.
+#[test]
+fn test_small_files_compaction() {
+    const GROUPS: u32 = 50;
+    each_log(|job| {
+        let mut backend = job.backend_of::<i32>(GROUPS, (0, GROUPS as u16 - 1));
+        let mut state = backend.value_state::<i32>("id").unwrap();
+        let keys = keys_by_group(GROUPS);
+        for &key in &keys {
+            go(&mut backend, key);
+            state.update(&key).unwrap();
+            drop(backend.checkpoint().unwrap().wait().unwrap());
+            backend.db().wait_idle().unwrap();
+        }
+        let tables = backend.checkpoint().unwrap().wait().unwrap().tables().count();
+        assert!(tables <= 25, "{tables} tables");
+        for &key in &keys {
+            go(&mut backend, key);
+            assert_eq!(state.value().unwrap(), Some(key));
+        }
+    });
+}
+
 /// After a checkpoint was confirmed the next one shares its files; a failed or unconfirmed one is
 /// never a base.
 #[test]

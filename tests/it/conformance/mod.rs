@@ -26,8 +26,7 @@
 //! | `testNonConcurrentSnapshotTransformerAccess` | a checkpoint is files: nothing transforms them |
 //! | `testConcurrentModificationWithApplyToAllKeys`, `testApplyToAllKeysLambdaFunction` | `states` |
 //! | **EmbeddedRocksDBStateBackendTest** | |
-//! | `testCorrectMergeOperatorSet`, `testCompletingSnapshot`, `testSharedIncrementalStateDeRegistration` | `checkpoints` |
-//! | `testSmallFilesCompaction` | not held: tiny tables of keys that do not overlap are never merged (a known shortcoming) |
+//! | `testCorrectMergeOperatorSet`, `testCompletingSnapshot`, `testSmallFilesCompaction`, `testSharedIncrementalStateDeRegistration` | `checkpoints` |
 //! | `testReleasingSnapshotAfterBackendClosed`, `testDismissingSnapshot` | `checkpoints` |
 //! | `testDismissingSnapshotNotRunnable`, `testCancelRunningSnapshot` | giving up is a drop, after which nothing can be run, and there are no streams; `testAsyncSnapshotCancellation` |
 //! | `testDisposeDeletesAllDirectories` | closing keeps the directory, on purpose: local recovery |
