@@ -139,12 +139,14 @@ impl MemoryBudget {
         if self.used() > self.limit() {
             self.reclaim();
         }
-        // Memory of frozen memtables is on its way out. Asking for more is of use only if at least as
-        // much is not; otherwise every write would rotate a nearly empty memtable.
-        let write_used = self.write_used();
+        // Memory of frozen memtables is on its way out. Beside them only as much is asked for as is
+        // worth a table; otherwise every write would rotate a nearly empty memtable.
+        let (write_used, write_limit) = (self.write_used(), self.write_limit());
         let live = self.0.write_live.load(Ordering::Relaxed);
-        let over = write_used > self.write_limit() || self.used() > self.limit();
-        if over && live >= write_used.saturating_sub(live) {
+        let exceeded = self.used() > self.limit();
+        let worth = if exceeded { write_limit / 4 } else { write_limit };
+        let over = exceeded || write_used > write_limit;
+        if over && (live >= worth || live == write_used) {
             self.ask_for_flush();
         }
     }
@@ -363,6 +365,25 @@ mod tests {
         assert_eq!((budget.used(), budget.write_used()), (430, 430));
         drop((of_a, of_b));
         assert_eq!((budget.used(), budget.write_used(), a.used()), (0, 0, 0));
+    }
+
+    #[test]
+    fn beside_frozen_memtables_one_is_asked_for_that_is_worth_a_table() {
+        let budget = MemoryBudget::new(1000);
+        let (signal, asked) = bounded(1);
+        let member = budget.join(0, signal);
+        let mut first = member.reserve(501);
+        assert!(asked.try_recv().is_ok(), "over the share, and nothing is on its way out");
+        first.freeze();
+        let mut second = member.reserve(120);
+        second.grow(300);
+        assert!(asked.is_empty(), "what is frozen will be free");
+        let other = budget.reserve(100);
+        assert!(asked.try_recv().is_ok(), "over the limit");
+        drop(other);
+        second.shrink(301);
+        let _other = budget.reserve(500);
+        assert!(asked.is_empty(), "119 bytes are not worth a table");
     }
 
     #[test]

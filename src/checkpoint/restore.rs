@@ -18,12 +18,14 @@ use crate::ImportFamily;
 use crate::ImportSource;
 use crate::ImportTable;
 use crate::Options;
+use crate::ReadableFile;
 use crate::base::error::Error;
 use crate::base::error::ErrorKind;
 use crate::base::error::Result;
 use crate::base::key::KeyRange;
 use crate::base::limits::ENVELOPE_BYTES_MAX;
 use crate::base::sync::Arc;
+use crate::checkpoint::digest::digest;
 use crate::checkpoint::format::Envelope;
 use crate::checkpoint::format::ObjectRef;
 use crate::checkpoint::format::Part;
@@ -120,7 +122,7 @@ pub fn restore(
     }
     let fs = Arc::clone(env.fs());
     let mut staging = Staging::begin(&*fs, dir)?;
-    let imported = staging.fetch(store, saved, &sources, &fs).and_then(|paths| {
+    let imported = staging.fetch(store, saved, &sources, &env).and_then(|paths| {
         let sources = sources.iter().map(|(part, clip)| source(part, clip, &paths));
         staging.lock = None; // the import takes it
         Db::import(dir, options, env, &sources.collect::<Vec<_>>())
@@ -186,7 +188,7 @@ impl<'a> Staging<'a> {
         store: &dyn CheckpointStore,
         saved: &Saved,
         sources: &[(&Part, KeyRange)],
-        fs: &Arc<dyn Fs>,
+        env: &Env,
     ) -> Result<BTreeMap<u32, PathBuf>> {
         let mut needed = BTreeSet::new();
         for (part, clip) in sources {
@@ -201,9 +203,10 @@ impl<'a> Staging<'a> {
         for index in needed {
             let object = &saved.envelope.objects[index as usize];
             let local = store.local_path(&ObjectName::Shared(object.name.clone()));
-            let local = local.filter(|(local, _)| Arc::ptr_eq(local, fs)).map(|(_, path)| path);
+            let local =
+                local.filter(|(local, _)| Arc::ptr_eq(local, env.fs())).map(|(_, path)| path);
             let (path, found) = match local {
-                Some(path) => (path, read_through(store, object, |_| Ok(()))),
+                Some(path) => (path, compare(env, store, object)),
                 // Once something is wrong, the rest is only looked at.
                 None if findings.is_any() => {
                     (PathBuf::new(), read_through(store, object, |_| Ok(())))
@@ -271,6 +274,38 @@ impl Findings {
     }
 }
 
+/// An object of the length that was saved, or what is wrong with it.
+fn open(
+    store: &dyn CheckpointStore,
+    object: &ObjectRef,
+) -> Result<std::result::Result<(ObjectName, Arc<dyn ReadableFile>), String>> {
+    let name = ObjectName::Shared(object.name.clone());
+    match store.get(&name) {
+        Ok(file) if file.len() == object.len => Ok(Ok((name, file))),
+        Ok(file) => Ok(Err(format!("{name} has {} bytes instead of {}", file.len(), object.len))),
+        Err(e) if e.kind() == ErrorKind::NotFound => Ok(Err(format!("{name} is missing"))),
+        Err(e) => Err(e),
+    }
+}
+
+/// Reads an object that is a file, its parts at the same time; says what is wrong with it, if anything
+/// is.
+///
+/// # Errors
+/// It could not be read, which says nothing about it.
+fn compare(env: &Env, store: &dyn CheckpointStore, object: &ObjectRef) -> Result<Option<String>> {
+    let (name, file) = match open(store, object)? {
+        Ok(opened) => opened,
+        Err(damage) => return Ok(Some(damage)),
+    };
+    match digest(env, &*file) {
+        Ok(found) if found.as_bytes() == &object.digest => Ok(None),
+        Ok(_) => Ok(Some(format!("{name} is not what was saved"))),
+        Err(e) if e.kind() == ErrorKind::Corruption => Ok(Some(format!("{name} ends early: {e}"))),
+        Err(e) => Err(e),
+    }
+}
+
 /// Reads an object to its end, piece by piece; says what is wrong with it, if anything is.
 ///
 /// # Errors
@@ -280,16 +315,10 @@ fn read_through(
     object: &ObjectRef,
     mut take: impl FnMut(&[u8]) -> Result<()>,
 ) -> Result<Option<String>> {
-    let name = ObjectName::Shared(object.name.clone());
-    let file = match store.get(&name) {
-        Ok(file) => file,
-        Err(e) if e.kind() == ErrorKind::NotFound => return Ok(Some(format!("{name} is missing"))),
-        Err(e) => return Err(e),
+    let (name, file) = match open(store, object)? {
+        Ok(opened) => opened,
+        Err(damage) => return Ok(Some(damage)),
     };
-    if file.len() != object.len {
-        let text = format!("{name} has {} bytes instead of {}", file.len(), object.len);
-        return Ok(Some(text));
-    }
     let mut hasher = blake3::Hasher::new();
     let mut offset = 0;
     while offset < object.len {

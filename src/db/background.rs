@@ -7,13 +7,13 @@ use std::thread::JoinHandle;
 
 use crate::base::error::{Error, ErrorKind, Result};
 use crate::base::id::{FamilyId, FileNumber};
-use crate::base::sync::{Arc, Mutex, Ordering, Receiver, Sender, bounded};
+use crate::base::sync::{Arc, AtomicUsize, Mutex, Ordering, Receiver, Sender, bounded};
 use crate::compaction::busy::Busy;
 use crate::compaction::expired::Rewritten;
 use crate::db::core::{Core, attention};
 use crate::db::file_set::Pending;
 use crate::db::jobs::{Job, keeps_files};
-use crate::db::options::Background;
+use crate::db::options::{Background, Env};
 use crate::db::stats::Event;
 use crate::version::names::FileName;
 use crate::version::set::VersionSet;
@@ -31,6 +31,8 @@ pub(in crate::db) struct Versions {
     pub rewritten: Rewritten,
     /// Families with a running flush.
     pub flushing: Vec<FamilyId>,
+    /// Jobs that are somewhere in memory, and hold what they read: they end after they are installed.
+    pub jobs: usize,
     /// Checkpoints that wait for flushes, oldest first.
     pub checkpoints: Vec<Arc<Pending>>,
     /// The last failure of a flush, and of a compaction, that may succeed later: taken by whoever
@@ -46,6 +48,7 @@ impl Versions {
             busy: Default::default(),
             rewritten: Rewritten::new(),
             flushing: Vec::new(),
+            jobs: 0,
             checkpoints: Vec::new(),
             flush_error: None,
             compaction_error: None,
@@ -91,10 +94,14 @@ impl Threads {
         };
         let mut threads = Vec::new();
         let flusher = Arc::clone(core);
-        threads.push(std::thread::spawn(move || flusher.run_flushes()));
+        let named = |name: &str| std::thread::Builder::new().name(name.to_owned());
+        let failed = "the system starts a thread";
+        let thread = named("alluvium-flush").spawn(move || flusher.run_flushes());
+        threads.push(thread.expect(failed));
         for _ in 0..compactors.max(1) {
             let compactor = Arc::clone(core);
-            threads.push(std::thread::spawn(move || compactor.run_compactions()));
+            let thread = named("alluvium-compact").spawn(move || compactor.run_compactions());
+            threads.push(thread.expect(failed));
         }
         core.signals.work();
         Threads(threads)
@@ -118,18 +125,42 @@ impl Threads {
     }
 }
 
+impl Env {
+    /// Does `work` for all numbers below `count`, in no certain order, on this thread and as many
+    /// others as make up the number that compact; all here and in order in inline mode.
+    ///
+    /// # Panics
+    /// If `work` does.
+    pub fn in_parallel(&self, count: usize, work: impl Fn(usize) + Sync) {
+        let threads = match self.background {
+            Background::Threads(compactors) => compactors.clamp(1, count.max(1)),
+            Background::Inline => 1,
+        };
+        let next = AtomicUsize::new(0);
+        let run = || {
+            let numbers = std::iter::repeat_with(|| next.fetch_add(1, Ordering::Relaxed));
+            numbers.take_while(|number| *number < count).for_each(&work);
+        };
+        std::thread::scope(|scope| {
+            (1..threads).for_each(|_| drop(scope.spawn(run)));
+            run();
+        });
+    }
+}
+
 impl Core {
     fn run_flushes(self: Arc<Self>) {
+        let mut wake = crossbeam_channel::Select::new();
+        wake.recv(&self.signals.flush.1);
+        wake.recv(&self.pressure);
+        wake.recv(&self.sweep);
         while !self.stopping.load(Ordering::Acquire) {
-            crossbeam_channel::select! {
-                recv(self.signals.flush.1) -> _ => {}
-                recv(self.pressure) -> _ => self.relieve(),
-                recv(self.sweep) -> number => {
-                    if let Ok(number) = number {
-                        self.remove_table(number);
-                    }
-                }
+            wake.ready();
+            let _ = self.signals.flush.1.try_recv();
+            if self.pressure.try_recv().is_ok() {
+                self.relieve();
             }
+            self.remove_obsolete();
             while !self.stopping.load(Ordering::Acquire)
                 && let Some(job) = self.pick_flush()
                 && self.run(job)
@@ -157,7 +188,10 @@ impl Core {
             }
             match self.step_job(&mut job) {
                 Ok(false) => {}
-                Ok(true) => return true,
+                Ok(true) => {
+                    self.end(job);
+                    return true;
+                }
                 Err(error) => {
                     self.abandon(job, Some(&error));
                     return false;
@@ -181,12 +215,33 @@ impl Core {
         loop {
             match self.step_job(&mut job) {
                 Ok(false) => {}
-                Ok(true) => return Ok(()),
+                Ok(true) => {
+                    self.end(job);
+                    return Ok(());
+                }
                 Err(error) => {
                     self.abandon(job, Some(&error));
                     return Err(error);
                 }
             }
+        }
+    }
+
+    /// The end of a job that was installed or given up: it lets go of what it read, and files that
+    /// nobody else needs go with it.
+    fn end(&self, job: Job) {
+        drop(job);
+        self.remove_obsolete();
+        self.versions.lock().jobs -= 1;
+        self.progress.notify_all();
+    }
+
+    /// Removes all tables whose last owner has let go. When this returns, no earlier call is still
+    /// removing one.
+    pub fn remove_obsolete(&self) {
+        let _alone = self.sweeping.lock();
+        while let Ok(number) = self.sweep.try_recv() {
+            self.remove_table(number);
         }
     }
 
@@ -204,12 +259,13 @@ impl Core {
 
     /// Drops a job that cannot go on: its outputs are removed, its inputs are free again. Lack of
     /// space passes; everything else stops writes.
-    fn abandon(&self, job: Job, error: Option<&Error>) {
+    pub fn abandon(&self, job: Job, error: Option<&Error>) {
         let (outputs, is_flush) = (job.created(), job.is_flush());
-        self.release(job);
+        self.release(&job);
         if !error.is_some_and(keeps_files) {
             outputs.into_iter().for_each(|number| self.remove_table(number));
         }
+        self.end(job);
         let Some(error) = error else { return };
         if error.kind() == ErrorKind::NoSpace {
             let mut versions = self.versions.lock();
@@ -233,9 +289,7 @@ impl Core {
         if self.pressure.try_recv().is_ok() {
             self.relieve();
         }
-        while let Ok(number) = self.sweep.try_recv() {
-            self.remove_table(number);
-        }
+        self.remove_obsolete();
         self.check_halted()?;
         let mut begun = std::mem::take(&mut *self.signals.begun.lock());
         begun.extend(self.pick_flush());
@@ -246,7 +300,10 @@ impl Core {
         let mut job = begun.swap_remove((choice % begun.len() as u64) as usize);
         self.signals.begun.lock().extend(begun);
         match self.step_job(&mut job) {
-            Ok(true) => Ok(true),
+            Ok(true) => {
+                self.end(job);
+                Ok(true)
+            }
             Ok(false) => {
                 self.signals.begun.lock().push(job);
                 Ok(true)

@@ -248,7 +248,7 @@ impl Core {
         state.applying = true;
         let overwrite = self.read_pins.try_overwrite();
         writer.mem.insert(InternalKey { seqno, ..key }, value, overwrite.as_ref());
-        let full = writer.mem.is_full();
+        let (full, grown) = (writer.mem.is_full(), writer.mem.has_grown());
         state.applying = false;
         self.visible.store(seqno, Ordering::Release);
         drop(overwrite);
@@ -256,6 +256,9 @@ impl Core {
         count(&self.counters.groups, 1);
         if full {
             self.rotate_full(state);
+        }
+        if grown {
+            self.keep_to_budget(state);
         }
         Some(seqno)
     }
@@ -284,7 +287,7 @@ impl Core {
         state.applying = true;
         // Held until publication: no pin is taken in between.
         let overwrite = self.read_pins.try_overwrite();
-        let full = apply(state, &payload, first, overwrite.as_ref());
+        let (full, grown) = apply(state, &payload, first, overwrite.as_ref());
         state.applying = false;
         self.visible.store(last, Ordering::Release);
         drop(overwrite);
@@ -292,6 +295,9 @@ impl Core {
         count(&self.counters.groups, 1);
         if full {
             self.rotate_full(state);
+        }
+        if grown {
+            self.keep_to_budget(state);
         }
         let most = self.options.log_segments_max;
         if let Some(upto) = state.wal.as_mut().and_then(|wal| wal.outgrown(most)) {
@@ -385,6 +391,20 @@ impl Core {
         self.signals.work();
     }
 
+    /// After a memtable has taken memory: here, and not only in the background, which may be busy with
+    /// a flush, the budget's wish is met and its limit looked at.
+    #[cold]
+    fn keep_to_budget(&self, state: &mut CommitState) {
+        let (used, limit) = (self.env.budget.used(), self.env.budget.limit());
+        if self.pressure.try_recv().is_ok() {
+            self.rotate_largest(state);
+        } else if used > limit {
+            self.update_stall();
+        } else if used > limit - limit / 8 {
+            self.slow_down();
+        }
+    }
+
     /// Rotates the largest memtable, because memory is short.
     pub fn rotate_largest(&self, state: &mut CommitState) {
         self.attention.fetch_and(!attention::ROTATE, Ordering::AcqRel);
@@ -432,30 +452,32 @@ fn unknown_family(id: FamilyId) -> Error {
     Error::not_found(format!("column family {id}"))
 }
 
-/// Puts every operation into its memtable; says whether one of them is full now.
+/// Puts every operation into its memtable; says whether one of them is full now, and whether one has
+/// taken memory.
 #[inline]
 fn apply(
     state: &mut CommitState,
     payload: &Payload<'_>,
     first: SeqNo,
     overwrite: Option<&Overwrite<'_>>,
-) -> bool {
+) -> (bool, bool) {
     match *payload {
         Payload::One { family, kind, key, value } => {
             let writer = state.writer(family).expect("checked before the log was written");
             writer.mem.insert(InternalKey::new(key, first, kind), value, overwrite);
-            writer.mem.is_full()
+            (writer.mem.is_full(), writer.mem.has_grown())
         }
         Payload::Batch(batch) => {
-            let mut full = false;
+            let (mut full, mut grown) = (false, false);
             for (op, seqno) in batch.reader().ops().zip(first..) {
                 let op = op.expect("our own batch");
                 let writer = state.writer(op.family).expect("checked before the log was written");
                 let key = InternalKey::new(op.key, seqno, op.kind);
                 writer.mem.insert(key, op.value, overwrite);
                 full |= writer.mem.is_full();
+                grown |= writer.mem.has_grown();
             }
-            full
+            (full, grown)
         }
     }
 }

@@ -79,6 +79,8 @@ pub(in crate::db) struct Core {
     pub member: Member,
     /// Numbers of tables whose last reference is gone.
     pub sweep: Receiver<FileNumber>,
+    /// Held while such tables are removed. No other lock is taken under it.
+    pub sweeping: Mutex<()>,
     /// Set once, by the first failure that stops writes.
     pub halt: OnceLock<Error>,
     pub signals: Signals,

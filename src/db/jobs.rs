@@ -110,6 +110,7 @@ impl Core {
             let memtables = flushable(&versions, &family);
             if !memtables.is_empty() {
                 versions.flushing.push(family.id);
+                versions.jobs += 1;
                 drop(versions);
                 let job = Box::new(self.flush_job(&family, &memtables));
                 return Some(Job::Flush { family, memtables, job });
@@ -177,6 +178,7 @@ impl Core {
         compaction: Compaction<TableFile>,
     ) -> Job {
         let claim = versions.busy.entry(family.id).or_default().claim(&compaction);
+        versions.jobs += 1;
         drop(versions);
         Job::Claimed { family, claim, compaction: Some(Box::new(compaction)) }
     }
@@ -202,9 +204,9 @@ impl Core {
     }
 
     /// Claims are given back; memtables may be flushed again.
-    pub fn release(&self, job: Job) {
+    pub fn release(&self, job: &Job) {
         let mut versions = self.versions.lock();
-        match &job {
+        match job {
             Job::Flush { family, .. } => versions.flushing.retain(|id| *id != family.id),
             Job::Compact { family, claim, .. } | Job::Claimed { family, claim, .. } => {
                 if let Some(busy) = versions.busy.get_mut(&family.id) {
@@ -212,8 +214,6 @@ impl Core {
                 }
             }
         }
-        drop(versions);
-        drop(job);
     }
 }
 

@@ -220,7 +220,7 @@ impl Core {
         }
     }
 
-    /// Waits until nothing is to be done.
+    /// Waits until nothing is to be done, and what it made superfluous is removed.
     pub fn wait_idle(&self) -> Result<()> {
         if self.is_inline() {
             while self.step(0)? {}
@@ -229,11 +229,15 @@ impl Core {
         loop {
             self.drive(|versions| {
                 let busy = versions.busy.values().any(|busy| !busy.is_empty());
-                (versions.flushing.is_empty() && !busy).then_some(Ok(()))
+                let still = versions.flushing.is_empty() && !busy && versions.jobs == 0;
+                still.then_some(Ok(()))
             })?;
             // What would be picked now is run here; nothing: idle.
             match self.pick_flush().or_else(|| self.pick_compaction()) {
-                None => return Ok(()),
+                None => {
+                    self.remove_obsolete();
+                    return Ok(());
+                }
                 Some(job) => self.run_here(job)?,
             }
         }
@@ -317,9 +321,7 @@ impl Core {
             wal.close()?;
         }
         self.apply(&mut edit, |_| {})?;
-        while let Ok(number) = self.sweep.try_recv() {
-            self.remove_table(number);
-        }
+        self.remove_obsolete();
         drop(state);
         self.let_go();
         Ok(())

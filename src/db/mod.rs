@@ -367,7 +367,8 @@ impl Db {
         self.core.pause_compactions(pause);
     }
 
-    /// Waits until no flush or compaction is wanted any more.
+    /// Waits until no flush or compaction is wanted any more, and the tables that they replaced are
+    /// removed, unless a reader, a snapshot of files or a scan still holds them.
     pub fn wait_idle(&self) -> Result<()> {
         self.core.wait_idle()
     }

@@ -441,6 +441,7 @@ impl Opening {
             pressure: self.pressure,
             member: self.member,
             sweep,
+            sweeping: Mutex::default(),
             halt: OnceLock::new(),
             signals: Signals::new(compactors),
             paused: AtomicBool::new(false),

@@ -3,13 +3,17 @@
 use std::time::Duration;
 
 use crate::base::error::{Error, Result};
-use crate::base::sync::Ordering;
+use crate::base::sync::{Arc, Ordering};
 use crate::db::background::Versions;
+use crate::db::column_family::Family;
 use crate::db::core::{Core, attention};
 use crate::db::stats::{Event, count};
 
 /// A waiting writer looks again this often, and asks for the work to be tried again.
 const SLICE_MS: u64 = 50;
+
+/// How long a writer is held up when memory is nearly used up.
+const SLOW_MS: u64 = 10;
 
 /// Why writers should not go on.
 enum Stall {
@@ -103,6 +107,16 @@ impl Core {
             self.tell(&Event::Resumed);
         }
         Ok(())
+    }
+
+    /// Memory is nearly used up, and a memtable has just taken more: if memtables are being flushed, the
+    /// writer waits a moment for them, now and when it takes more again, instead of for long at the end.
+    pub fn slow_down(&self) {
+        let waits = |family: &Arc<Family>| !family.cell.load().immutables.is_empty();
+        if !self.is_inline() && self.families.read().values().any(waits) {
+            let mut versions = self.versions.lock();
+            self.progress.wait_for(&mut versions, Duration::from_millis(SLOW_MS));
+        }
     }
 
     /// What failed before one began to wait is tried again.

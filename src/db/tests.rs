@@ -10,7 +10,7 @@ use crate::cache::budget::MemoryBudget;
 use crate::db::Db;
 use crate::db::column_family::ColumnFamily;
 use crate::db::jobs::Job;
-use crate::db::options::{ColumnFamilyOptions, Env, Options, WriteOptions};
+use crate::db::options::{Background, ColumnFamilyOptions, Env, Options, WriteOptions};
 
 use crate::fs::Fs;
 use crate::fs::memory::MemFs;
@@ -69,6 +69,37 @@ fn group(db: &Db, writers: &[(&ColumnFamily, u8, bool)]) -> Vec<Result<SeqNo>> {
         drop(standing);
         threads.into_iter().map(|thread| thread.join().unwrap()).collect()
     })
+}
+
+/// Nothing but the writer looks at the budget here, as when the background is busy with a flush.
+#[test]
+fn a_writer_keeps_to_the_budget_by_itself() {
+    let budget = MemoryBudget::new(1 << 20);
+    let env = Env::simulated(Arc::new(MemFs::new()), budget.clone(), 1);
+    let options = Options { log: false, memtables_bytes_min: 0, ..Options::default() };
+    let db = Db::open(Path::new("db"), options, env).unwrap();
+    let a = family(&db, "a");
+    for n in 0..5000u32 {
+        db.put(&a, &n.to_be_bytes(), &[7; 1000]).unwrap();
+        let used = budget.used();
+        assert!(used <= (1 << 20) + (1 << 17), "{used} bytes after {n} puts");
+    }
+    assert!(db.stats().flushes >= 5);
+}
+
+#[test]
+fn when_nothing_is_to_be_done_nothing_superfluous_is_there() {
+    let fs = MemFs::new();
+    let env = Env::simulated(Arc::new(fs.clone()), MemoryBudget::new(64 << 20), 1);
+    let env = env.with_background(Background::Threads(2));
+    let db = Db::open(Path::new("db"), Options::default(), env).unwrap();
+    let a = family(&db, "a");
+    for _ in 0..50 {
+        fill(&db, &a);
+        db.flush(&a).unwrap();
+        db.wait_idle().unwrap();
+        assert_eq!(tables(&fs), live(&db));
+    }
 }
 
 #[test]
@@ -156,7 +187,7 @@ fn no_job_begins_for_a_family_that_is_being_dropped() {
     a.0.set_dropped(false);
     let (flush, compaction) = (db.core.pick_flush(), db.core.pick_compaction());
     assert!(flush.is_some() && compaction.is_some(), "what was skipped is picked now");
-    flush.into_iter().chain(compaction).for_each(|job| db.core.release(job));
+    flush.into_iter().chain(compaction).for_each(|job| db.core.abandon(job, None));
 }
 
 /// A drop waits for the jobs that have begun, whatever they are at.
@@ -208,7 +239,7 @@ fn no_job_begins_or_ends_after_a_halt() {
     };
     assert_eq!(ended.unwrap_err().kind(), ErrorKind::Halted);
     assert_eq!(live(&db), 0, "an edit was recorded after the halt");
-    db.core.release(job);
+    db.core.abandon(job, None);
     assert!(db.core.pick_flush().is_none() && db.core.pick_compaction().is_none());
     assert_eq!(db.step(0).unwrap_err().kind(), ErrorKind::Halted);
     // Reads go on, and the log has it all.

@@ -97,6 +97,8 @@ pub struct MemTableWriter {
     index: IndexWriter,
     /// Bytes of arena and index that are charged.
     charged: usize,
+    /// Has more been charged since somebody asked?
+    grown: bool,
     range_bytes: usize,
 }
 
@@ -170,6 +172,7 @@ impl MemTable {
             arena: arena_writer,
             index: index_writer,
             charged: 0,
+            grown: false,
             range_bytes: 0,
         };
         writer.charge();
@@ -455,7 +458,14 @@ impl MemTableWriter {
         if now != self.charged {
             let before = std::mem::replace(&mut self.charged, now);
             self.table.recharge(before, now);
+            self.grown = true;
         }
+    }
+
+    /// Has the table taken memory since this was last asked?
+    #[inline]
+    pub fn has_grown(&mut self) -> bool {
+        std::mem::take(&mut self.grown)
     }
 
     /// As [`MemTable::newest`].
