@@ -137,7 +137,10 @@ impl MemTableIterator {
         let place = &mut self.runs[self.current];
         place.at += 1;
         if let Some(head) = place.run.heads().get(place.at + AHEAD) {
-            self.table.arena.prefetch::<1>(head.offset);
+            match self.pin {
+                Some(_) => self.table.arena.prefetch::<1>(head.offset),
+                None => self.table.arena.prefetch::<3>(head.offset), // a flush
+            }
         }
         self.settle_forward();
     }

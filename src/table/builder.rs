@@ -11,7 +11,6 @@ use crate::iter::range_del::RangeTombstone;
 use crate::table::Properties;
 use crate::table::TableMeta;
 use crate::table::TableOptions;
-use crate::table::block::compare;
 use crate::table::block_builder::BlockBuilder;
 use crate::table::compression::{Codec, Compressor};
 use crate::table::filter::{FilterBuilder, key_hash};
@@ -182,9 +181,10 @@ impl TableBuilder {
         assert!(key.seqno <= SEQNO_MAX, "a sequence number has 56 bits");
         let first = self.properties.entries == 0;
         let trailer = key.trailer();
-        let new_key = first || key.user_key != self.last_key;
-        let order = compare(&self.last_key, self.last_trailer, key.user_key, trailer);
-        assert!(first || order.is_lt(), "entries must be added in order");
+        let keys = self.last_key.as_slice().cmp(key.user_key);
+        let new_key = first || keys.is_lt();
+        let in_order = new_key || keys.is_eq() && trailer < self.last_trailer;
+        assert!(in_order, "entries must be added in order");
 
         if !self.block.is_empty() && self.block.bytes_with(key, value) > self.options.block_bytes {
             self.cut_block(Some(key.user_key))?;
