@@ -295,7 +295,7 @@ fn test_completing_snapshot() {
 #[test]
 fn test_small_files_compaction() {
     const GROUPS: u32 = 50;
-    each_log(|job| {
+    with_log(|job| {
         let mut backend = job.backend_of::<i32>(GROUPS, (0, GROUPS as u16 - 1));
         let mut state = backend.value_state::<i32>("id").unwrap();
         let keys = keys_by_group(GROUPS);
