@@ -31,6 +31,7 @@
 //! Sequence numbers stay as they are, so an output can be judged like its inputs. Inputs outside their
 //! file's bounds never get here: the cursors and tombstones of clipped files are clipped.
 
+use std::cmp::Ordering;
 use std::ops::Range;
 
 use crate::base::error::Error;
@@ -83,7 +84,7 @@ pub struct CompactionIterator<I> {
     below: Below,
     filter: Option<Box<dyn CompactionFilter>>,
     folder: Folder,
-    state: State,
+    started: bool,
     /// The current user key's versions as read, without the hidden ones, newest first.
     read: Versions,
     stripes: Vec<Stripe>,
@@ -92,13 +93,6 @@ pub struct CompactionIterator<I> {
     key: Vec<u8>,
     replacement: Vec<u8>,
     counts: Counts,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum State {
-    New,
-    Running,
-    Done,
 }
 
 /// The visible versions of the current key in one stripe.
@@ -134,7 +128,7 @@ impl<I: InternalIterator> CompactionIterator<I> {
             below: rules.below,
             filter: rules.filter,
             folder: Folder::new(rules.operator),
-            state: State::New,
+            started: false,
             read: Versions::default(),
             stripes: Vec::new(),
             kept: Versions::default(),
@@ -151,16 +145,12 @@ impl<I: InternalIterator> CompactionIterator<I> {
     ///
     /// [`versions`]: CompactionIterator::versions
     pub fn step(&mut self) -> Result<bool> {
-        if self.state == State::New {
+        if !std::mem::replace(&mut self.started, true) {
             self.input.first()?;
         }
-        let plain = match self.read_key()? {
-            Some(plain) => plain,
-            None => {
-                self.state = State::Done;
-                self.kept.clear();
-                return Ok(false);
-            }
+        let Some(plain) = self.read_key()? else {
+            self.kept.clear();
+            return Ok(false);
         };
         if plain && self.filter.is_none() {
             std::mem::swap(&mut self.read, &mut self.kept);
@@ -224,10 +214,6 @@ impl<I: InternalIterator> CompactionIterator<I> {
         self.read.clear();
         self.stripes.clear();
         let Some((first, _)) = self.input.entry() else { return Ok(None) };
-        if self.state == State::Running && *first.user_key <= *self.key {
-            return Err(Error::corruption("keys of a compaction's inputs are out of order"));
-        }
-        self.state = State::Running;
         self.key.clear();
         self.key.extend_from_slice(first.user_key);
         let mut plain = true;
@@ -235,8 +221,13 @@ impl<I: InternalIterator> CompactionIterator<I> {
         let mut hidden = false;
         let mut cover = 0;
         while let Some((entry, value)) = self.input.entry() {
-            if entry.user_key != self.key {
-                break;
+            // The first entry is that of the key.
+            match if last.is_some() { entry.user_key.cmp(&self.key) } else { Ordering::Equal } {
+                Ordering::Greater => break,
+                Ordering::Equal => {}
+                Ordering::Less => {
+                    return Err(Error::corruption("keys of a compaction's inputs are out of order"));
+                }
             }
             let (seqno, kind) = (entry.seqno, entry.kind);
             if last.is_some_and(|last| last <= seqno) || kind == ValueKind::RangeDelete {
