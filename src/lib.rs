@@ -74,6 +74,7 @@ pub use crate::db::options::Env;
 pub use crate::db::options::Listener;
 pub use crate::db::options::Options;
 pub use crate::db::options::WriteOptions;
+pub use crate::db::salvage::Salvaged;
 pub use crate::db::scan::Scan;
 pub use crate::db::snapshot::Snapshot;
 pub use crate::db::stats::Event;

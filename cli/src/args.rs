@@ -59,6 +59,20 @@ pub enum Command {
     Verify { dir: PathBuf },
     /// Print the state of a database: families, levels, log. Changes nothing.
     Stats { dir: PathBuf },
+    /// Write what can be proved of a damaged database into a new directory. Changes nothing in DIR.
+    ///
+    /// Takes the log up to its first damage, and every block of a table that can be read; where one
+    /// cannot, its keys are left out, with all older values. Says what was not used, by file and offset.
+    /// Fails, with the new directory complete all the same, if it is not certain that the result is
+    /// the database as it once was.
+    Salvage {
+        dir: PathBuf,
+        /// The new directory.
+        out: PathBuf,
+        /// Take nothing newer than this sequence number.
+        #[arg(long, value_name = "SEQNO")]
+        up_to: Option<u64>,
+    },
     /// Look at the checkpoints of a directory store.
     #[command(subcommand)]
     Checkpoint(CheckpointCommand),

@@ -21,6 +21,7 @@ use alluvium::WriteOptions;
 use alluvium::inspect::ClosedDb;
 use alluvium::inspect::ClosedFamily;
 
+use crate::Failure;
 use crate::Outcome;
 use crate::args::At;
 use crate::args::Range;
@@ -140,6 +141,32 @@ pub fn scan(at: &At, range: &Range, hex: bool, out: &mut dyn Write) -> Outcome {
         }
         Ok(())
     })
+}
+
+pub fn salvage(dir: &Path, new: &Path, up_to: Option<u64>, out: &mut dyn Write) -> Outcome {
+    let saved = Db::salvage(dir, new, up_to, env())?;
+    saved.dropped.iter().for_each(|e| eprintln!("alluvium: {e}"));
+    for (family, range) in &saved.lost {
+        let start = Shown { bytes: &range.start, hex: false };
+        match &range.end {
+            Some(end) => {
+                let end = Shown { bytes: end, hex: false };
+                writeln!(out, "lost: family {family:?}, keys from {start} to {end}")?;
+            }
+            None => writeln!(out, "lost: family {family:?}, keys from {start} on")?,
+        }
+    }
+    let (tables, entries, batches) = (saved.tables, saved.entries, saved.batches);
+    writeln!(out, "read: {entries} entries of {tables} tables, {batches} batches of the log")?;
+    let seqno = saved.seqno;
+    if saved.doubts.is_empty() {
+        writeln!(out, "salvaged: the database as it was at sequence number {seqno}")?;
+        return Ok(());
+    }
+    writeln!(out, "salvaged: everything up to sequence number {seqno} that is not lost")?;
+    saved.doubts.iter().try_for_each(|doubt| writeln!(out, "not certain: {doubt}"))?;
+    out.flush()?;
+    Err(Failure::Told)
 }
 
 /// The merge operator of this name, or one that says that it is not known when it is needed.

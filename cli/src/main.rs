@@ -70,6 +70,7 @@ fn run(command: Command, out: &mut dyn Write) -> Outcome {
         Command::Inspect { file } => files::inspect(&file, out),
         Command::Verify { dir } => files::verify(&dir, out),
         Command::Stats { dir } => files::stats(&dir, out),
+        Command::Salvage { dir, out: new, up_to } => data::salvage(&dir, &new, up_to, out),
         Command::Checkpoint(command) => checkpoint::run(command, out),
     }
 }

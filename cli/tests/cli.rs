@@ -347,6 +347,70 @@ fn foreign_and_damaged_files_are_refused() {
     fails(&["get", db, "f", "k"], &["Corruption", name, "durable"]);
 }
 
+/// A database that was not closed, with a table and eight synced writes in its log.
+fn stopped(db: &str) {
+    let open = Db::open(Path::new(db), Options::default(), env()).unwrap();
+    let options = ColumnFamilyOptions { block_bytes: 64, ..ColumnFamilyOptions::default() };
+    let family = open.column_family("f", options).unwrap();
+    for i in 0..20 {
+        open.put(&family, format!("key {i:02}").as_bytes(), b"in a table, of some length").unwrap();
+    }
+    open.flush(&family).unwrap();
+    for i in 0..8 {
+        open.put(&family, format!("key {i:02}").as_bytes(), b"in the log").unwrap();
+        open.sync_wal().unwrap();
+    }
+}
+
+#[test]
+fn what_is_sound_is_salvaged() {
+    let temp = Temp::new();
+    let (db, out) = (&temp.at("db"), |name: &str| temp.at(name));
+    stopped(db);
+    let whole = all_bytes(db);
+    let sound = ok(&["salvage", db, &out("sound")]);
+    assert!(sound.contains("salvaged: the database as it was at"), "{sound}");
+    assert_eq!(ok(&["get", &out("sound"), "f", "key 07"]), "in the log\n");
+    let upto = ok(&["salvage", db, &out("upto"), "--up-to", "22"]);
+    assert!(upto.contains("at sequence number 22"), "{upto}");
+    assert_eq!(ok(&["get", &out("upto"), "f", "key 01"]), "in the log\n");
+    assert_eq!(ok(&["get", &out("upto"), "f", "key 02"]), "in a table, of some length\n");
+    assert_eq!(all_bytes(db), whole);
+
+    let log = &files(db, ".log")[0];
+    let name = log.to_str().unwrap();
+    let bytes = fs::read(log).unwrap();
+    flip(log, bytes.windows(6).rposition(|window| window == b"key 04").unwrap());
+    fails(&["get", db, "f", "key 00"], &["Corruption", name]);
+    let (code, told, err) = run(&["salvage", db, &out("log")]);
+    assert!(code == 0 && err.contains(name) && told.contains("as it was at"), "{told}{err}");
+    assert_eq!(ok(&["get", &out("log"), "f", "key 03"]), "in the log\n");
+    assert_eq!(ok(&["get", &out("log"), "f", "key 04"]), "in a table, of some length\n");
+
+    let table = &files(db, ".sst")[0];
+    let name = table.to_str().unwrap();
+    let bytes = fs::read(table).unwrap();
+    flip(table, bytes.windows(6).position(|window| window == b"key 10").unwrap_or(300));
+    let told = fails(&["salvage", db, &out("table")], &["Corruption", name]);
+    assert!(told.contains("lost: family \"f\"") && told.contains("not certain: "), "{told}");
+    assert_eq!(ok(&["get", &out("table"), "f", "key 19"]), "in a table, of some length\n");
+    assert_eq!(ok(&["get", &out("table"), "f", "key 03"]), "in the log\n");
+    let keys = ok(&["scan", &out("table"), "f"]).lines().count();
+    assert!((10..20).contains(&keys), "{keys}");
+
+    let manifest = &files(db, ".manifest")[0];
+    let len = fs::metadata(manifest).unwrap().len() as usize;
+    flip(manifest, len - 40);
+    fails(&["stats", db], &["Corruption", manifest.to_str().unwrap()]);
+    let name = manifest.to_str().unwrap();
+    // The flush is forgotten, but the log goes back to the beginning.
+    let (code, told, err) = run(&["salvage", db, &out("manifest")]);
+    assert!(code == 0 && err.contains(name) && told.contains("as it was at"), "{told}{err}");
+    assert_eq!(ok(&["get", &out("manifest"), "f", "key 03"]), "in the log\n");
+    fails(&["salvage", db, &out("sound")], &["InvalidArgument", "new directory"]);
+    fails(&["salvage", &temp.at("no"), &out("none")], &["NotFound"]);
+}
+
 #[test]
 fn checkpoints_are_listed_shown_and_verified() {
     let temp = Temp::new();

@@ -16,11 +16,51 @@ use crate::base::error::{Error, Result};
 /// Bytes of a preamble.
 pub const PREAMBLE_BYTES: usize = 16;
 
-/// The version this build writes. 0 until the first release: formats may still change.
+/// The version this build writes. 0 until the first release: formats may still change. A release
+/// writes 1 or greater, and every version that a release has written stays as it is: the golden
+/// databases of `tests/golden` are of these versions, and only those of version 0 are ever made anew.
 pub const VERSION: u16 = 0;
 
 /// The oldest version this build reads.
 pub const VERSION_OLDEST: u16 = 0;
+
+/// What this build writes and reads.
+const THIS_BUILD: Build = Build { writes: VERSION, reads_from: VERSION_OLDEST };
+
+const _: () = assert!(THIS_BUILD.is_permitted(), "a release reads nothing that is unreleased");
+
+/// The versions that a build of the engine writes and reads; another than this one only in tests.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Build {
+    writes: u16,
+    reads_from: u16,
+}
+
+impl Build {
+    /// Files of version 0 may be anything: no release reads them.
+    const fn is_permitted(self) -> bool {
+        self.reads_from <= self.writes && (self.writes == 0 || self.reads_from >= 1)
+    }
+
+    fn put_preamble(self, out: &mut Vec<u8>, kind: FileKind) {
+        out.extend_from_slice(&[0x89, b'A', b'L', b'V', kind as u8, 0x0d, 0x0a, 0x1a]);
+        put_u16(out, self.writes);
+        put_u16(out, self.writes);
+        put_u32(out, 0);
+    }
+
+    /// Does it read what a writer of `version` says that a reader of `min_reader` can read?
+    fn check(self, version: u16, min_reader: u16) -> Result<()> {
+        if min_reader > self.writes || version < self.reads_from {
+            let Build { writes, reads_from } = self;
+            return Err(Error::unsupported(format!(
+                "format {version} needs a reader of {min_reader} or newer; this build reads \
+                 {reads_from} to {writes}"
+            )));
+        }
+        Ok(())
+    }
+}
 
 /// What a file is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -46,10 +86,7 @@ impl FileKind {
 
 /// Appends the preamble of a file of this kind.
 pub fn put_preamble(out: &mut Vec<u8>, kind: FileKind) {
-    out.extend_from_slice(&[0x89, b'A', b'L', b'V', kind as u8, 0x0d, 0x0a, 0x1a]);
-    put_u16(out, VERSION);
-    put_u16(out, VERSION);
-    put_u32(out, 0);
+    THIS_BUILD.put_preamble(out, kind);
 }
 
 /// Reads a preamble and checks that this build can read a file of this kind and version.
@@ -58,6 +95,10 @@ pub fn put_preamble(out: &mut Vec<u8>, kind: FileKind) {
 /// `Corruption` if it is no preamble or another kind of file; `Unsupported` if a newer or a retired
 /// version is needed to read it.
 pub fn read_preamble(d: &mut Decoder<'_>, kind: FileKind) -> Result<()> {
+    read_preamble_by(THIS_BUILD, d, kind)
+}
+
+fn read_preamble_by(build: Build, d: &mut Decoder<'_>, kind: FileKind) -> Result<()> {
     let start = d.clone();
     let magic = d.fixed::<8>()?;
     if magic[..4] != [0x89, b'A', b'L', b'V'] || magic[5..] != [0x0d, 0x0a, 0x1a] {
@@ -67,13 +108,7 @@ pub fn read_preamble(d: &mut Decoder<'_>, kind: FileKind) -> Result<()> {
         return Err(start.error(&format!("not a {kind:?} file (kind {:#04x})", magic[4])));
     }
     let (version, min_reader) = (d.u16()?, d.u16()?);
-    if min_reader > VERSION || !(VERSION_OLDEST..).contains(&version) {
-        return Err(Error::unsupported(format!(
-            "format {version} needs a reader of {min_reader} or newer; this build reads \
-             {VERSION_OLDEST} to {VERSION}"
-        ))
-        .at(start.offset()));
-    }
+    build.check(version, min_reader).map_err(|e| e.at(start.offset()))?;
     if d.u32()? != 0 {
         return Err(start.error("reserved bytes are not zero"));
     }
@@ -157,6 +192,38 @@ mod tests {
         assert_eq!(out, b"\x89ALVT\r\n\x1a\0\0\0\0\0\0\0\0");
         assert_eq!(out.len(), PREAMBLE_BYTES);
         read_preamble(&mut Decoder::new(&out), FileKind::Table).unwrap();
+    }
+
+    /// What becomes of a file that one build wrote and another one reads.
+    fn handed_over(writer: Build, reader: Build) -> Result<()> {
+        let mut out = Vec::new();
+        writer.put_preamble(&mut out, FileKind::Table);
+        read_preamble_by(reader, &mut Decoder::new(&out), FileKind::Table)
+    }
+
+    #[test]
+    fn releases_read_what_releases_before_them_wrote() {
+        let build = |reads_from, writes| Build { writes, reads_from };
+        let unreleased = build(0, 0);
+        let (first, second, third) = (build(1, 1), build(1, 2), build(2, 3));
+        for build in [unreleased, first, second, third] {
+            assert!(build.is_permitted());
+            handed_over(build, build).unwrap();
+        }
+        handed_over(first, second).unwrap();
+        handed_over(second, third).unwrap();
+        for (writer, reader) in [
+            (unreleased, first), // version 0 may have been anything
+            (unreleased, second),
+            (first, unreleased),
+            (second, first),
+            (first, third), // retired
+        ] {
+            let e = handed_over(writer, reader).unwrap_err();
+            assert_eq!((e.kind(), e.offset()), (ErrorKind::Unsupported, Some(0)), "{e}");
+        }
+        assert!(!build(0, 1).is_permitted(), "a release that reads what is unreleased");
+        assert!(!build(2, 1).is_permitted(), "a build that cannot read what it writes");
     }
 
     #[test]

@@ -18,6 +18,7 @@ mod jobs;
 mod maintain;
 mod open;
 pub(crate) mod options;
+pub(crate) mod salvage;
 pub(crate) mod scan;
 pub(crate) mod snapshot;
 mod stall;

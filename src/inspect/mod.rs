@@ -18,9 +18,14 @@ use std::path::Path;
 use crate::base::error::Error;
 use crate::base::error::Result;
 use crate::base::format::FileKind;
+use crate::base::format::VERSION;
+use crate::base::format::VERSION_OLDEST;
 use crate::base::format::kind_of_file;
 use crate::version::current;
 use crate::version::names::FileName;
+
+/// The versions of the on-disk formats that this build reads; it writes the last. 0: unreleased.
+pub const FORMAT_VERSIONS: std::ops::RangeInclusive<u16> = VERSION_OLDEST..=VERSION;
 
 pub use crate::base::format::Field;
 pub use crate::base::format::Layout;

@@ -52,6 +52,6 @@ pub struct SegmentFile {
     pub number: FileNumber,
     /// Where it is.
     pub path: PathBuf,
-    /// Its length in bytes.
+    /// Its length in bytes. What stands in the file behind that is not looked at.
     pub len: u64,
 }

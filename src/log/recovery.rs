@@ -151,7 +151,7 @@ fn missing_segment(other: Option<&SegmentFile>, number: FileNumber) -> Error {
 
 fn read_head(fs: &Arc<dyn Fs>, kind: FileKind, file: SegmentFile) -> Result<Segment> {
     let opened = fs.open(&file.path)?;
-    let len = opened.len().min(SEGMENT_HEADER_BYTES as u64) as usize;
+    let len = opened.len().min(file.len).min(SEGMENT_HEADER_BYTES as u64) as usize;
     let bytes = opened.read_at(0, len)?;
     let head = if is_header_intact(&bytes) {
         let header = SegmentHeader::decode(&bytes, kind).map_err(|e| e.in_file(&file.path))?;
@@ -168,14 +168,15 @@ fn read_head(fs: &Arc<dyn Fs>, kind: FileKind, file: SegmentFile) -> Result<Segm
     Ok(Segment { file, head })
 }
 
-/// All bytes of a segment.
+/// The bytes of a segment, as far as it is listed.
 pub fn load(fs: &Arc<dyn Fs>, file: &SegmentFile) -> Result<Bytes> {
     let opened = fs.open(&file.path)?;
-    if opened.len() > SEGMENT_BYTES_MAX {
-        let text = format!("log segment of {} bytes; none is that long", opened.len());
+    let len = opened.len().min(file.len);
+    if len > SEGMENT_BYTES_MAX {
+        let text = format!("log segment of {len} bytes; none is that long");
         return Err(Error::corruption(text).at(SEGMENT_BYTES_MAX).in_file(&file.path));
     }
-    opened.read_at(0, opened.len() as usize).map_err(|e| e.in_file(&file.path))
+    opened.read_at(0, len as usize).map_err(|e| e.in_file(&file.path))
 }
 
 /// The chain that ends with segment `newest`, oldest first.

@@ -159,6 +159,11 @@ impl Index {
         &self.tails[start..self.tail_ends[i]]
     }
 
+    /// The user key of separator `i`.
+    pub fn separator(&self, i: usize) -> Vec<u8> {
+        [&self.prefix, self.tail(i)].concat()
+    }
+
     /// Is the user key of separator `i` this one?
     #[inline]
     pub fn separator_is(&self, i: usize, user_key: &[u8]) -> bool {

@@ -14,6 +14,7 @@ pub mod index;
 pub mod iter;
 pub mod properties;
 pub mod reader;
+pub mod salvage;
 #[cfg(test)]
 mod tests;
 

@@ -16,4 +16,5 @@ mod metamorphic;
 mod model;
 mod pins;
 mod rescale;
+mod salvage;
 mod state_model;
