@@ -100,7 +100,7 @@ mod tests {
         let around = |n: usize| [n - 1, n, n + 1];
         let lengths = [1, 2, 3, 4, 7, 8, 13].into_iter().flat_map(|parts| around(parts * part));
         for len in [0, 1, 1023, 1024, 1025].into_iter().chain(lengths) {
-            let bytes: Vec<u8> = (0..len).map(|i| (i * i >> 3) as u8).collect();
+            let bytes: Vec<u8> = (0..len).map(|i| ((i * i) >> 3) as u8).collect();
             let path = format!("{len}");
             fs.write(Path::new(&path), &bytes);
             let file = fs.open(Path::new(&path)).unwrap();

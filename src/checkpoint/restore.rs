@@ -274,11 +274,14 @@ impl Findings {
     }
 }
 
-/// An object of the length that was saved, or what is wrong with it.
+/// Something about an object, or what is wrong with that.
+type Judged<T> = std::result::Result<T, String>;
+
+/// An object of the length that was saved.
 fn open(
     store: &dyn CheckpointStore,
     object: &ObjectRef,
-) -> Result<std::result::Result<(ObjectName, Arc<dyn ReadableFile>), String>> {
+) -> Result<Judged<(ObjectName, Arc<dyn ReadableFile>)>> {
     let name = ObjectName::Shared(object.name.clone());
     match store.get(&name) {
         Ok(file) if file.len() == object.len => Ok(Ok((name, file))),
