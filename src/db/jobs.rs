@@ -21,6 +21,7 @@ use crate::db::core::Core;
 use crate::db::options::ColumnFamilyOptions;
 use crate::db::stats::{Event, add};
 use crate::db::super_version::{Immutable, SuperVersion};
+use crate::log::LogPosition;
 use crate::version::edit::{FamilyEdit, VersionEdit};
 use crate::version::file::TableFile;
 use crate::version::levels::Described;
@@ -263,9 +264,9 @@ impl Core {
     ) -> Result<()> {
         let flushed = memtables.last().expect("a flush has memtables").upto;
         edit.flushed_seqno = Some(flushed);
-        self.sync_log_for(family, flushed)?;
+        let log_durable = self.sync_log_for(family, flushed)?;
         let bytes = edit.added.iter().map(|(_, meta)| meta.len).sum();
-        let mut whole = VersionEdit::default();
+        let mut whole = VersionEdit { log_durable, ..VersionEdit::default() };
         whole.families.insert(family.id, edit);
         self.apply(&mut whole, |versions| versions.flushing.retain(|id| *id != family.id))?;
         add(&self.counters.flushes, 1);
@@ -277,18 +278,20 @@ impl Core {
 
     /// A table must not make a commit durable while an older one, in another family, is only in the
     /// log's unsynced tail: a power cut would leave a hole. Syncs the segments by name, since the
-    /// commit lock is not for background work.
-    fn sync_log_for(&self, family: &Family, flushed: SeqNo) -> Result<()> {
+    /// commit lock is not for background work, and returns up to where: the log itself does not say
+    /// so, and damage there must not look like a tear, which would leave the same hole.
+    fn sync_log_for(&self, family: &Family, flushed: SeqNo) -> Result<Option<LogPosition>> {
         if !self.options.log {
-            return Ok(());
+            return Ok(None);
         }
         let older = |other: &Arc<Family>| {
             let oldest = other.cell.load().unflushed_min(0);
             other.id != family.id && oldest.is_some_and(|oldest| oldest <= flushed)
         };
         if !self.families.read().values().any(older) {
-            return Ok(());
+            return Ok(None);
         }
+        let end = self.segments.end();
         let (closed, open) = self.segments.list();
         for number in closed.iter().map(|segment| segment.number).chain([open]) {
             let path = self.dir.join(FileName::Log(number).to_string());
@@ -299,7 +302,7 @@ impl Core {
                 return Err(Error::because(ErrorKind::CommitUnknown, failed, &e));
             }
         }
-        Ok(())
+        Ok(Some(end))
     }
 
     fn finish_compaction(

@@ -208,6 +208,7 @@ impl Opening {
             });
         let from = (start.counter() > 0).then(|| LogPosition::new(start, 0));
         let mut log = LogReader::open(self.env.fs(), FileKind::Log, segments.collect(), from)?;
+        log.must_reach(header.log_needed()).map_err(|e| e.in_file(&self.dir))?;
         while let Some((place, payload)) = log.next()? {
             let path = self.dir.join(FileName::Log(place.segment).to_string());
             let base = place.offset;

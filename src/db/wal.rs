@@ -27,6 +27,8 @@ pub(in crate::db) struct Segments {
     closed: Mutex<Vec<ClosedSegment>>,
     /// The open one, or the last one that was: changed only when it is among the closed ones.
     open: AtomicU64,
+    /// End of the last record that was accepted. A leaf lock.
+    end: Mutex<LogPosition>,
 }
 
 impl Segments {
@@ -36,6 +38,11 @@ impl Segments {
         // In this order: a segment that is not open any more is in the list by then.
         let open = FileNumber(self.open.load(Ordering::Acquire));
         (self.closed.lock().clone(), open)
+    }
+
+    /// The end of the log: all before it is in the segments that [`list`](Segments::list) gives now.
+    pub fn end(&self) -> LogPosition {
+        *self.end.lock()
     }
 
     /// These are gone.
@@ -123,6 +130,7 @@ impl Wal {
         self.end = writer.position();
         self.writer = Some(writer);
         self.segments.open.store(number.0, Ordering::Release);
+        *self.segments.end.lock() = self.end;
         Ok(())
     }
 
@@ -145,6 +153,7 @@ impl Wal {
         match writer.append(batch) {
             Ok(end) => {
                 self.end = end;
+                *self.segments.end.lock() = end;
                 Ok(())
             }
             Err(e) if e.kind() == ErrorKind::NoSpace => {

@@ -207,6 +207,7 @@ impl ClosedDb {
     fn replay(&self, logs: Vec<SegmentFile>) -> Result<()> {
         let from = self.state.header.log_start.map(|number| LogPosition::new(number, 0));
         let mut log = LogReader::open(&self.fs, FileKind::Log, logs, from)?;
+        log.must_reach(self.state.header.log_needed())?;
         while let Some((place, payload)) = log.next()? {
             let path = self.dir.join(FileName::Log(place.segment).to_string());
             check_batch(&payload, place.offset).map_err(|e| e.in_file(&path))?;

@@ -33,6 +33,9 @@ pub fn describe_edit(report: &mut Report, edit: &VersionEdit) {
     if let Some(number) = edit.log_start {
         report.line(2, format_args!("log starts with {}", FileName::Log(number)));
     }
+    if let Some(durable) = edit.log_durable {
+        report.line(2, format_args!("log durable up to {durable}"));
+    }
     if let Some(clean) = &edit.clean {
         let (epoch, seqno, checkpoint) = (clean.epoch, clean.last_seqno, clean.checkpoint_id);
         let text = format_args!(

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::path::Path;
 
 use crate::base::bytes::Bytes;
-use crate::base::error::{Error, Result};
+use crate::base::error::{Error, ErrorKind, Result};
 use crate::base::format::FileKind;
 use crate::base::sync::Arc;
 use crate::fs::Fs;
@@ -132,6 +132,23 @@ impl LogReader {
     /// have left pages that the system takes for written.
     pub fn is_proved(&self) -> bool {
         self.proved
+    }
+
+    /// Checks that the log reaches as far as it was recorded elsewhere to be durable.
+    ///
+    /// # Errors
+    /// `Corruption` at the place where it ends.
+    pub fn must_reach(&self, durable: LogPosition) -> Result<()> {
+        let end = self.end.unwrap_or_default();
+        if end >= durable {
+            return Ok(());
+        }
+        let text = format!("the log ends, and had been durable up to {durable}");
+        Err(match (&self.torn, self.files.last()) {
+            (Some(torn), _) => Error::because(ErrorKind::Corruption, text, torn),
+            (None, Some(file)) => Error::corruption(text).at(end.offset).in_file(&file.path),
+            (None, None) => Error::corruption(text).at(0),
+        })
     }
 
     /// Syncs every segment of the log and the directory's names, so that what was accepted survives

@@ -14,6 +14,7 @@ use crate::base::id::{FamilyId, FileNumber};
 use crate::base::key::SeqNo;
 use crate::base::limits::{LEVELS, NAME_BYTES_MAX};
 use crate::base::sync::Arc;
+use crate::log::LogPosition;
 use crate::version::meta::{
     Fields, FileMeta, put_number, read_file_number, read_log_start, read_seqno, unknown,
 };
@@ -86,6 +87,8 @@ pub struct VersionEdit {
     pub log_start: Option<FileNumber>,
     /// Closed in order. Any later edit takes it back.
     pub clean: Option<CleanMarker>,
+    /// The log was synced up to here before what this edit adds was recorded.
+    pub log_durable: Option<LogPosition>,
     /// Options of the database that the layers above keep; opaque here.
     pub options: Option<Vec<u8>>,
     /// New families, ids ascending.
@@ -110,6 +113,7 @@ mod tag {
     pub const CREATED: u32 = 11;
     pub const DROPPED: u32 = 12;
     pub const FAMILY: u32 = 13;
+    pub const LOG_DURABLE: u32 = 14;
     pub const LISTS: &[u32] = &[CREATED, DROPPED, FAMILY];
 
     pub mod record {
@@ -158,6 +162,12 @@ pub const LAYOUTS: &[Layout] = &[
             field("tag 11!", "n", "created", "list: a new family, F4.1.1"),
             field("tag 12!", "v", "dropped", "list: id of a family that is gone"),
             field("tag 13!", "n", "family", "list: change of one family, F4.1.2; ids ascending"),
+            field(
+                "tag 14!",
+                "v v",
+                "log_durable",
+                "segment, offset: the log is durable up to here",
+            ),
         ],
     },
     Layout {
@@ -244,6 +254,12 @@ impl VersionEdit {
         for (&id, edit) in &self.families {
             put_field(&mut out, tag::FAMILY, true, &edit.encode(id));
         }
+        if let Some(LogPosition { segment, offset }) = self.log_durable {
+            let mut payload = Vec::new();
+            put_varint(&mut payload, segment.0);
+            put_varint(&mut payload, offset);
+            put_field(&mut out, tag::LOG_DURABLE, true, &payload);
+        }
         out
     }
 
@@ -254,7 +270,7 @@ impl VersionEdit {
     /// be understood and is not.
     pub fn decode(d: Decoder<'_>) -> Result<VersionEdit> {
         let mut edit = VersionEdit::default();
-        let mut fields = Fields::new(d, tag::FAMILY, tag::LISTS);
+        let mut fields = Fields::new(d, tag::LOG_DURABLE, tag::LISTS);
         while let Some((tag, must, mut d)) = fields.next()? {
             match tag {
                 tag::SNAPSHOT => edit.snapshot = true,
@@ -276,6 +292,10 @@ impl VersionEdit {
                         return Err(before.error("families out of order"));
                     }
                     edit.families.insert(id, family);
+                }
+                tag::LOG_DURABLE => {
+                    let segment = read_file_number(&mut d)?;
+                    edit.log_durable = Some(LogPosition::new(segment, d.varint()?));
                 }
                 _ => {
                     unknown(tag, must, &d, "version edit")?;
@@ -553,6 +573,7 @@ mod tests {
                 next_family: Option::arbitrary(g),
                 wal_mode: Option::arbitrary(g),
                 log_start: maybe(g, number),
+                log_durable: maybe(g, |g| LogPosition::new(number(g), u64::arbitrary(g))),
                 clean: maybe(g, |g| CleanMarker {
                     epoch: u32::arbitrary(g).max(1),
                     last_seqno: seqno(g),
@@ -579,8 +600,8 @@ mod tests {
 
         fn unknown_fields_are_skipped_unless_they_matter(edit: VersionEdit, tag: u32) -> bool {
             let (mut may, mut must) = (edit.encode(), edit.encode());
-            put_field(&mut may, tag.max(tag::FAMILY + 1), false, b"news");
-            put_field(&mut must, tag.max(tag::FAMILY + 1), true, b"news");
+            put_field(&mut may, tag.max(tag::LOG_DURABLE + 1), false, b"news");
+            put_field(&mut must, tag.max(tag::LOG_DURABLE + 1), true, b"news");
             decode(&may).unwrap() == edit
                 && decode(&must).unwrap_err().kind() == ErrorKind::Unsupported
         }

@@ -10,6 +10,7 @@ use crate::base::key::SeqNo;
 use crate::base::limits::{FAMILIES_MAX, NAME_BYTES_MAX};
 use crate::base::sync::Arc;
 use crate::fs::Listed;
+use crate::log::LogPosition;
 use crate::version::edit::{CleanMarker, FamilyEdit, FamilyRecord, VersionEdit};
 use crate::version::levels::{self, Levels};
 use crate::version::meta::FileMeta;
@@ -44,12 +45,23 @@ pub struct Header {
     pub wal_mode: Option<bool>,
     /// The oldest log segment still needed.
     pub log_start: Option<FileNumber>,
+    /// The log is durable up to here: recovery must find at least that much. Perhaps in a segment that
+    /// is not needed any more.
+    pub log_durable: LogPosition,
     /// Closed in order, if that was the last edit.
     pub clean: Option<CleanMarker>,
     /// Options of the layers above.
     pub options: Vec<u8>,
     /// A snapshot of several records has begun and its last one is to come.
     pub incomplete: bool,
+}
+
+impl Header {
+    /// How far the log must reach: to where it is durable, unless nothing so old is needed any more.
+    pub fn log_needed(&self) -> LogPosition {
+        let needed = self.log_start.is_none_or(|start| self.log_durable.segment >= start);
+        if needed { self.log_durable } else { LogPosition::default() }
+    }
 }
 
 /// One family.
@@ -141,6 +153,7 @@ impl State {
             next_family: Some(header.next_family),
             wal_mode: header.wal_mode,
             log_start: header.log_start,
+            log_durable: Some(header.log_durable).filter(|durable| durable.offset > 0),
             clean: header.clean,
             options: (!header.options.is_empty()).then(|| header.options.clone()),
             created: self.families.values().map(|family| family.record.clone()).collect(),
@@ -303,6 +316,7 @@ impl Header {
             grows("log start", header.log_start.unwrap_or_default().0, start.0)?;
             header.log_start = Some(start);
         }
+        header.log_durable = header.log_durable.max(edit.log_durable.unwrap_or_default());
         for record in &edit.created {
             grows("family number", u64::from(header.next_family), u64::from(record.id.0))?;
             let next = record.id.0.checked_add(1);

@@ -59,6 +59,27 @@ fn a_flush_of_one_family_tears_no_batch_over_two() {
     }
 }
 
+/// Found by the damage harness of the simulation: only the manifest knows that a flush of one family
+/// had synced the log for the older commits of another.
+#[test]
+fn what_a_flush_had_synced_of_the_log_is_missed() {
+    let fs = MemFs::new();
+    let db = open(&fs, 1);
+    let a = db.column_family("a", ColumnFamilyOptions::default()).unwrap();
+    let b = db.column_family("b", ColumnFamilyOptions::default()).unwrap();
+    db.put(&b, b"older", b"1").unwrap();
+    db.put(&a, b"newer", b"2").unwrap();
+    db.flush(&a).unwrap();
+    let fs = fs.crash_image(Keep::All, 0);
+    let log = fs.list(Path::new("db")).unwrap().into_iter().find(|f| f.name.ends_with(".log"));
+    let log = Path::new("db").join(log.unwrap().name);
+    fs.corrupt(&log, 60 + 32 + 3, 1); // the payload of the first record
+    let options = Options { log_segment_bytes: 1 << 10, ..Options::default() };
+    let env = Env::simulated(Arc::new(fs.clone()), MemoryBudget::new(64 << 20), 2);
+    let e = Db::open(Path::new("db"), options, env).map(drop).unwrap_err();
+    assert_eq!((e.kind(), e.path(), e.offset()), (ErrorKind::Corruption, Some(&*log), Some(60)));
+}
+
 #[test]
 fn a_checkpoint_completes_though_the_last_write_was_to_another_family() {
     let fs = MemFs::new();
