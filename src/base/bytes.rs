@@ -39,6 +39,14 @@ impl Bytes {
         &all[self.start..self.start + self.len]
     }
 
+    /// The same bytes, copied if they are a window into more on the heap.
+    pub fn alone(&self) -> Bytes {
+        match &self.owner {
+            Owner::Heap(all) if all.len() > self.len => Bytes::from(self.as_slice()),
+            _ => self.clone(),
+        }
+    }
+
     /// A window into the same bytes, without a copy.
     ///
     /// # Panics
@@ -50,6 +58,21 @@ impl Bytes {
             start: self.start + range.start,
             len: range.end - range.start,
         }
+    }
+}
+
+impl Bytes {
+    /// Bytes that `fill` writes into a zeroed buffer of this length: one allocation, no copy.
+    ///
+    /// # Errors
+    /// What `fill` returns.
+    pub fn filled<E>(
+        len: usize,
+        fill: impl FnOnce(&mut [u8]) -> Result<(), E>,
+    ) -> Result<Bytes, E> {
+        let mut bytes: Arc<[u8]> = std::iter::repeat_n(0, len).collect();
+        fill(Arc::get_mut(&mut bytes).expect("nobody else has it yet"))?;
+        Ok(Bytes { owner: Owner::Heap(bytes), start: 0, len })
     }
 }
 
@@ -104,8 +127,20 @@ mod tests {
         drop(all);
         assert_eq!(&*part, &[2, 3, 4]);
         assert_eq!(&*part.slice(2..3), &[4]);
+        assert_eq!(&*part.alone(), &[2, 3, 4]);
         let foreign = Bytes::shared(Arc::new(vec![7u8, 8, 9]));
         assert_eq!(&*foreign.slice(1..3), &[8, 9]);
+    }
+
+    #[test]
+    fn a_filled_buffer_is_what_was_written() {
+        let filled = Bytes::filled(4, |buffer| {
+            assert_eq!(buffer, [0; 4]);
+            buffer[1] = 7;
+            Ok::<(), ()>(())
+        });
+        assert_eq!(&*filled.unwrap(), &[0, 7, 0, 0]);
+        assert_eq!(Bytes::filled(4, |_| Err("no")).unwrap_err(), "no");
     }
 
     #[test]

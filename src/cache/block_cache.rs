@@ -5,8 +5,8 @@
 //! and evicts that. New entries begin without the bit, so that a scan, which touches its blocks once,
 //! evicts its own blocks first.
 //!
-//! A value that is still in use elsewhere when it is evicted stays alive through its `Arc`, but is no
-//! longer counted: the memory of readers in flight is bounded by their number, not by the budget.
+//! Values are handles, cheap to clone. One that is still in use elsewhere when it is evicted stays
+//! alive, but is no longer counted: the memory of readers in flight is bounded by their number, not by the budget.
 
 use crate::base::sync::{Arc, AtomicU64, AtomicUsize, Mutex, Ordering, Weak};
 use crate::cache::budget::{MemoryBudget, Reclaim, Reservation};
@@ -41,7 +41,7 @@ pub struct CacheStats {
     pub entries: usize,
 }
 
-impl<V: Send + Sync + 'static> BlockCache<V> {
+impl<V: Clone + Send + Sync + 'static> BlockCache<V> {
     /// An empty cache of at most `capacity_max` bytes, which takes part in `budget`.
     pub fn new(budget: &MemoryBudget, capacity_max: usize) -> Arc<BlockCache<V>> {
         let cache = Arc::new(BlockCache {
@@ -63,7 +63,7 @@ impl<V: Send + Sync + 'static> BlockCache<V> {
     }
 
     /// The value at `offset` of file `owner`, if it is here. One short lock of one shard.
-    pub fn get(&self, owner: u64, offset: u64) -> Option<Arc<V>> {
+    pub fn get(&self, owner: u64, offset: u64) -> Option<V> {
         let key = Key::new(owner, offset);
         let mut shard = self.shard(key).lock();
         let found = shard.touch(key);
@@ -77,25 +77,28 @@ impl<V: Send + Sync + 'static> BlockCache<V> {
     /// Enters a value of `charge` bytes and returns it; or, if somebody else was faster, the value
     /// that is here already. What is larger than the capacity is not entered, nor what the budget has
     /// no room for; so a `get` right after may find nothing.
-    pub fn insert(&self, owner: u64, offset: u64, value: Arc<V>, charge: usize) -> Arc<V> {
+    pub fn insert(&self, owner: u64, offset: u64, value: V, charge: usize) -> V {
         let key = Key::new(owner, offset);
-        if let Some(there) = self.shard(key).lock().touch(key) {
-            return there;
-        }
         if !self.make_room(charge) {
-            return value;
+            return self.shard(key).lock().touch(key).unwrap_or(value);
         }
         {
-            // Making room took other locks: look again.
             let mut shard = self.shard(key).lock();
             if let Some(there) = shard.touch(key) {
                 self.bytes.fetch_sub(charge, Ordering::Relaxed);
                 return there;
             }
-            shard.add(Entry { key, charge, referenced: false, value: Arc::clone(&value) });
+            shard.add(Entry { key, charge, referenced: false, value: value.clone() });
         }
         self.budget.reclaim();
         value
+    }
+
+    /// Would so many bytes more find room without anything giving way?
+    pub fn has_room(&self, charge: usize) -> bool {
+        let room = |used: usize, limit: usize| used.saturating_add(charge) <= limit;
+        room(self.bytes.load(Ordering::Relaxed), self.capacity)
+            && room(self.budget.used(), self.budget.limit())
     }
 
     /// Forgets everything of one file. Looks at every entry: for closing files, not for hot paths.
@@ -168,7 +171,7 @@ impl<V: Send + Sync + 'static> BlockCache<V> {
     }
 }
 
-impl<V: Send + Sync + 'static> Reclaim for BlockCache<V> {
+impl<V: Clone + Send + Sync + 'static> Reclaim for BlockCache<V> {
     fn reclaimable(&self) -> usize {
         self.bytes.load(Ordering::Relaxed)
     }
@@ -193,13 +196,17 @@ impl Key {
         hash = (hash ^ (hash >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
         Key { hash: hash ^ (hash >> 31), owner, offset }
     }
+
+    fn tag(self) -> u32 {
+        (self.hash >> 28) as u32 // neither the lowest bits, which choose the slot, nor the shard's
+    }
 }
 
 struct Entry<V> {
     key: Key,
     charge: usize,
     referenced: bool,
-    value: Arc<V>,
+    value: V,
 }
 
 /// A part of the ring, and an index of it: open addressing with linear probing, at most half full.
@@ -209,18 +216,28 @@ struct Shard<V> {
     free: Vec<usize>,
     /// Where the hand stops when it is in this shard.
     hand: usize,
-    /// Places of the ring; [`NOWHERE`]: empty. The length is a power of two.
-    index: Vec<u32>,
+    /// The length is a power of two.
+    index: Vec<Slot>,
     space: Reservation,
     hits: u64,
     misses: u64,
 }
 
+/// A place of the ring, and a part of the hash of the key there, so that another key is rarely looked at.
+#[derive(Clone, Copy)]
+struct Slot {
+    place: u32,
+    tag: u32,
+}
+
+/// The place in an empty slot.
 const NOWHERE: u32 = u32::MAX;
 
-impl<V> Shard<V> {
+const EMPTY: Slot = Slot { place: NOWHERE, tag: 0 };
+
+impl<V: Clone> Shard<V> {
     fn new(space: Reservation) -> Shard<V> {
-        let index = vec![NOWHERE; 16];
+        let index = vec![EMPTY; 16];
         Shard { ring: Vec::new(), free: Vec::new(), hand: 0, index, space, hits: 0, misses: 0 }
     }
 
@@ -233,11 +250,11 @@ impl<V> Shard<V> {
         let mask = self.index.len() - 1;
         let mut at = key.hash as usize & mask;
         loop {
-            let place = self.index[at];
+            let Slot { place, tag } = self.index[at];
             if place == NOWHERE {
                 return None;
             }
-            if self.key_at(place) == key {
+            if tag == key.tag() && self.key_at(place) == key {
                 return Some(place as usize);
             }
             at = (at + 1) & mask;
@@ -245,11 +262,11 @@ impl<V> Shard<V> {
     }
 
     /// The value of a key, which gets its second chance.
-    fn touch(&mut self, key: Key) -> Option<Arc<V>> {
+    fn touch(&mut self, key: Key) -> Option<V> {
         let place = self.find(key)?;
         let entry = self.entry_mut(place)?;
         entry.referenced = true;
-        Some(Arc::clone(&entry.value))
+        Some(entry.value.clone())
     }
 
     fn key_at(&self, place: u32) -> Key {
@@ -274,7 +291,7 @@ impl<V> Shard<V> {
         };
         assert!(place < NOWHERE as usize, "a shard holds fewer than 2^32 entries");
         if self.ring.len() * 2 > self.index.len() {
-            self.index = vec![NOWHERE; self.index.len() * 2];
+            self.index = vec![EMPTY; self.index.len() * 2];
             for place in 0..self.ring.len() {
                 if let Some(entry) = &self.ring[place] {
                     self.enter(entry.key, place as u32);
@@ -290,10 +307,10 @@ impl<V> Shard<V> {
     fn enter(&mut self, key: Key, place: u32) {
         let mask = self.index.len() - 1;
         let mut at = key.hash as usize & mask;
-        while self.index[at] != NOWHERE {
+        while self.index[at].place != NOWHERE {
             at = (at + 1) & mask;
         }
-        self.index[at] = place;
+        self.index[at] = Slot { place, tag: key.tag() };
     }
 
     /// Removes what is at a place of the ring.
@@ -301,7 +318,7 @@ impl<V> Shard<V> {
         let key = self.entry_mut(place)?.key;
         let mask = self.index.len() - 1;
         let mut hole = key.hash as usize & mask;
-        while self.index[hole] != place as u32 {
+        while self.index[hole].place != place as u32 {
             hole = (hole + 1) & mask;
         }
         // Closes the gap, so that a search may end at the first empty slot: what probed past the hole
@@ -310,16 +327,16 @@ impl<V> Shard<V> {
         loop {
             at = (at + 1) & mask;
             let other = self.index[at];
-            if other == NOWHERE {
+            if other.place == NOWHERE {
                 break;
             }
-            let home = self.key_at(other).hash as usize & mask;
+            let home = self.key_at(other.place).hash as usize & mask;
             if at.wrapping_sub(home) & mask >= at.wrapping_sub(hole) & mask {
                 self.index[hole] = other;
                 hole = at;
             }
         }
-        self.index[hole] = NOWHERE;
+        self.index[hole] = EMPTY;
         let entry = self.ring[place].take()?;
         self.free.push(place);
         self.space.shrink(entry.charge);
@@ -349,7 +366,7 @@ mod tests {
     use quickcheck::quickcheck;
     use std::collections::BTreeMap;
 
-    fn cache(limit: usize, capacity: usize) -> (MemoryBudget, Arc<BlockCache<u64>>) {
+    fn cache(limit: usize, capacity: usize) -> (MemoryBudget, Arc<BlockCache<Arc<u64>>>) {
         let budget = MemoryBudget::new(limit);
         let cache = BlockCache::new(&budget, capacity);
         (budget, cache)
@@ -401,7 +418,7 @@ mod tests {
 
         fn the_index_is_a_map(ops: Vec<(bool, u8)>) -> bool {
             let budget = MemoryBudget::new(usize::MAX);
-            let mut shard = Shard::<u8>::new(budget.reserve(0));
+            let mut shard = Shard::<Arc<u8>>::new(budget.reserve(0));
             let mut model = BTreeMap::new();
             // Homes close together and at the end of the index, so that probes are long and wrap.
             let key = |n: u8| Key { hash: 12 + u64::from(n % 5), owner: 0, offset: u64::from(n) };

@@ -3,7 +3,7 @@
 use std::ops::{Bound, RangeBounds};
 
 use crate::base::error::Result;
-use crate::base::key::{InternalKey, KeyRange, SEQNO_MAX, SeqNo, successor};
+use crate::base::key::{InternalKey, KeyRange, SEQNO_MAX, SeqNo, ValueKind, successor};
 use crate::base::sync::Arc;
 use crate::db::column_family::Family;
 use crate::db::core::Core;
@@ -59,6 +59,14 @@ impl InternalIterator for Source {
         each!(self, it => it.skip(user_key))
     }
     #[inline]
+    fn next_user_key(&mut self) -> Result<()> {
+        each!(self, it => it.next_user_key())
+    }
+    #[inline]
+    fn is_on_entry(&self) -> bool {
+        each!(self, it => it.is_on_entry())
+    }
+    #[inline]
     fn entry(&self) -> Option<(InternalKey<'_>, &[u8])> {
         each!(self, it => it.entry())
     }
@@ -69,9 +77,10 @@ impl InternalIterator for Source {
 enum Place {
     /// Before the first entry: where every scan begins.
     Start,
-    /// On an entry whose key and value are those under the merged cursor.
+    /// On an entry whose key and value are those under the cursor.
     Entry,
-    /// On an entry that was merged from operands: key and value are in the buffers.
+    /// On an entry that was merged from operands: key and value are in the buffers, and the cursor is
+    /// somewhere at or behind the key.
     Merged,
     /// After the last entry.
     End,
@@ -97,7 +106,7 @@ pub struct Scan {
     cursor: MergingIterator<Source>,
     resolver: Resolver,
     place: Place,
-    /// The current user key: set whenever `place` is an entry.
+    /// The user key whose versions are or were resolved one by one.
     key: Vec<u8>,
     merged: Vec<u8>,
     /// For the statistics: searches, and keys come by.
@@ -193,9 +202,9 @@ impl Scan {
         match self.place {
             Place::Start => return self.first(),
             Place::End => return Ok(false),
-            Place::Entry | Place::Merged => {}
+            Place::Entry => self.cursor.next_user_key()?,
+            Place::Merged => self.skip_versions()?,
         }
-        self.skip_versions()?;
         self.settle_forward()
     }
 
@@ -231,8 +240,8 @@ impl Scan {
         match self.place {
             Place::Start | Place::End => None,
             Place::Entry => {
-                let (_, value) = self.cursor.entry().expect("the cursor stands on the entry");
-                Some((&self.key, value))
+                let (key, value) = self.cursor.entry().expect("the cursor stands on the entry");
+                Some((key.user_key, value))
             }
             Place::Merged => Some((&self.key, &self.merged)),
         }
@@ -247,12 +256,12 @@ impl Scan {
         Ok(())
     }
 
-    /// Moves the cursor behind all versions of the current key.
+    /// Moves the cursor behind all versions of the resolved key.
     fn skip_versions(&mut self) -> Result<()> {
         self.cursor.skip(&self.key)
     }
 
-    /// Moves the cursor, which stands somewhere at or behind the current key, before it.
+    /// Moves the cursor, which stands somewhere at or behind the resolved key, before it.
     fn step_before_key(&mut self) -> Result<()> {
         self.cursor.seek_for_prev(&self.key)?;
         if self.cursor.entry().is_some_and(|(key, _)| key.user_key == self.key) {
@@ -266,6 +275,9 @@ impl Scan {
         loop {
             match self.cursor.entry() {
                 Some((key, _)) if below(key.user_key, &self.range.end) => {
+                    if self.is_plain(key) {
+                        return Ok(self.stay());
+                    }
                     self.key.clear();
                     self.key.extend_from_slice(key.user_key);
                 }
@@ -286,6 +298,9 @@ impl Scan {
         loop {
             match self.cursor.entry() {
                 Some((key, _)) if key.user_key >= self.range.start.as_slice() => {
+                    if self.is_plain(key) {
+                        return Ok(self.stay());
+                    }
                     self.key.clear();
                     self.key.extend_from_slice(key.user_key);
                 }
@@ -299,6 +314,20 @@ impl Scan {
             }
             self.step_before_key()?;
         }
+    }
+
+    /// Is this version, the newest of its key, the key's value, with nothing to resolve?
+    #[inline]
+    fn is_plain(&self, newest: InternalKey<'_>) -> bool {
+        newest.kind == ValueKind::Put && newest.seqno <= self.at && self.tombstones.is_none()
+    }
+
+    /// On the entry under the cursor.
+    #[inline]
+    fn stay(&mut self) -> bool {
+        self.keys += 1;
+        self.place = Place::Entry;
+        true
     }
 
     /// Resolves the versions of the current key, on whose newest the cursor stands: has it a value?

@@ -178,13 +178,12 @@ impl ReadableFile for DiskReader {
         if offset.checked_add(len as u64).is_none_or(|end| end > self.len) {
             return Err(ends_early(&self.path, offset));
         }
-        let mut bytes: Arc<[u8]> = std::iter::repeat_n(0, len).collect();
-        let buffer = Arc::get_mut(&mut bytes).expect("nobody else has it yet");
-        match self.file.read_exact_at(buffer, offset) {
-            Ok(()) => Ok(Bytes::from(bytes)),
-            Err(e) if e.kind() == IoKind::UnexpectedEof => Err(ends_early(&self.path, offset)),
-            Err(e) => Err(Error::io("read", &self.path, e).at(offset)),
-        }
+        Bytes::filled(len, |buffer| self.file.read_exact_at(buffer, offset)).map_err(|e| {
+            match e.kind() {
+                IoKind::UnexpectedEof => ends_early(&self.path, offset),
+                _ => Error::io("read", &self.path, e).at(offset),
+            }
+        })
     }
 }
 

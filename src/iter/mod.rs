@@ -41,6 +41,17 @@ pub trait InternalIterator {
         }
         Ok(())
     }
+    /// To the first entry of the next user key. The cursor must stand on an entry.
+    fn next_user_key(&mut self) -> Result<()> {
+        let (key, _) = self.entry().expect("next needs an entry to start from");
+        let key = key.user_key.to_vec();
+        self.skip(&key)
+    }
+    /// Does the cursor stand on an entry?
+    #[inline]
+    fn is_on_entry(&self) -> bool {
+        self.entry().is_some()
+    }
     /// The entry under the cursor; `None` off either end.
     fn entry(&self) -> Option<(InternalKey<'_>, &[u8])>;
 }
@@ -66,6 +77,12 @@ impl<I: InternalIterator + ?Sized> InternalIterator for Box<I> {
     }
     fn skip(&mut self, user_key: &[u8]) -> Result<()> {
         (**self).skip(user_key)
+    }
+    fn next_user_key(&mut self) -> Result<()> {
+        (**self).next_user_key()
+    }
+    fn is_on_entry(&self) -> bool {
+        (**self).is_on_entry()
     }
     fn entry(&self) -> Option<(InternalKey<'_>, &[u8])> {
         (**self).entry()
@@ -93,6 +110,12 @@ impl<I: InternalIterator + ?Sized> InternalIterator for &mut I {
     }
     fn skip(&mut self, user_key: &[u8]) -> Result<()> {
         (**self).skip(user_key)
+    }
+    fn next_user_key(&mut self) -> Result<()> {
+        (**self).next_user_key()
+    }
+    fn is_on_entry(&self) -> bool {
+        (**self).is_on_entry()
     }
     fn entry(&self) -> Option<(InternalKey<'_>, &[u8])> {
         (**self).entry()

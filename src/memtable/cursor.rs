@@ -214,6 +214,17 @@ impl InternalIterator for MemTableIterator {
         Ok(())
     }
 
+    fn next_user_key(&mut self) -> Result<()> {
+        assert!(self.entry.is_some(), "next from an entry");
+        self.next_key();
+        Ok(())
+    }
+
+    #[inline]
+    fn is_on_entry(&self) -> bool {
+        self.entry.is_some()
+    }
+
     fn prev(&mut self) -> Result<()> {
         assert!(self.entry.is_some(), "prev from an entry");
         self.settle_backward();

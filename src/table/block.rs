@@ -35,8 +35,8 @@ impl Content {
     }
 }
 
-/// An entry block in memory, sound.
-#[derive(Debug)]
+/// An entry block in memory, sound. Clones share the bytes.
+#[derive(Clone, Debug)]
 pub struct Block {
     bytes: Bytes,
     entries_len: usize,
@@ -45,7 +45,7 @@ pub struct Block {
 }
 
 /// Where the parts of one entry are.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug)]
 struct Entry {
     shared: usize,
     tail: usize,
@@ -88,6 +88,51 @@ pub fn compare(a_key: &[u8], a_trailer: u64, b_key: &[u8], b_trailer: u64) -> Or
     a_key.cmp(b_key).then_with(|| b_trailer.cmp(&a_trailer))
 }
 
+/// A key that is rebuilt from entry to entry.
+#[derive(Debug)]
+struct Key {
+    /// What is behind the key is left over from earlier ones.
+    bytes: Vec<u8>,
+    len: usize,
+}
+
+/// Most tails are no longer than this: so many bytes are copied at once, whatever the length.
+const TAIL_BYTES: usize = 16;
+
+impl Key {
+    fn new() -> Key {
+        Key { bytes: vec![0; 4 * TAIL_BYTES], len: 0 }
+    }
+
+    #[inline]
+    fn get(&self) -> &[u8] {
+        &self.bytes[..self.len]
+    }
+
+    fn set(&mut self, key: &[u8]) {
+        self.len = 0;
+        self.replace_tail(0, key, 0, key.len());
+    }
+
+    /// Keeps the first `shared` bytes; `source[at..at + len]` comes behind them.
+    #[inline]
+    fn replace_tail(&mut self, shared: usize, source: &[u8], at: usize, len: usize) {
+        debug_assert!(shared <= self.len);
+        self.len = shared + len;
+        if len <= TAIL_BYTES
+            && let Some(from) = source.get(at..).and_then(|rest| rest.first_chunk::<TAIL_BYTES>())
+            && let Some(to) = self.bytes.get_mut(shared..shared + TAIL_BYTES)
+        {
+            to.copy_from_slice(from);
+            return;
+        }
+        if self.bytes.len() < self.len {
+            self.bytes.resize(self.len + TAIL_BYTES, 0);
+        }
+        self.bytes[shared..self.len].copy_from_slice(&source[at..at + len]);
+    }
+}
+
 impl Block {
     /// Takes the unpacked block that stands at `offset` of its file, and checks all of it: about 5 ns
     /// an entry. Does not copy. `fits` is asked whether the first and the last entry (user key and
@@ -121,35 +166,37 @@ impl Block {
         fits: impl FnOnce((&[u8], u64), (&[u8], u64)) -> bool,
     ) -> Result<()> {
         let entries = self.entries();
-        let mut key: Vec<u8> = Vec::new();
+        let mut key = Key::new();
         let mut last_trailer = 0;
         let (mut at, mut restart) = (0, 0);
+        let nth = |i| if i < self.restarts { self.restart(i) } else { Ok(usize::MAX) };
+        let mut restart_at = nth(0)?;
         while at < entries.len() {
             let entry = entry_at(entries, at).ok_or_else(|| self.wrong("entry cut short"))?;
             let trailer = trailer_of(entries, entry);
             let tail = &entries[entry.tail..entry.trailer];
-            let ascends = if restart < self.restarts && self.restart(restart)? == at {
+            let ascends = if restart_at == at {
                 restart += 1;
-                let order = compare(&key, last_trailer, tail, trailer);
+                restart_at = nth(restart)?;
+                let order = compare(key.get(), last_trailer, tail, trailer);
                 entry.shared == 0 && (at == 0 || order == Ordering::Less)
-            } else if entry.shared == key.len() && at > 0 {
+            } else if entry.shared == key.len && at > 0 {
                 !tail.is_empty() || trailer < last_trailer
             } else {
                 // The first byte that is not shared must be greater: this says that keys ascend and
                 // that no more could have been shared, which searching relies on.
                 at > 0
-                    && entry.shared < key.len()
-                    && tail.first().is_some_and(|&first| first > key[entry.shared])
+                    && entry.shared < key.len
+                    && tail.first().is_some_and(|&first| first > key.bytes[entry.shared])
             };
             let kind = InternalKey::unpack(trailer).map(|(_, kind)| kind);
             if !ascends || !kind.is_some_and(|kind| content.allows(kind)) {
                 return Err(self.wrong("entry out of order or of no known kind"));
             }
-            key.truncate(entry.shared);
-            key.extend_from_slice(tail);
-            if key.len() > KEY_BYTES_MAX {
+            if entry.shared + tail.len() > KEY_BYTES_MAX {
                 return Err(self.wrong("key too long"));
             }
+            key.replace_tail(entry.shared, entries, entry.tail, tail.len());
             last_trailer = trailer;
             at = entry.next;
         }
@@ -158,7 +205,7 @@ impl Block {
         }
         if let Some(first) = entry_at(entries, 0) {
             let first = (&entries[first.tail..first.trailer], trailer_of(entries, first));
-            if !fits(first, (&key, last_trailer)) {
+            if !fits(first, (key.get(), last_trailer)) {
                 return Err(self.wrong("entries outside their separators"));
             }
         }
@@ -175,6 +222,7 @@ impl Block {
         &self.bytes[..self.entries_len]
     }
 
+    #[inline]
     fn restart(&self, i: usize) -> Result<usize> {
         match self.bytes[self.entries_len + 4 * i..].first_chunk::<4>() {
             Some(bytes) => Ok(u32::from_le_bytes(*bytes) as usize),
@@ -187,6 +235,11 @@ impl Block {
         self.entries_len == 0
     }
 
+    /// The same, keeping no more than its own bytes in memory.
+    pub fn alone(&self) -> Block {
+        Block { bytes: self.bytes.alone(), ..*self }
+    }
+
     /// Bytes in memory.
     pub fn memory_bytes(&self) -> usize {
         self.bytes.len() + size_of::<Block>()
@@ -195,11 +248,12 @@ impl Block {
     /// The number of restarts whose entries fulfil `holds`, which must be a prefix of them.
     #[inline]
     fn partition_restarts(&self, holds: impl Fn(&[u8], u64) -> bool) -> Result<usize> {
-        let entries = self.entries();
-        let (mut low, mut high) = (0, self.restarts);
+        let (entries, restarts) = self.bytes.split_at(self.entries_len);
+        let (restarts, _) = restarts[..4 * self.restarts].as_chunks::<4>();
+        let (mut low, mut high) = (0, restarts.len());
         while low < high {
             let middle = low + (high - low) / 2;
-            let entry = entry_at(entries, self.restart(middle)?);
+            let entry = entry_at(entries, u32::from_le_bytes(restarts[middle]) as usize);
             let entry = entry.ok_or_else(|| self.wrong("entry cut short"))?;
             if holds(&entries[entry.tail..entry.trailer], trailer_of(entries, entry)) {
                 low = middle + 1;
@@ -278,8 +332,8 @@ pub enum Before {
     Nothing,
     /// The cursor stands on the newest version of the preceding user key.
     Newest,
-    /// The cursor stands on a version of the preceding user key; newer ones may lie further ahead, in
-    /// this block or an earlier one.
+    /// The cursor stands on the first entry of the block: earlier blocks may have newer versions of
+    /// its user key.
     Unsure,
 }
 
@@ -287,30 +341,129 @@ pub enum Before {
 /// `first`, `seek` or `before`. The key is rebuilt in one buffer that is used again and again.
 #[derive(Debug)]
 pub struct BlockCursor {
-    key: Vec<u8>,
+    key: Key,
     seqno: SeqNo,
     kind: ValueKind,
     value: (usize, usize),
     next: usize,
     on_entry: bool,
+    trail: Trail,
+}
+
+/// Going back: the user keys up to the one under the cursor, from the last restart at which one begins
+/// that is smaller. Entries can only be decoded forward: each stretch between two restarts is, once.
+#[derive(Debug, Default)]
+struct Trail {
+    /// Where the stretch of the first key begins, as a number of the block's restarts.
+    restart: usize,
+    /// Keys were left out in front.
+    cut: bool,
+    /// The newest version of each user key, and where its key begins in `keys`. Empty: the cursor did
+    /// not come from behind.
+    stops: Vec<(usize, Entry)>,
+    keys: Vec<u8>,
+}
+
+/// Bytes of keys that a trail may have: a small hostile block could unfold to anything.
+const TRAIL_BYTES_MAX: usize = 4 * KEY_BYTES_MAX;
+
+impl Trail {
+    fn clear(&mut self) {
+        self.stops.clear();
+    }
+
+    fn last_key(&self) -> &[u8] {
+        self.stops.last().map_or(&[], |&(start, _)| &self.keys[start..])
+    }
+
+    fn pop(&mut self) {
+        if let Some((start, _)) = self.stops.pop() {
+            self.keys.truncate(start);
+        }
+    }
+
+    fn push(&mut self, key: &[u8], entry: Entry) {
+        self.stops.push((self.keys.len(), entry));
+        self.keys.extend_from_slice(key);
+    }
+
+    /// Follows the stretch of a restart, up to the first user key that is not below `end`.
+    fn follow(&mut self, block: &Block, restart: usize, end: Option<&[u8]>) -> Result<()> {
+        (self.restart, self.cut) = (restart, false);
+        self.stops.clear();
+        self.keys.clear();
+        let entries = block.entries();
+        let behind = restart + 1;
+        let stop = if behind < block.restarts { block.restart(behind)? } else { entries.len() };
+        let mut at = block.restart(restart)?;
+        while at < stop || self.stops.is_empty() {
+            let start = self.stops.last().map_or(0, |&(start, _)| start);
+            let key_len = self.keys.len() - start;
+            let entry = entry_at(entries, at).filter(|entry| entry.shared <= key_len);
+            let entry = entry.ok_or_else(|| block.wrong("entry cut short"))?;
+            let tail = &entries[entry.tail..entry.trailer];
+            at = entry.next;
+            if entry.shared == key_len && tail.is_empty() && !self.stops.is_empty() {
+                continue; // an older version
+            }
+            let front = start..start + entry.shared;
+            if end.is_some_and(|end| !is_below(&self.keys[front.clone()], tail, end)) {
+                break;
+            }
+            self.cut |= self.keys.len() > TRAIL_BYTES_MAX;
+            if self.cut {
+                // From here on only the last one is kept.
+                self.stops.clear();
+                self.keys.truncate(front.end);
+                self.keys.drain(..front.start);
+            } else {
+                self.keys.extend_from_within(front);
+            }
+            self.stops.push((self.keys.len() - entry.shared, entry));
+            self.keys.extend_from_slice(tail);
+        }
+        Ok(())
+    }
+}
+
+/// Is the key that is `front`, then `tail`, below `key`?
+fn is_below(front: &[u8], tail: &[u8], key: &[u8]) -> bool {
+    match key.split_at_checked(front.len()) {
+        Some((key_front, key_tail)) => (front, tail) < (key_front, key_tail),
+        None => front < key,
+    }
 }
 
 impl BlockCursor {
     /// A cursor that stands nowhere.
     pub fn new() -> BlockCursor {
         BlockCursor {
-            key: Vec::new(),
+            key: Key::new(),
             seqno: 0,
             kind: ValueKind::Delete,
             value: (0, 0),
             next: 0,
             on_entry: false,
+            trail: Trail::default(),
         }
     }
 
     /// Leaves the block.
     pub fn clear(&mut self) {
         self.on_entry = false;
+        self.trail.clear();
+    }
+
+    /// The user key that it stands on, or stood on before it came to the end of the block.
+    #[inline]
+    pub fn last_user_key(&self) -> &[u8] {
+        self.key.get()
+    }
+
+    /// Does it stand on an entry?
+    #[inline]
+    pub fn is_on_entry(&self) -> bool {
+        self.on_entry
     }
 
     /// The entry under the cursor.
@@ -319,34 +472,60 @@ impl BlockCursor {
         if !self.on_entry {
             return None;
         }
-        let key = InternalKey { user_key: &self.key, seqno: self.seqno, kind: self.kind };
+        let key = InternalKey { user_key: self.key.get(), seqno: self.seqno, kind: self.kind };
         Some((key, &block.bytes[self.value.0..self.value.1]))
     }
 
     /// To the next entry; `false` at the end of the block.
     #[inline]
     pub fn next(&mut self, block: &Block) -> Result<bool> {
-        self.on_entry = false;
+        self.step(block, false)
+    }
+
+    /// To the first entry of another user key; `false` if this block has none.
+    #[inline]
+    pub fn next_user_key(&mut self, block: &Block) -> Result<bool> {
+        self.step(block, true)
+    }
+
+    #[inline]
+    fn step(&mut self, block: &Block, over_versions: bool) -> Result<bool> {
+        self.clear();
         let entries = block.entries();
-        if self.next >= entries.len() {
-            return Ok(false);
+        while self.next < entries.len() {
+            let entry = entry_at(entries, self.next).filter(|entry| entry.shared <= self.key.len);
+            let entry = entry.ok_or_else(|| block.wrong("entry cut short"))?;
+            let tail = &entries[entry.tail..entry.trailer];
+            self.next = entry.next;
+            // A restart shares nothing, though it may be another version of the same key.
+            if over_versions
+                && (entry.shared == self.key.len && tail.is_empty()
+                    || entry.shared == 0 && tail == self.key.get())
+            {
+                continue;
+            }
+            self.key.replace_tail(entry.shared, entries, entry.tail, tail.len());
+            self.stand_on(block, entry)?;
+            return Ok(true);
         }
-        let entry = entry_at(entries, self.next).filter(|entry| entry.shared <= self.key.len());
-        let entry = entry.ok_or_else(|| block.wrong("entry cut short"))?;
-        let unpacked = InternalKey::unpack(trailer_of(entries, entry));
+        Ok(false)
+    }
+
+    /// On an entry whose key has been rebuilt.
+    #[inline]
+    fn stand_on(&mut self, block: &Block, entry: Entry) -> Result<()> {
+        let unpacked = InternalKey::unpack(trailer_of(block.entries(), entry));
         (self.seqno, self.kind) = unpacked.ok_or_else(|| block.wrong("no known kind"))?;
-        self.key.truncate(entry.shared);
-        self.key.extend_from_slice(&entries[entry.tail..entry.trailer]);
         self.value = (entry.value, entry.next);
         self.next = entry.next;
         self.on_entry = true;
-        Ok(true)
+        Ok(())
     }
 
     fn restart_at(&mut self, offset: usize) {
-        self.key.clear();
+        self.clear();
+        self.key.len = 0;
         self.next = offset;
-        self.on_entry = false;
     }
 
     /// To the first entry; `false` if there is none.
@@ -361,7 +540,7 @@ impl BlockCursor {
         self.restart_at(block.restart_before(target.user_key, trailer)?);
         while self.next(block)? {
             let here = self.seqno << 8 | self.kind as u64;
-            if compare(&self.key, here, target.user_key, trailer) != Ordering::Less {
+            if compare(self.key.get(), here, target.user_key, trailer) != Ordering::Less {
                 return Ok(true);
             }
         }
@@ -373,46 +552,44 @@ impl BlockCursor {
     pub fn before(&mut self, block: &Block, key: Option<&[u8]>) -> Result<Before> {
         let below = |k: &[u8]| key.is_none_or(|key| k < key);
         let restarts = block.partition_restarts(|k, _| below(k))?;
-        self.on_entry = false;
+        self.clear();
         let Some(restart) = restarts.checked_sub(1) else { return Ok(Before::Nothing) };
-        // The last entry below `key` is in the stretch of this restart. Walk it, remembering where the
-        // run of versions of the current user key began.
-        let head = block.restart(restart)?;
-        self.restart_at(head);
-        let entries = block.entries();
-        let (mut at, mut run, mut run_key_len) = (head, head, 0);
-        while at < entries.len() {
-            let entry = entry_at(entries, at).filter(|entry| entry.shared <= self.key.len());
-            let entry = entry.ok_or_else(|| block.wrong("entry cut short"))?;
-            let tail = &entries[entry.tail..entry.trailer];
-            let same = entry.shared == run_key_len && tail.is_empty() && at > head;
-            if !same {
-                if at > head && !self.is_below(entry.shared, tail, key) {
-                    break;
-                }
-                self.key.truncate(entry.shared);
-                self.key.extend_from_slice(tail);
-                (run, run_key_len) = (at, self.key.len());
-            }
-            at = entry.next;
-        }
-        let entry = entry_at(entries, run).ok_or_else(|| block.wrong("entry cut short"))?;
-        let unpacked = InternalKey::unpack(trailer_of(entries, entry));
-        (self.seqno, self.kind) = unpacked.ok_or_else(|| block.wrong("no known kind"))?;
-        self.value = (entry.value, entry.next);
-        self.next = entry.next;
-        self.on_entry = true;
-        Ok(if run > head { Before::Newest } else { Before::Unsure })
+        // The last entry below `key` is in the stretch of this restart.
+        self.trail.follow(block, restart, key)?;
+        self.stop_at_last(block)
     }
 
-    /// Is the key that has `shared` bytes of the current key, then `tail`, below `key`?
-    fn is_below(&self, shared: usize, tail: &[u8], key: Option<&[u8]>) -> bool {
-        let Some(key) = key else { return true };
-        let front = &self.key[..shared];
-        match key.split_at_checked(shared) {
-            Some((key_front, key_tail)) => (front, tail) < (key_front, key_tail),
-            None => front < key,
+    /// To the newest version, as far as this block shows it, of the preceding user key, if the cursor
+    /// came from behind. Otherwise, or if no user key precedes, it stays: ask [`before`](Self::before).
+    pub fn prev(&mut self, block: &Block) -> Result<Option<Before>> {
+        if self.trail.stops.len() < 2 {
+            return Ok(None);
         }
+        self.trail.pop();
+        self.stop_at_last(block).map(Some)
+    }
+
+    /// To where the trail ends. Follows more of it if that is its beginning.
+    fn stop_at_last(&mut self, block: &Block) -> Result<Before> {
+        self.on_entry = false;
+        while let [(_, first)] = *self.trail.stops
+            && !self.trail.cut
+            && let Some(restart) = self.trail.restart.checked_sub(1)
+        {
+            // Its newest version may lie in the stretch before.
+            self.key.set(&self.trail.keys);
+            self.trail.follow(block, restart, None)?;
+            if self.trail.last_key() != self.key.get() {
+                self.trail.push(self.key.get(), first);
+            }
+        }
+        let Some(&(_, entry)) = self.trail.stops.last() else {
+            return Err(block.wrong("restarts out of order"));
+        };
+        self.key.set(self.trail.last_key());
+        self.stand_on(block, entry)?;
+        let sure = self.trail.stops.len() > 1 || self.trail.cut;
+        Ok(if sure { Before::Newest } else { Before::Unsure })
     }
 }
 
@@ -492,6 +669,9 @@ mod tests {
                 _ => false,
             };
             // What follows is what follows in the list.
+            if end % 2 == 0 {
+                let _ = cursor.prev(block).unwrap();
+            }
             if let Some((k, _)) = cursor.entry(block) {
                 let (key, seqno) = (k.user_key.to_vec(), k.seqno);
                 let here = versions.iter().position(|v| v.0 == key && v.1 == seqno).unwrap();
@@ -556,6 +736,34 @@ mod tests {
         assert_eq!(bytes, want);
     }
 
+    /// From the end to the beginning, as a table's cursor does within a block.
+    fn backward(block: &Block) -> (Vec<Vec<u8>>, usize) {
+        let mut cursor = BlockCursor::new();
+        let (mut keys, mut trail) = (Vec::new(), 0);
+        let mut found = cursor.before(block, None).unwrap();
+        while found != Before::Nothing {
+            keys.push(cursor.last_user_key().to_vec());
+            trail = trail.max(cursor.trail.keys.len());
+            found = match cursor.prev(block).unwrap() {
+                Some(found) => found,
+                None => cursor.before(block, Some(&keys[keys.len() - 1])).unwrap(),
+            };
+        }
+        (keys, trail)
+    }
+
+    #[test]
+    fn going_back_over_long_keys_keeps_few_of_them() {
+        let key = |i: u8| [&[b'k'; 60_000][..], &[i / 2]].concat();
+        let put = |i: u8| (key(i), u64::from(200 - i), ValueKind::Put, vec![i]);
+        let list: Vec<Version> = (0..60).map(put).collect();
+        let want: Vec<_> = (0..60).step_by(2).rev().map(key).collect();
+        for interval in [1, 2, 3, 7, 100] {
+            let (keys, trail) = backward(&parse(&build(&list, interval)).unwrap());
+            assert!(keys == want && trail <= TRAIL_BYTES_MAX + 2 * KEY_BYTES_MAX, "{interval}");
+        }
+    }
+
     #[test]
     fn a_block_changed_underneath_is_never_a_panic() {
         let list: Vec<Version> =
@@ -577,6 +785,7 @@ mod tests {
                 for v in &list {
                     let _ = block.get(&v.0, 9, &mut |_, _, _| true);
                     let _ = cursor.before(&block, Some(&v.0));
+                    while let Ok(Some(_)) = cursor.prev(&block) {}
                     let _ = cursor.seek(&block, InternalKey::seek(&v.0, 9));
                 }
             }

@@ -127,7 +127,7 @@ pub fn open_block(stored: Bytes, id: &FileId, offset: u64, raw_max: usize) -> Re
     if raw_len > raw_max {
         return Err(Error::corruption("block claims more bytes than allowed").at(offset));
     }
-    Ok(Bytes::from(decompress(codec, &packed, raw_len).map_err(|e| e.at(offset))?))
+    decompress(codec, &packed, raw_len).map_err(|e| e.at(offset))
 }
 
 /// The end of a table file: whose it is, and where its parts are.

@@ -1,18 +1,19 @@
 //! The index in memory: one flat row of separators, parsed once.
 //!
 //! Separator `i` is at or above every entry of block `i` and below every entry of block `i + 1`. What
-//! all separators begin with is kept once; the next eight bytes of each are a number in a row of its
-//! own, so that a search touches few cache lines and compares whole keys only to break ties.
+//! all separators begin with is kept once; the next sixteen bytes of each are a number in a row of its
+//! own, so that a search touches few cache lines and compares whole keys only to break ties. Eight would
+//! not do: a key group and a big-endian number begin alike in most keys of a group.
 
 use std::cmp::Ordering;
 
 use crate::base::coding::{Decoder, put_field, put_varint};
 use crate::base::error::{Error, Result};
-use crate::base::key::InternalKey;
+use crate::base::key::{InternalKey, head};
 use crate::base::limits::DECODE_BYTES_MAX;
 use crate::table::block::{Block, BlockCursor, compare};
 use crate::table::block_builder::shared_prefix;
-use crate::table::format::BlockHandle;
+use crate::table::format::{BLOCK_TRAILER_BYTES, BlockHandle};
 use crate::table::properties::{put_timestamps, read_timestamps};
 
 const TAG_TIMESTAMPS: u32 = 1;
@@ -75,11 +76,13 @@ pub fn shortest_separator(last: &[u8], next: &[u8], out: &mut Vec<u8>) {
 #[derive(Default)]
 pub struct Index {
     prefix: Vec<u8>,
-    heads: Vec<u64>,
+    heads: Vec<u128>,
     tails: Vec<u8>,
     tail_ends: Vec<usize>,
     trailers: Vec<u64>,
-    handles: Vec<BlockHandle>,
+    /// Where each block ends, its trailer included, and the next one begins.
+    ends: Vec<u64>,
+    #[cfg(test)]
     timestamps: Vec<Option<(i64, i64)>>,
 }
 
@@ -93,13 +96,15 @@ impl Index {
         let mut cursor = BlockCursor::new();
         let mut more = cursor.first(block)?;
         while let Some((key, value)) = cursor.entry(block).filter(|_| more) {
-            let (handle, timestamps) = read_index_value(value)
+            let (handle, _timestamps) = read_index_value(value)
                 .map_err(|e| Error::new(e.kind(), format!("index entry: {e}")).at(offset))?;
             let end = handle.end().filter(|&end| handle.offset == next && end <= data_end);
             next = end.ok_or_else(|| wrong("data blocks do not lie side by side"))?;
             let tail = key.user_key.strip_prefix(index.prefix.as_slice());
             let tail = tail.ok_or_else(|| wrong("separators out of order"))?;
-            index.push(tail, key.trailer(), handle, timestamps);
+            index.push(tail, key.trailer(), next);
+            #[cfg(test)]
+            index.timestamps.push(_timestamps);
             if index.tails.len() as u64 > separator_bytes_max(file_len) {
                 return Err(wrong("separators unfold to more bytes than allowed"));
             }
@@ -111,24 +116,25 @@ impl Index {
         Ok(index)
     }
 
-    fn push(&mut self, tail: &[u8], trailer: u64, handle: BlockHandle, ts: Option<(i64, i64)>) {
+    fn push(&mut self, tail: &[u8], trailer: u64, end: u64) {
         self.heads.push(head(tail));
         self.tails.extend_from_slice(tail);
         self.tail_ends.push(self.tails.len());
         self.trailers.push(trailer);
-        self.handles.push(handle);
-        self.timestamps.push(ts);
+        self.ends.push(end);
     }
 
     /// Data blocks.
     pub fn len(&self) -> usize {
-        self.handles.len()
+        self.ends.len()
     }
 
     /// Where block `i` is.
     #[inline]
     pub fn handle(&self, i: usize) -> BlockHandle {
-        self.handles[i]
+        let offset = if i == 0 { 0 } else { self.ends[i - 1] };
+        let len = self.ends[i] - offset - BLOCK_TRAILER_BYTES as u64;
+        BlockHandle { offset, len: len as u32 } // as it was read
     }
 
     /// Least and greatest timestamp of block `i`, if all its values have one.
@@ -183,6 +189,9 @@ impl Index {
         let trailer = target.trailer();
         let wanted = head(tail);
         let mut low = self.heads.partition_point(|&head| head < wanted);
+        if self.heads.get(low).is_none_or(|&head| head != wanted) {
+            return low;
+        }
         let mut high = low + self.heads[low..].partition_point(|&head| head == wanted);
         while low < high {
             let middle = low + (high - low) / 2;
@@ -198,23 +207,9 @@ impl Index {
 
     /// Bytes in memory.
     pub fn memory_bytes(&self) -> usize {
-        let row = size_of::<u64>() * 2
-            + size_of::<usize>()
-            + size_of::<BlockHandle>()
-            + size_of::<Option<(i64, i64)>>();
+        let row = size_of::<u128>() + 2 * size_of::<u64>() + size_of::<usize>();
         size_of::<Index>() + self.prefix.len() + self.tails.len() + self.len() * row
     }
-}
-
-/// The first eight bytes as a number that sorts like them.
-#[inline]
-fn head(key: &[u8]) -> u64 {
-    if let Some(bytes) = key.first_chunk::<8>() {
-        return u64::from_be_bytes(*bytes);
-    }
-    let mut bytes = [0; 8];
-    bytes[..key.len()].copy_from_slice(key);
-    u64::from_be_bytes(bytes)
 }
 
 /// What all separators begin with: what the first and the last have in common.

@@ -15,13 +15,22 @@ use crate::table::format::BlockHandle;
 /// A cursor that leaves the cache alone reads so much at once.
 const READ_AHEAD_BYTES: u64 = 256 << 10;
 
+/// One that is to fill the cache reads single blocks at first; when it has walked from block to block so
+/// often, pieces that grow from the one length to the other, and it evicts nothing for their sake.
+const WALKED_MIN: u32 = 6;
+const WALK_BYTES: (u64, u64) = (32 << 10, 64 << 10);
+
 /// A cursor over the entries of a [`Table`], of which it owns a share.
 pub struct TableIterator {
     table: Arc<Table>,
     fill_cache: bool,
-    block: Option<(usize, Arc<Block>)>,
+    block: Option<(usize, Block)>,
     cursor: BlockCursor,
     key: Vec<u8>,
+    /// Blocks entered one after the other, in one direction.
+    walked: u32,
+    backward: bool,
+    /// A piece of the file, and where it begins.
     ahead: Option<(u64, Bytes)>,
 }
 
@@ -33,6 +42,8 @@ impl TableIterator {
             block: None,
             cursor: BlockCursor::new(),
             key: Vec::new(),
+            walked: 0,
+            backward: false,
             ahead: None,
         }
     }
@@ -40,27 +51,35 @@ impl TableIterator {
     /// Goes to block `i`, without a place in it. `false`, and off the table, if there is none.
     fn enter(&mut self, i: usize) -> Result<bool> {
         self.cursor.clear();
-        if self.block.as_ref().is_some_and(|(here, _)| *here == i) {
+        let here = self.block.as_ref().map(|(here, _)| *here);
+        if here == Some(i) {
             return Ok(true);
         }
-        let backward = self.block.take().is_some_and(|(here, _)| i < here);
+        self.block = None;
         if i >= self.table.index().len() {
             return Ok(false);
         }
-        let block = if self.fill_cache {
-            self.table.block(i, true)?
+        let backward = here.is_some_and(|here| i < here);
+        let neighbour = here.is_some_and(|here| here.abs_diff(i) == 1);
+        self.walked = if neighbour && backward == self.backward { self.walked + 1 } else { 0 };
+        self.backward = backward;
+        let block = if self.fill_cache && self.walked < WALKED_MIN {
+            self.table.block(i)?
         } else if let Some(block) = self.table.cached_block(i) {
             block
         } else {
-            let handle = self.table.index().handle(i);
-            let stored = self.read_ahead(handle, backward)?;
-            self.table.parse_block(i, stored)?
+            let stored = self.read_ahead(self.table.index().handle(i))?;
+            let block = self.table.parse_block(i, stored)?;
+            if self.fill_cache {
+                self.table.keep_if_room(i, &block);
+            }
+            block
         };
         self.block = Some((i, block));
         Ok(true)
     }
 
-    fn read_ahead(&mut self, handle: BlockHandle, backward: bool) -> Result<Bytes> {
+    fn read_ahead(&mut self, handle: BlockHandle) -> Result<Bytes> {
         let len = handle.stored_bytes();
         if let Some((start, bytes)) = &self.ahead
             && let Some(skip) = handle.offset.checked_sub(*start)
@@ -69,14 +88,23 @@ impl TableIterator {
             let skip = skip as usize;
             return Ok(bytes.slice(skip..skip + len));
         }
-        if backward {
-            return self.table.read(handle.offset, len);
-        }
         self.ahead = None;
-        let rest = self.table.data_end() - handle.offset;
-        let bytes = self.table.read(handle.offset, len.max(rest.min(READ_AHEAD_BYTES) as usize))?;
-        let stored = bytes.slice(0..len);
-        self.ahead = Some((handle.offset, bytes));
+        let wanted = match self.fill_cache {
+            true => {
+                (WALK_BYTES.0 << self.walked.saturating_sub(WALKED_MIN).min(16)).min(WALK_BYTES.1)
+            }
+            false => READ_AHEAD_BYTES,
+        };
+        let wanted = wanted.max(len as u64);
+        let end = handle.offset + len as u64;
+        let (start, end) = match self.backward {
+            true => (end.saturating_sub(wanted), end),
+            false => (handle.offset, self.table.data_end().min(handle.offset + wanted).max(end)),
+        };
+        let bytes = self.table.read(start, (end - start) as usize)?;
+        let skip = (handle.offset - start) as usize;
+        let stored = bytes.slice(skip..skip + len);
+        self.ahead = Some((start, bytes));
         Ok(stored)
     }
 
@@ -106,6 +134,23 @@ impl TableIterator {
         Ok(())
     }
 
+    /// From the end of the current block to the next user key.
+    fn next_user_key_behind(&mut self) -> Result<()> {
+        while let Some((i, _)) = self.block {
+            let key = self.cursor.last_user_key();
+            // Only then the next block may have more versions of the key.
+            let goes_on = self.table.index().separator_is(i, key).then(|| key.to_vec());
+            self.first_of(i + 1)?;
+            let Some(key) = goes_on else { return Ok(()) };
+            if self.cursor.last_user_key() != key
+                || self.in_block(|cursor, block| cursor.next_user_key(block))? != Some(false)
+            {
+                return Ok(());
+            }
+        }
+        Ok(())
+    }
+
     /// To the newest version of the greatest user key below `key` (`None`: of the greatest), which is
     /// not behind block `i`.
     fn before(&mut self, i: usize, key: Option<&[u8]>) -> Result<()> {
@@ -116,7 +161,7 @@ impl TableIterator {
             }
             match self.in_block(|cursor, block| cursor.before(block, key))? {
                 Some(Before::Nothing) => next = Some(i),
-                Some(Before::Unsure) => return self.newest_version(),
+                Some(Before::Unsure) => return self.newest_version(i),
                 Some(Before::Newest) | None => return Ok(()),
             }
         }
@@ -125,16 +170,25 @@ impl TableIterator {
         Ok(())
     }
 
-    /// To the newest version of the user key under the cursor.
-    fn newest_version(&mut self) -> Result<()> {
-        let mut key = mem::take(&mut self.key);
-        key.clear();
-        if let Some((entry, _)) = self.entry() {
-            key.extend_from_slice(entry.user_key);
+    /// From the first entry of block `i` to the newest version of its user key.
+    fn newest_version(&mut self, i: usize) -> Result<()> {
+        let table = &self.table;
+        let begins_before = |key: &[u8]| i > 0 && table.index().separator_is(i - 1, key);
+        let Some((entry, _)) = self.entry().filter(|(entry, _)| begins_before(entry.user_key))
+        else {
+            return Ok(());
+        };
+        let key = entry.user_key.to_vec();
+        self.seek(InternalKey::seek(&key, SEQNO_MAX))?;
+        match self.entry() {
+            Some((entry, _)) if entry.user_key == key => Ok(()),
+            // Only a file that changed under us gets here; without this it could go on for ever.
+            _ => {
+                let offset = self.table.index().handle(i).offset;
+                let e = Error::corruption("going back leads forward").at(offset);
+                Err(e.in_file(self.table.path()))
+            }
         }
-        let done = self.seek(InternalKey::seek(&key, SEQNO_MAX));
-        self.key = key;
-        done
     }
 }
 
@@ -178,7 +232,7 @@ impl InternalIterator for TableIterator {
 
     #[inline]
     fn next(&mut self) -> Result<()> {
-        assert!(self.entry().is_some(), "next needs an entry to start from");
+        assert!(self.is_on_entry(), "next needs an entry to start from");
         if self.in_block(|cursor, block| cursor.next(block))? == Some(false)
             && let Some((i, _)) = self.block
         {
@@ -188,24 +242,33 @@ impl InternalIterator for TableIterator {
     }
 
     fn prev(&mut self) -> Result<()> {
+        assert!(self.is_on_entry(), "prev needs an entry to start from");
+        let i = self.block.as_ref().map_or(0, |(i, _)| *i);
+        match self.in_block(|cursor, block| cursor.prev(block))?.flatten() {
+            Some(Before::Unsure) => return self.newest_version(i),
+            Some(_) => return Ok(()),
+            None => {}
+        }
         let mut key = mem::take(&mut self.key);
         key.clear();
-        let (entry, _) = self.entry().expect("prev needs an entry to start from");
-        key.extend_from_slice(entry.user_key);
-        let i = self.block.as_ref().map_or(0, |(i, _)| *i);
-        let done = self.before(i, Some(&key)).and_then(|()| match self.entry() {
-            // Only a file that changed under us gets here; without this it could go on for ever.
-            Some((now, _)) if now.user_key >= key.as_slice() => {
-                let offset = self.table.index().handle(i).offset;
-                let e = Error::corruption("going back leads forward").at(offset);
-                Err(e.in_file(self.table.path()))
-            }
-            _ => Ok(()),
-        });
-        if self.key.capacity() < key.capacity() {
-            self.key = key;
-        }
+        key.extend_from_slice(self.cursor.last_user_key());
+        let done = self.before(i, Some(&key));
+        self.key = key;
         done
+    }
+
+    #[inline]
+    fn next_user_key(&mut self) -> Result<()> {
+        assert!(self.is_on_entry(), "next needs an entry to start from");
+        if self.in_block(|cursor, block| cursor.next_user_key(block))? == Some(false) {
+            self.next_user_key_behind()?;
+        }
+        Ok(())
+    }
+
+    #[inline]
+    fn is_on_entry(&self) -> bool {
+        self.cursor.is_on_entry()
     }
 
     #[inline]

@@ -97,7 +97,7 @@ impl Table {
         }
         let mut i = self.index.seek(InternalKey::seek(key, at));
         while i < self.index.len() {
-            let block = self.block(i, true)?;
+            let block = self.block(i)?;
             let may_go_on = block.get(key, at, visit).map_err(|e| e.in_file(&self.path))?;
             if !may_go_on || !self.index.separator_is(i, key) {
                 return Ok(());
@@ -157,24 +157,31 @@ impl Table {
         self.footer.data_end()
     }
 
-    /// Block `i`, from the cache or the file; a block that was read stays in the cache if `fill`.
+    /// Block `i`, from the cache or the file; a block that was read stays in the cache.
     #[inline]
-    pub(super) fn block(&self, i: usize, fill: bool) -> Result<Arc<Block>> {
+    pub(super) fn block(&self, i: usize) -> Result<Block> {
         let handle = self.index.handle(i);
         if let Some(block) = self.cache.get(self.owner, handle.offset) {
             return Ok(block);
         }
         let stored = self.read(handle.offset, handle.stored_bytes())?;
         let block = self.parse_block(i, stored)?;
-        if !fill {
-            return Ok(block);
-        }
         let charge = block.memory_bytes();
         Ok(self.cache.insert(self.owner, handle.offset, block, charge))
     }
 
+    /// Leaves block `i` in the cache if nothing has to make room for it.
+    pub(super) fn keep_if_room(&self, i: usize, block: &Block) {
+        let offset = self.index.handle(i).offset;
+        if self.cache.has_room(block.memory_bytes()) {
+            let block = block.alone();
+            let charge = block.memory_bytes();
+            self.cache.insert(self.owner, offset, block, charge);
+        }
+    }
+
     /// Block `i` if it is in the cache.
-    pub(super) fn cached_block(&self, i: usize) -> Option<Arc<Block>> {
+    pub(super) fn cached_block(&self, i: usize) -> Option<Block> {
         self.cache.get(self.owner, self.index.handle(i).offset)
     }
 
@@ -184,7 +191,7 @@ impl Table {
 
     /// Checks and parses data block `i`, which was read from its handle. What passes is in order
     /// with all other blocks, since it lies between its separators.
-    pub(super) fn parse_block(&self, i: usize, stored: Bytes) -> Result<Arc<Block>> {
+    pub(super) fn parse_block(&self, i: usize, stored: Bytes) -> Result<Block> {
         let handle = self.index.handle(i);
         let block = open_block(stored, &self.footer.id, handle.offset, self.raw_max)
             .and_then(|raw| {
@@ -196,7 +203,7 @@ impl Table {
         if block.is_empty() {
             return Err(self.wrong("data block without entries", handle.offset));
         }
-        Ok(Arc::new(block))
+        Ok(block)
     }
 
     #[cold]

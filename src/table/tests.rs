@@ -218,22 +218,27 @@ fn walks_alike(table: &Arc<Table>, list: &[Version], seed: u64) -> bool {
         }
         let at = rng.below(45);
         let both: &mut [&mut dyn InternalIterator] = &mut [&mut oracle, &mut iter];
-        let on_entry = both[0].entry().is_some();
-        let step = rng.below(12);
-        for cursor in both {
-            match step {
-                0 => cursor.first(),
-                1 => cursor.last(),
-                2 => cursor.seek_for_prev(&key),
-                3 | 4 => cursor.seek(InternalKey::seek(&key, at)),
-                5..8 if on_entry => cursor.prev(),
-                _ if on_entry => cursor.next(),
-                _ => Ok(()),
+        let step = rng.below(14);
+        let times = if step < 5 { 1 } else { 1 + rng.below(10) };
+        for _ in 0..times {
+            let on_entry = both[0].is_on_entry();
+            for cursor in &mut *both {
+                match step {
+                    0 => cursor.first(),
+                    1 => cursor.last(),
+                    2 => cursor.seek_for_prev(&key),
+                    3 | 4 => cursor.seek(InternalKey::seek(&key, at)),
+                    5..8 if on_entry => cursor.prev(),
+                    8..10 if on_entry => cursor.next_user_key(),
+                    _ if on_entry => cursor.next(),
+                    _ => Ok(()),
+                }
+                .unwrap();
             }
-            .unwrap();
-        }
-        if oracle.entry() != iter.entry() {
-            return false;
+            if both[0].entry() != both[1].entry() || both[1].is_on_entry() != both[0].is_on_entry()
+            {
+                return false;
+            }
         }
     }
     true
@@ -549,6 +554,37 @@ fn memory_is_charged_and_given_back() {
     drop(table);
     assert_eq!(cache.stats().entries, 0);
     assert!(budget.used() <= before + 4096, "what the cache keeps for itself");
+}
+
+#[test]
+fn a_long_scan_evicts_little() {
+    let fs = MemFs::new();
+    let key = |i: u32| i.to_be_bytes().to_vec();
+    let list: Vec<Version> =
+        (0..4000u32).map(|i| (key(i), 1, ValueKind::Put, vec![i as u8; 50])).collect();
+    for codec in Codec::ALL.into_iter().filter(|codec| codec.is_compiled_in()) {
+        let name = format!("/{}.sst", codec.name());
+        let path = Path::new(&name);
+        let options = TableOptions { block_bytes: 1024, codec, ..TableOptions::default() };
+        write(&fs, path, id(1), &list, &[], &options);
+        let budget = MemoryBudget::new(64 << 20);
+        let cache = BlockCache::<Block>::new(&budget, 24 << 10);
+        let file = fs.open(path).unwrap();
+        let table = Table::open(file, path, id(1), &cache, &budget, 1 << 20).unwrap();
+        let hot: Vec<u32> = (0..16).map(|i| i * 250).collect();
+        for _ in 0..2 {
+            assert!(hot.iter().all(|&i| get(&table, &key(i), 1).unwrap().len() == 1));
+        }
+        for _ in 0..4 {
+            assert_eq!(scan(&table, true).unwrap(), list);
+            assert_eq!(scan_back(&table).unwrap(), newest_backward(&list));
+        }
+        let before = cache.stats().hits;
+        assert!(hot.iter().all(|&i| get(&table, &key(i), 1).unwrap().len() == 1));
+        let hits = cache.stats().hits - before;
+        assert!(hits >= 12, "{hits} of 16 hot blocks are left");
+        assert!(cache.stats().bytes <= 24 << 10);
+    }
 }
 
 #[test]

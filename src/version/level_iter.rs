@@ -22,6 +22,8 @@ pub struct ClippedIterator {
     /// Does the inner cursor stand inside the bounds (or nowhere)?
     inside: bool,
     fill_cache: bool,
+    /// As the file's description says: looked at at every step.
+    clipped: bool,
     // Goes last: the file outlives the cursor over it.
     file: Arc<TableFile>,
 }
@@ -29,7 +31,8 @@ pub struct ClippedIterator {
 impl ClippedIterator {
     /// A cursor over `file`; nothing is read yet. `fill_cache`: keep the blocks it reads.
     pub fn new(file: Arc<TableFile>, fill_cache: bool) -> ClippedIterator {
-        ClippedIterator { inner: None, inside: false, fill_cache, file }
+        let clipped = file.meta().clipped;
+        ClippedIterator { inner: None, inside: false, fill_cache, clipped, file }
     }
 
     /// Makes one move of the inner cursor, then looks where it stands.
@@ -43,9 +46,10 @@ impl ClippedIterator {
             None => self.inner.insert(self.file.table()?.iter(self.fill_cache)),
         };
         step(inner, &self.file)?;
-        let meta = self.file.meta();
-        self.inside = !meta.clipped
-            || inner.entry().is_some_and(|(key, _)| meta.bounds.contains(key.user_key));
+        self.inside = !self.clipped || {
+            let bounds = &self.file.meta().bounds;
+            inner.entry().is_some_and(|(key, _)| bounds.contains(key.user_key))
+        };
         Ok(())
     }
 }
@@ -92,12 +96,23 @@ impl InternalIterator for ClippedIterator {
         self.moved(to_last)
     }
 
+    #[inline]
     fn next(&mut self) -> Result<()> {
         self.moved(|inner, _| inner.next())
     }
 
     fn prev(&mut self) -> Result<()> {
         self.moved(|inner, _| inner.prev())
+    }
+
+    #[inline]
+    fn next_user_key(&mut self) -> Result<()> {
+        self.moved(|inner, _| inner.next_user_key())
+    }
+
+    #[inline]
+    fn is_on_entry(&self) -> bool {
+        self.inside && self.inner.as_ref().is_some_and(|inner| inner.is_on_entry())
     }
 
     #[inline]
@@ -147,13 +162,9 @@ impl LevelIterator {
         self.current.as_mut()
     }
 
-    fn stands(&self) -> bool {
-        self.current.as_ref().is_some_and(|current| current.entry().is_some())
-    }
-
     /// On to the next file that has an entry, unless the cursor stands on one.
     fn forward(&mut self) -> Result<()> {
-        while self.current.is_some() && !self.stands() {
+        while self.current.is_some() && !self.is_on_entry() {
             if let Some(next) = self.enter(self.at.checked_add(1)) {
                 next.first()?;
             }
@@ -163,7 +174,7 @@ impl LevelIterator {
 
     /// Back to the last file before that has an entry, unless the cursor stands on one.
     fn backward(&mut self) -> Result<()> {
-        while self.current.is_some() && !self.stands() {
+        while self.current.is_some() && !self.is_on_entry() {
             if let Some(previous) = self.enter(self.at.checked_sub(1)) {
                 previous.last()?;
             }
@@ -204,6 +215,7 @@ impl InternalIterator for LevelIterator {
         self.backward()
     }
 
+    #[inline]
     fn next(&mut self) -> Result<()> {
         if let Some(file) = &mut self.current {
             file.next()?;
@@ -216,6 +228,19 @@ impl InternalIterator for LevelIterator {
             file.prev()?;
         }
         self.backward()
+    }
+
+    #[inline]
+    fn next_user_key(&mut self) -> Result<()> {
+        if let Some(file) = &mut self.current {
+            file.next_user_key()?;
+        }
+        self.forward()
+    }
+
+    #[inline]
+    fn is_on_entry(&self) -> bool {
+        self.current.as_ref().is_some_and(|file| file.is_on_entry())
     }
 
     #[inline]
@@ -250,12 +275,23 @@ impl InternalIterator for VersionIterator {
         either!(self, one => one.last())
     }
 
+    #[inline]
     fn next(&mut self) -> Result<()> {
         either!(self, one => one.next())
     }
 
     fn prev(&mut self) -> Result<()> {
         either!(self, one => one.prev())
+    }
+
+    #[inline]
+    fn next_user_key(&mut self) -> Result<()> {
+        either!(self, one => one.next_user_key())
+    }
+
+    #[inline]
+    fn is_on_entry(&self) -> bool {
+        either!(self, one => one.is_on_entry())
     }
 
     #[inline]

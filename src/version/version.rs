@@ -20,6 +20,8 @@ pub struct Version {
     pub levels: Levels<TableFile>,
     bytes: [u64; LEVELS],
     overlap_depth: usize,
+    /// Has any file range tombstones?
+    range_deletes: bool,
 }
 
 impl Version {
@@ -29,7 +31,9 @@ impl Version {
             levels[level].iter().fold(0, |sum, file| file.meta().len.saturating_add(sum))
         });
         let overlap_depth = overlap_depth(&levels[0]);
-        Version { levels, bytes, overlap_depth }
+        let mut files = levels.iter().flat_map(|level| level.iter());
+        let range_deletes = files.any(|file| file.meta().range_deletes > 0);
+        Version { levels, bytes, overlap_depth, range_deletes }
     }
 
     /// The version after `edit`, and the files that are gone. `make` makes handles of new files.
@@ -108,6 +112,9 @@ impl Version {
     /// Those of opening tables.
     pub fn range_tombstones(&self, range: &KeyRange) -> Result<Vec<Arc<RangeTombstones>>> {
         let mut found = Vec::new();
+        if !self.range_deletes {
+            return Ok(found);
+        }
         for (level, _) in self.levels.iter().enumerate() {
             for file in self.overlapping_files(level, range) {
                 let all = clipped_tombstones(file)?;
