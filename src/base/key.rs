@@ -110,8 +110,8 @@ impl PartialOrd for InternalKey<'_> {
     }
 }
 
-/// The first sixteen bytes of a key, padded with zeros, as a number. If those of two keys differ, the
-/// keys differ in the same way.
+/// The first sixteen bytes of a key, padded with zeros, as a number. If those of two keys differ,
+/// the keys differ in the same way.
 #[inline]
 pub fn head(key: &[u8]) -> u128 {
     if let Some(bytes) = key.first_chunk::<16>() {

@@ -223,7 +223,7 @@ struct Shard<V> {
     misses: u64,
 }
 
-/// A place of the ring, and a part of the hash of the key there, so that another key is rarely looked at.
+/// A place of the ring, and a part of the hash of the key there: another key is rarely looked at.
 #[derive(Clone, Copy)]
 struct Slot {
     place: u32,

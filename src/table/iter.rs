@@ -15,8 +15,8 @@ use crate::table::format::BlockHandle;
 /// A cursor that leaves the cache alone reads so much at once.
 const READ_AHEAD_BYTES: u64 = 256 << 10;
 
-/// One that is to fill the cache reads single blocks at first; when it has walked from block to block so
-/// often, pieces that grow from the one length to the other, and it evicts nothing for their sake.
+/// One that is to fill the cache reads single blocks at first. When it has walked from block to block
+/// so often, it reads pieces that grow from the one length to the other, and evicts nothing for them.
 const WALKED_MIN: u32 = 6;
 const WALK_BYTES: (u64, u64) = (32 << 10, 64 << 10);
 
