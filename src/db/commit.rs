@@ -1,39 +1,29 @@
 //! How a write becomes visible: group commit, the log, the memtables, publication, rotation.
 //!
-//! One leader at a time: whoever holds `state`. A writer that finds it taken leaves its batch in the
-//! queue and blocks on the same lock; when it gets it, an earlier leader has either committed the
-//! batch along with its own, or it leads itself and takes what has queued up. So the lock is the
-//! waiting line, nobody is ever woken for nothing else, and an uncontended write costs one lock.
+//! One leader at a time: whoever holds `state`. A writer that is alone takes it at once. One that finds
+//! it taken, or others waiting, joins the [`write_queue`](crate::db::write_queue), whose front leads a
+//! group: one log record, one sync, one publication for all in it.
 
 use crate::base::biased_mutex::{BiasedMutex, BiasedMutexGuard};
 use crate::base::error::{Error, ErrorKind, Result};
 use crate::base::id::FamilyId;
 use crate::base::key::{InternalKey, SeqNo, ValueKind};
-use crate::base::limits::BATCH_BYTES_MAX;
-use crate::base::sync::{Arc, AtomicUsize, Mutex, OnceLock, Ordering};
+use crate::base::sync::{Arc, Ordering};
 use crate::batch::WriteBatch;
 use crate::db::column_family::Family;
 use crate::db::core::{Core, attention};
+use crate::db::get::changed_since;
 use crate::db::stats::count;
 use crate::db::super_version::{Immutable, SuperVersion};
 use crate::db::wal::Wal;
+use crate::db::write_queue::{Basis, Outcome, Ticket, WriteQueue};
 use crate::memtable::{MemTable, MemTableOptions, MemTableWriter, Overwrite};
 
 /// The commit pipeline.
 pub(in crate::db) struct Commit {
     pub state: BiasedMutex<CommitState>,
-    /// Batches of writers that wait for `state`. A leaf lock.
-    queue: Mutex<Vec<Arc<Ticket>>>,
-    /// Length of the queue, written under its lock. A leader looks here first: a writer that it
-    /// misses has yet to take `state`, and will lead itself.
-    queued: AtomicUsize,
-}
-
-/// A batch in the queue, and what became of it.
-struct Ticket {
-    batch: Mutex<WriteBatch>,
-    sync: bool,
-    outcome: OnceLock<Result<SeqNo>>,
+    /// Writers that wait for `state`, or for a leader to take their batch along.
+    pub queue: WriteQueue,
 }
 
 /// What the leader owns.
@@ -105,6 +95,27 @@ impl CommitState {
         self.writers.get_mut(id.0 as usize)?.as_mut()
     }
 
+    /// Is the key of `one`, an operation alone, as it was when `basis` was read?
+    fn stands(&mut self, basis: &Basis, one: &WriteBatch) -> bool {
+        let Some(Ok(one)) = one.reader().next() else { return false };
+        self.is_unchanged(one.family, one.key, &basis.mem, basis.at)
+    }
+
+    /// Is `key` as it was when it was read in `mem`, and below, at `at`?
+    pub fn is_unchanged(
+        &mut self,
+        family: FamilyId,
+        key: &[u8],
+        mem: &Arc<MemTable>,
+        at: SeqNo,
+    ) -> bool {
+        // Nothing at all was written since: the usual case. Otherwise, whatever was is in the memtable
+        // that was read, unless that was rotated since.
+        let quiet = self.last_seqno == at;
+        let Some(writer) = self.writer(family) else { return false };
+        quiet || (Arc::ptr_eq(writer.mem.table(), mem) && !changed_since(mem, key, at))
+    }
+
     #[inline]
     fn check_families(&self, payload: &Payload<'_>) -> Result<()> {
         match *payload {
@@ -126,17 +137,27 @@ impl CommitState {
 
 impl Commit {
     pub fn new(state: CommitState) -> Commit {
-        Commit {
-            state: BiasedMutex::new(state),
-            queue: Mutex::default(),
-            queued: AtomicUsize::new(0),
-        }
+        Commit { state: BiasedMutex::new(state), queue: WriteQueue::default() }
     }
+}
 
-    /// How many writers wait.
-    #[cfg(test)]
-    pub fn queued(&self) -> usize {
-        self.queued.load(Ordering::Acquire)
+/// What a leader has taken out of the line. Whatever happens to the leader, all that wait for it are
+/// woken, and somebody else leads.
+pub(in crate::db) struct Group<'a> {
+    pub core: &'a Core,
+    pub tickets: Vec<Arc<Ticket>>,
+    /// As many as there are tickets, when the group is done.
+    pub outcomes: Vec<Outcome>,
+}
+
+impl Drop for Group<'_> {
+    fn drop(&mut self) {
+        let mut outcomes = std::mem::take(&mut self.outcomes).into_iter();
+        for ticket in &self.tickets {
+            let outcome = outcomes.next();
+            ticket.finish(outcome.unwrap_or_else(|| Err(self.core.half_way())));
+        }
+        self.core.commit.queue.pass_on(&self.tickets);
     }
 }
 
@@ -146,85 +167,80 @@ impl Core {
         if sync && !self.options.log {
             return Err(Error::invalid("a synced write needs the log"));
         }
-        if let Some(mut state) = self.commit.state.try_lock() {
-            if let Payload::One { family, kind, key, value } = payload
-                && self.commit.queued.load(Ordering::Relaxed) == 0
-            {
+        if !self.commit.queue.is_busy()
+            && let Some(mut state) = self.commit.state.try_lock()
+        {
+            if let Payload::One { family, kind, key, value } = payload {
                 let key = InternalKey::new(key, 0, kind);
                 if let Some(seqno) = self.commit_at_once(&mut state, family, key, value) {
                     return Ok(seqno);
                 }
             }
-            let outcome = self.lead(&mut state, Some((payload, sync)));
-            return outcome.expect("own payload");
+            return self.commit_one(&mut state, payload, sync);
         }
+        self.commit_in_group(payload, sync, None).map(|last| last.expect("no basis"))
+    }
+
+    /// Commits `payload` in the group of whoever leads, or leads. `None` if it has a basis, and that
+    /// has changed: nothing was done then. A payload with a basis is one operation.
+    #[cold]
+    pub fn commit_in_group(
+        &self,
+        payload: Payload<'_>,
+        sync: bool,
+        basis: Option<Basis>,
+    ) -> Outcome {
         let mut batch = WriteBatch::new();
         payload.copy_into(&mut batch);
-        let ticket = Arc::new(Ticket { batch: Mutex::new(batch), sync, outcome: OnceLock::new() });
-        {
-            let mut queue = self.commit.queue.lock();
-            queue.push(Arc::clone(&ticket));
-            self.commit.queued.store(queue.len(), Ordering::Release);
-        }
-        let mut state = self.commit.state.lock();
-        if ticket.outcome.get().is_none() {
-            self.lead(&mut state, None);
-        }
-        let outcome = ticket.outcome.get().cloned();
-        // A leader takes the whole queue; without an outcome one has unwound.
-        outcome.unwrap_or_else(|| {
-            Err(self.halt(&Error::new(ErrorKind::Halted, "a writer panicked half-way")))
+        let ticket = Arc::new(Ticket::new(batch, sync, basis));
+        self.commit.queue.join(&ticket).unwrap_or_else(|| {
+            self.lead();
+            ticket.wait().expect("a leader's own ticket is in its group")
         })
     }
 
-    /// Commits one's own payload, if any, and everything in the queue.
-    fn lead(
-        &self,
-        state: &mut CommitState,
-        own: Option<(Payload<'_>, bool)>,
-    ) -> Option<Result<SeqNo>> {
-        let outcome = own.map(|(payload, sync)| self.commit_one(state, payload, sync));
-        // Those who queued up behind share one log record and one sync, in bounded groups.
-        while self.commit.queued.load(Ordering::Acquire) > 0 {
-            let mut queue = self.commit.queue.lock();
-            let mut bytes = 0;
-            let fits = queue.iter().take_while(|ticket| {
-                bytes += ticket.batch.lock().bytes();
-                bytes <= BATCH_BYTES_MAX
-            });
-            let group: Vec<_> = fits.cloned().collect();
-            let rest = queue.split_off(group.len().max(1));
-            let group = std::mem::replace(&mut *queue, rest);
-            self.commit.queued.store(queue.len(), Ordering::Release);
-            drop(queue);
-            self.commit_group(state, &group);
-        }
-        outcome
+    /// Commits the group at the front of the line; the caller's ticket is the first.
+    pub fn lead(&self) {
+        let mut group = Group { core: self, tickets: Vec::new(), outcomes: Vec::new() };
+        self.commit.queue.gather();
+        let mut state = self.commit.state.lock();
+        group.tickets = self.commit.queue.take();
+        group.outcomes = self.commit_group(&mut state, &group.tickets);
+        // First the lock, then the group: those who are woken can go on.
+        drop(state);
     }
 
-    fn commit_group(&self, state: &mut CommitState, group: &[Arc<Ticket>]) {
-        // A batch that names an unknown family fails alone.
-        let (good, bad): (Vec<_>, Vec<_>) = group.iter().partition(|ticket| {
-            state.check_families(&Payload::Batch(&ticket.batch.lock())).is_ok()
-        });
-        for ticket in bad {
-            let batch = ticket.batch.lock();
-            let error = state.check_families(&Payload::Batch(&batch)).expect_err("refused above");
-            let _ = ticket.outcome.set(Err(error));
+    /// Commits what can be committed of a group, with one log record and one sync, and says what
+    /// became of each.
+    fn commit_group(&self, state: &mut CommitState, group: &[Arc<Ticket>]) -> Vec<Outcome> {
+        let mut outcomes = Vec::with_capacity(group.len());
+        let mut batch = WriteBatch::new();
+        let mut sync = false;
+        for ticket in group {
+            // A batch that names an unknown family, or whose basis has changed, fails alone.
+            let outcome = state.check_families(&Payload::Batch(&ticket.batch)).map(|()| {
+                let stands = ticket.basis.as_ref().is_none_or(|basis| {
+                    state.stands(basis, &ticket.batch) && !touches(&batch, &ticket.batch)
+                });
+                stands.then(|| {
+                    sync |= ticket.sync;
+                    batch.append(&ticket.batch);
+                    batch.count() // from the start of the group, for now
+                })
+            });
+            outcomes.push(outcome);
         }
-        let Some((first, others)) = good.split_first() else { return };
-        let counts: Vec<u64> = good.iter().map(|ticket| ticket.batch.lock().count()).collect();
-        let mut batch = first.batch.lock();
-        for ticket in others {
-            batch.append(&ticket.batch.lock());
+        if !outcomes.iter().any(|outcome| matches!(outcome, Ok(Some(_)))) {
+            return outcomes;
         }
-        let sync = good.iter().any(|ticket| ticket.sync);
-        let outcome = self.commit_one(state, Payload::Batch(&batch), sync);
-        let mut after = 0; // operations of later batches
-        for (ticket, count) in good.iter().zip(counts).rev() {
-            let _ = ticket.outcome.set(outcome.clone().map(|last| last - after));
-            after += count;
+        let count = batch.count();
+        let committed = self.commit_one(state, Payload::Batch(&batch), sync);
+        for outcome in &mut outcomes {
+            if let Ok(Some(upto)) = *outcome {
+                *outcome = committed.clone().map(|last| Some(last - count + upto));
+            }
         }
+        outcomes
     }
 
     /// The life of a write of keyed state: one operation, the log off, nothing that asks for attention.
@@ -349,9 +365,14 @@ impl Core {
 
     fn check_sound(&self, state: &CommitState) -> Result<()> {
         if state.applying {
-            return Err(self.halt(&Error::new(ErrorKind::Halted, "a writer panicked half-way")));
+            return Err(self.half_way());
         }
         self.check_halted()
+    }
+
+    #[cold]
+    fn half_way(&self) -> Error {
+        self.halt(&Error::new(ErrorKind::Halted, "a writer panicked half-way"))
     }
 
     /// Deals with whatever asked for attention.
@@ -450,6 +471,15 @@ impl Core {
 #[cold]
 fn unknown_family(id: FamilyId) -> Error {
     Error::not_found(format!("column family {id}"))
+}
+
+/// Does `batch` write the key of `one`, an operation alone?
+fn touches(batch: &WriteBatch, one: &WriteBatch) -> bool {
+    let Some(Ok(one)) = one.reader().next() else { return false };
+    batch.reader().ops().any(|op| {
+        let op = op.expect("our own batch");
+        op.family == one.family && (op.kind == ValueKind::RangeDelete || op.key == one.key)
+    })
 }
 
 /// Puts every operation into its memtable; says whether one of them is full now, and whether one has

@@ -26,6 +26,7 @@ pub(crate) mod stats;
 mod super_version;
 pub(crate) mod update;
 mod wal;
+mod write_queue;
 
 use std::fmt;
 use std::ops::RangeBounds;

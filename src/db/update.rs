@@ -8,7 +8,8 @@ use crate::base::sync::Arc;
 use crate::db::column_family::ColumnFamily;
 use crate::db::commit::Payload;
 use crate::db::core::Core;
-use crate::db::get::{changed_since, lookup_newest};
+use crate::db::get::lookup_newest;
+use crate::db::write_queue::Basis;
 
 /// What an update makes of a key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -73,18 +74,18 @@ impl Core {
             Update::Keep => return Ok(Some(at)),
         };
         self.check_value(value)?;
-        let mut state = self.commit.state.lock();
-        self.check(family)?; // it may have been dropped meanwhile
-        // Nothing at all was written since the read: the usual case. Otherwise, whatever was is in
-        // the memtable that was read, unless that was rotated since.
-        let quiet = state.last_seqno == at;
-        let Some(writer) = state.writer(family.id()) else { return Ok(None) };
-        let mem = writer.mem.table();
-        if !quiet && (!Arc::ptr_eq(mem, &super_version.mem) || changed_since(mem, key, at)) {
-            return Ok(None);
-        }
         let value = if kind == ValueKind::Put { value.as_slice() } else { &[] };
         let payload = Payload::One { family: family.id(), kind, key, value };
-        self.commit_one(&mut state, payload, sync).map(Some)
+        if !self.commit.queue.is_busy()
+            && let Some(mut state) = self.commit.state.try_lock()
+        {
+            self.check(family)?; // it may have been dropped meanwhile
+            return match state.is_unchanged(family.id(), key, &super_version.mem, at) {
+                true => self.commit_one(&mut state, payload, sync).map(Some),
+                false => Ok(None),
+            };
+        }
+        let basis = Basis { mem: Arc::clone(&super_version.mem), at };
+        self.commit_in_group(payload, sync, Some(basis))
     }
 }
