@@ -226,7 +226,9 @@ impl<I: InternalIterator> CompactionIterator<I> {
                 Ordering::Greater => break,
                 Ordering::Equal => {}
                 Ordering::Less => {
-                    return Err(Error::corruption("keys of a compaction's inputs are out of order"));
+                    return Err(Error::corruption(
+                        "keys of a compaction's inputs are out of order",
+                    ));
                 }
             }
             let (seqno, kind) = (entry.seqno, entry.kind);

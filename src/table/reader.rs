@@ -164,10 +164,15 @@ impl Table {
         if let Some(block) = self.cache.get(self.owner, handle.offset) {
             return Ok(block);
         }
-        let stored = self.read(handle.offset, handle.stored_bytes())?;
-        let block = self.parse_block(i, stored)?;
+        let block = self.read_block(i)?;
         let charge = block.memory_bytes();
         Ok(self.cache.insert(self.owner, handle.offset, block, charge))
+    }
+
+    /// Block `i` from the file, past the cache.
+    pub(super) fn read_block(&self, i: usize) -> Result<Block> {
+        let handle = self.index.handle(i);
+        self.parse_block(i, self.read(handle.offset, handle.stored_bytes())?)
     }
 
     /// Leaves block `i` in the cache if nothing has to make room for it.
@@ -235,9 +240,7 @@ impl Table {
         }
         let mut census = Census::new(self);
         for i in 0..self.index.len() {
-            let handle = self.index.handle(i);
-            let stored = self.read(handle.offset, handle.stored_bytes())?;
-            let block = self.parse_block(i, stored)?;
+            let block = self.read_block(i)?;
             census.add_block(i, &block)?;
         }
         census.finish()

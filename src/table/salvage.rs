@@ -14,7 +14,7 @@ impl Table {
     pub fn unreadable(&self) -> Vec<(KeyRange, Error)> {
         let index = self.index();
         let unreadable = (0..index.len()).filter_map(|i| {
-            let error = self.block(i, false).err()?;
+            let error = self.read_block(i).err()?;
             let start = if i == 0 { self.bounds().start.clone() } else { index.separator(i - 1) };
             Some((KeyRange { start, end: Some(successor(&index.separator(i))) }, error))
         });
@@ -30,7 +30,7 @@ pub struct SoundEntries {
     upto: SeqNo,
     /// The block behind the current one.
     next: usize,
-    block: Option<Arc<Block>>,
+    block: Option<Block>,
     cursor: BlockCursor,
 }
 
@@ -59,7 +59,7 @@ impl SoundEntries {
             if self.next >= self.table.index().len() {
                 return Ok(());
             }
-            let block = self.table.block(self.next, false);
+            let block = self.table.read_block(self.next);
             self.next += 1;
             if let Ok(block) = block {
                 self.cursor.first(&block)?;
