@@ -170,13 +170,7 @@ impl Core {
         if !self.commit.queue.is_busy()
             && let Some(mut state) = self.commit.state.try_lock()
         {
-            if let Payload::One { family, kind, key, value } = payload {
-                let key = InternalKey::new(key, 0, kind);
-                if let Some(seqno) = self.commit_at_once(&mut state, family, key, value) {
-                    return Ok(seqno);
-                }
-            }
-            return self.commit_one(&mut state, payload, sync);
+            return self.commit_alone(&mut state, payload, sync);
         }
         self.commit_in_group(payload, sync, None).map(|last| last.expect("no basis"))
     }
@@ -241,6 +235,23 @@ impl Core {
             }
         }
         outcomes
+    }
+
+    /// Commits a payload that nobody else's joins.
+    #[inline(always)]
+    pub fn commit_alone(
+        &self,
+        state: &mut CommitState,
+        payload: Payload<'_>,
+        sync: bool,
+    ) -> Result<SeqNo> {
+        if let Payload::One { family, kind, key, value } = payload
+            && let Some(seqno) =
+                self.commit_at_once(state, family, InternalKey::new(key, 0, kind), value)
+        {
+            return Ok(seqno);
+        }
+        self.commit_one(state, payload, sync)
     }
 
     /// The life of a write of keyed state: one operation, the log off, nothing that asks for attention.

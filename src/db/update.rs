@@ -81,7 +81,7 @@ impl Core {
         {
             self.check(family)?; // it may have been dropped meanwhile
             return match state.is_unchanged(family.id(), key, &super_version.mem, at) {
-                true => self.commit_one(&mut state, payload, sync).map(Some),
+                true => self.commit_alone(&mut state, payload, sync).map(Some),
                 false => Ok(None),
             };
         }
