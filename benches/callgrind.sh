@@ -11,7 +11,7 @@ trap 'rm -f "$out" "$out".*' EXIT
 failed=0
 for path in $("$program" hot); do
     valgrind --tool=callgrind --callgrind-out-file="$out.callgrind" \
-        --toggle-collect='alluvium_bench::hot::counted_*' \
+        --toggle-collect='alluvium_bench::hot::*counted_*' \
         "$program" hot "$path" >"$out.ops" 2>"$out.err" || { cat "$out.err" >&2; exit 1; }
     instructions=$(awk '/Collected/ { print $NF }' "$out.err")
     now=$((instructions / $(cat "$out.ops")))

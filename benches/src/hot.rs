@@ -1,6 +1,8 @@
 //! Hot paths with fixed counts, for `callgrind.sh`: instructions do not depend on the machine's mood.
 //! Everything happens on one thread, on a file system in memory.
 
+pub mod state;
+
 use std::path::Path;
 use std::sync::Arc;
 
@@ -10,17 +12,27 @@ use alluvium::{
 
 use crate::data::{entry, key, long, version};
 
-/// What can be counted.
-pub const PATHS: &[&str] =
+/// Everything that can be counted.
+pub fn paths() -> impl Iterator<Item = &'static str> {
+    PATHS.iter().chain(state::PATHS).copied()
+}
+
+/// Of the engine's own interface.
+const PATHS: &[&str] =
     &["value-get", "value-absent", "value-update", "rmw", "map-get", "scan-next", "table-get"];
 
 const KEYS: u32 = 20_000;
 
-/// Sets up a path and runs it once. `--toggle-collect='alluvium_bench::hot::counted_*'` counts the
+/// Sets up a path and runs it once. `--toggle-collect='alluvium_bench::hot::*counted_*'` counts the
 /// loops alone. Prints the number of operations.
 pub fn run(path: &str) {
     let env = Env::new(MemoryBudget::new(256 << 20));
     let env = env.with_fs(Arc::new(MemFs::new())).with_background(Background::Inline);
+    if path.starts_with("state-") {
+        state::run(path, env);
+        println!("{KEYS}");
+        return;
+    }
     let options = Options { log: false, ..Options::default() };
     let db = Db::open(Path::new("hot"), options, env).expect("open");
     let family = db.column_family("state", ColumnFamilyOptions::default()).expect("a family");
@@ -46,7 +58,7 @@ pub fn run(path: &str) {
             get(&db, &family); // fills the cache
             counted_table_get(&db, &family);
         }
-        _ => panic!("{path}: none of {PATHS:?}"),
+        _ => panic!("{path}: none of {:?}", paths().collect::<Vec<_>>()),
     }
     println!("{KEYS}");
 }

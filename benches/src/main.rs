@@ -32,7 +32,7 @@ fn main() -> ExitCode {
         Some("hot") => {
             match word(1) {
                 Some(path) => hot::run(path),
-                None => hot::PATHS.iter().for_each(|path| println!("{path}")),
+                None => hot::paths().for_each(|path| println!("{path}")),
             }
             ExitCode::SUCCESS
         }
