@@ -14,7 +14,7 @@ mod evidence;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
-use crate::base::error::{Error, ErrorKind, Result};
+use crate::base::error::{Error, Result};
 use crate::base::id::FamilyId;
 use crate::base::key::{KeyRange, SEQNO_MAX, SeqNo, ValueKind};
 use crate::base::limits::{BATCH_BYTES_MAX, KEY_BYTES_MAX};
@@ -29,6 +29,7 @@ use crate::db::salvage::evidence::{Evidence, SoundLog};
 use crate::iter::merging::MergingIterator;
 use crate::iter::range_del::{RangeTombstone, RangeTombstones};
 use crate::iter::resolve::MergeOperator;
+use crate::log::LogReader;
 use crate::table::salvage::SoundEntries;
 use crate::version::file::{TableFile, TableOpener};
 use crate::version::meta::FileMeta;
@@ -49,7 +50,7 @@ pub struct Salvaged {
     pub dropped: Vec<Error>,
     /// Keys, by family, of which nothing is taken along unless it is newer than what is lost.
     pub lost: Vec<(String, KeyRange)>,
-    /// Tables that were read.
+    /// Tables that were looked at.
     pub tables: u64,
     /// Versions of keys that were taken from tables.
     pub entries: u64,
@@ -83,8 +84,8 @@ impl Db {
     /// # Errors
     /// `InvalidArgument`: there are files in `out`. `NotFound`, `Busy`: as for [`Db::open`]. `Corruption`:
     /// no manifest can be read, so that nobody knows which table belongs to which family.
-    /// `Unsupported`: a newer build wrote it, or it needs a codec that this build lacks. Those of
-    /// reading and writing.
+    /// `Unsupported`: a newer build wrote the manifest or the log. Those of reading and writing. A table
+    /// that another build could read counts as lost, and [`Salvaged::dropped`] says so.
     pub fn salvage(dir: &Path, out: &Path, upto: Option<SeqNo>, env: Env) -> Result<Salvaged> {
         let fs = Arc::clone(env.fs());
         let mut evidence = Evidence::collect(&fs, dir)?;
@@ -127,6 +128,8 @@ struct Family {
     name: String,
     flushed: SeqNo,
     lost: Vec<KeyRange>,
+    /// The same, to be searched.
+    hidden: RangeTombstones,
     /// Keys in lost ranges that something newer than what is lost has decided.
     decided: BTreeSet<Vec<u8>>,
     /// Merge operands whose keys are lost.
@@ -136,7 +139,7 @@ struct Family {
 impl Family {
     /// Is nothing known of what this key was?
     fn is_lost(&self, key: &[u8]) -> bool {
-        self.lost.iter().any(|range| range.contains(key)) && !self.decided.contains(key)
+        self.hidden.cover(key, SEQNO_MAX) > 0 && !self.decided.contains(key)
     }
 
     fn decide(&mut self, key: &[u8]) {
@@ -182,6 +185,7 @@ impl Salvage {
                 name: record.name.clone(),
                 flushed: record.flushed_seqno,
                 lost: Vec::new(),
+                hidden: RangeTombstones::default(),
                 decided: BTreeSet::new(),
                 baseless: 0,
             };
@@ -196,32 +200,29 @@ impl Salvage {
         let levels = &self.evidence.state.families[&id].levels;
         let metas: Vec<Arc<FileMeta>> =
             levels.iter().flat_map(|files| files.iter().cloned()).collect();
-        let (mut inputs, mut tombstones) = (Vec::new(), Vec::new());
+        let (mut inputs, mut tombstones, mut lost) = (Vec::new(), Vec::new(), Vec::new());
         for meta in &metas {
             let file = TableFile::new(Arc::clone(meta), Arc::clone(&opener));
-            let table = match file.table() {
-                Ok(table) => Arc::clone(table),
-                Err(e) => {
-                    self.lose(id, meta, meta.bounds.clone(), e, &mut tombstones)?;
-                    continue;
+            let unreadable = match file.table() {
+                Ok(table) => {
+                    let clipped = table.range_tombstones().clip(&meta.bounds);
+                    let wanted = clipped.tombstones().filter(|t| t.seqno <= self.upto);
+                    tombstones.extend(wanted);
+                    let (table, bounds) = (Arc::clone(table), meta.bounds.clone());
+                    let unreadable = table.unreadable();
+                    inputs.push(SoundEntries::new(table, bounds, self.upto));
+                    unreadable
                 }
+                Err(e) => vec![(meta.bounds.clone(), e)],
             };
-            for (range, e) in table.unreadable() {
-                self.lose(id, meta, range, e, &mut tombstones)?;
-            }
-            let clipped = table.range_tombstones().clip(&meta.bounds);
-            tombstones
-                .extend(clipped.tombstones().filter(|tombstone| tombstone.seqno <= self.upto));
-            inputs.push(SoundEntries::new(table, meta.bounds.clone(), self.upto));
-            self.found.tables += 1;
-            self.newest = self.newest.max(meta.seqno_max.min(self.upto));
-            if meta.seqno_max > self.upto {
-                let (name, newest) = (FileName::Table(meta.number), meta.seqno_max);
-                self.found.doubts.push(format!(
-                    "{name} holds writes up to {newest}; what they replaced may be gone from it"
-                ));
+            self.judge_table(id, meta, unreadable.len());
+            for (range, e) in unreadable {
+                lost.push(self.lose(id, meta, &range, e));
             }
         }
+        let family = self.families.get_mut(&id).expect("it was created");
+        tombstones.extend(lost.iter().cloned());
+        family.hidden = RangeTombstones::new(lost);
         let tombstones = Arc::new(RangeTombstones::new(tombstones));
         let nothing = Below::ranges(Vec::new());
         let rules = Rules { snapshots: Vec::new(), below: nothing, operator: None, filter: None };
@@ -233,31 +234,39 @@ impl Salvage {
         self.write()
     }
 
-    /// Keys of a table that cannot be read.
+    /// What follows from a table for the whole.
+    fn judge_table(&mut self, id: FamilyId, meta: &FileMeta, unreadable: usize) {
+        let name = FileName::Table(meta.number);
+        self.found.tables += 1;
+        self.newest = self.newest.max(meta.seqno_max.min(self.upto));
+        if meta.seqno_max > self.upto {
+            let newest = meta.seqno_max;
+            let text =
+                format!("{name} holds writes up to {newest}; what they replaced may be gone");
+            self.found.doubts.push(text);
+        }
+        if unreadable > 0 {
+            let family = &self.families[&id].name;
+            let text = format!("{name} of family {family:?} lacks keys in {unreadable} places");
+            self.found.doubts.push(text);
+        }
+    }
+
+    /// Keys of a table that cannot be read: what hides all that is not newer than anything in it.
     fn lose(
         &mut self,
         id: FamilyId,
         meta: &FileMeta,
-        range: KeyRange,
+        range: &KeyRange,
         e: Error,
-        tombstones: &mut Vec<RangeTombstone>,
-    ) -> Result<()> {
-        let range = range.intersect(&meta.bounds);
-        if e.kind() == ErrorKind::Unsupported {
-            return Err(e);
-        }
-        let family = self.families.get_mut(&id).expect("it was created");
-        let text = format!("family {:?}, file {}: keys are lost", family.name, meta.number);
-        self.found.doubts.push(text);
+    ) -> RangeTombstone {
         self.evidence.dropped.push(e);
-        // Hides what is not newer than anything that the table held.
-        tombstones.push(RangeTombstone {
-            start: range.start.clone(),
-            end: range.end.clone().unwrap_or_else(|| vec![0xff; KEY_BYTES_MAX + 1]),
-            seqno: (meta.seqno_max + 1).min(SEQNO_MAX),
-        });
-        family.lost.push(range);
-        Ok(())
+        let range = range.intersect(&meta.bounds);
+        let seqno = (meta.seqno_max + 1).min(SEQNO_MAX);
+        let (start, end) = (range.start.clone(), range.end.clone());
+        let end = end.unwrap_or_else(|| vec![0xff; KEY_BYTES_MAX + 1]);
+        self.families.get_mut(&id).expect("it was created").lost.push(range);
+        RangeTombstone { start, end, seqno }
     }
 
     /// What is left of a key's versions in tables, newest first.
@@ -302,6 +311,9 @@ impl Salvage {
                 }
             }
         }
+        // What a crash leaves is no damage; it is told all the same.
+        let torn = reader.as_ref().and_then(LogReader::torn).cloned();
+        self.evidence.dropped.extend(torn);
         let flushed = self.families.values().map(|family| family.flushed);
         let complete = if is_whole { SEQNO_MAX } else { flushed.min().unwrap_or(0).max(last) };
         Ok(complete.min(self.upto))
@@ -310,8 +322,8 @@ impl Salvage {
     /// One batch, whole. Returns its last sequence number; `None` if that is beyond what is wanted.
     fn replay_batch(&mut self, payload: &[u8], base: u64) -> Result<Option<SeqNo>> {
         let reader = BatchReader::new(payload, base)?.with_value_bytes_max(BATCH_BYTES_MAX);
-        let mut seqno = reader.seqno();
-        let last = seqno.saturating_add(u64::from(reader.count()).saturating_sub(1));
+        let first = reader.seqno();
+        let last = first.saturating_add(u64::from(reader.count()).saturating_sub(1));
         if last > self.upto {
             return Ok(None);
         }
@@ -324,9 +336,8 @@ impl Salvage {
             let text = format!("an operation on family {}, which is not known", op.family);
             return Err(Error::corruption(text).at(base));
         }
-        for op in ops {
-            self.replay_op(seqno, &op);
-            seqno += 1;
+        for (seqno, op) in (first..).zip(&ops) {
+            self.replay_op(seqno, op);
         }
         self.found.batches += 1;
         self.newest = self.newest.max(last);

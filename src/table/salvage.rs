@@ -69,7 +69,7 @@ impl SoundEntries {
         }
     }
 
-    fn to_wanted(&mut self) -> Result<()> {
+    fn skip_unwanted(&mut self) -> Result<()> {
         while !self.is_wanted() {
             self.step()?;
         }
@@ -94,7 +94,7 @@ impl InternalIterator for SoundEntries {
     fn first(&mut self) -> Result<()> {
         (self.next, self.block) = (0, None);
         self.step()?;
-        self.to_wanted()
+        self.skip_unwanted()
     }
 
     fn last(&mut self) -> Result<()> {
@@ -103,7 +103,7 @@ impl InternalIterator for SoundEntries {
 
     fn next(&mut self) -> Result<()> {
         self.step()?;
-        self.to_wanted()
+        self.skip_unwanted()
     }
 
     fn prev(&mut self) -> Result<()> {

@@ -40,7 +40,9 @@ impl TableOpener {
     fn open(&self, meta: &FileMeta) -> Result<Arc<Table>> {
         let path = self.path(meta.number);
         let file = self.fs.open(&path).map_err(|e| match e.kind() {
-            ErrorKind::NotFound => Error::because(ErrorKind::Corruption, "a table is missing", &e),
+            ErrorKind::NotFound => {
+                Error::because(ErrorKind::Corruption, "a table is missing", &e).at(0)
+            }
             _ => e,
         })?;
         if file.len() != meta.len {

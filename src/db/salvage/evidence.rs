@@ -159,7 +159,14 @@ impl Evidence {
         let mut is_whole = true;
         loop {
             match LogReader::open(&self.fs, FileKind::Log, segments.clone(), from) {
-                Ok(reader) => return Ok(SoundLog { reader: Some(reader), is_whole }),
+                Ok(reader) => {
+                    let reaches = reader.must_reach(self.state.header.log_needed());
+                    if let (true, Err(e)) = (is_whole, reaches) {
+                        is_whole = false;
+                        self.drop_or_fail(e.in_file(&self.dir.clone()))?;
+                    }
+                    return Ok(SoundLog { reader: Some(reader), is_whole });
+                }
                 Err(e) => {
                     cut(&mut segments, &e);
                     is_whole = false;
