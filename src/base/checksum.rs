@@ -5,6 +5,8 @@
 //! (LevelDB's rule). A *context* (file identity and offset) goes in first, so that a block that is
 //! intact but stands in the wrong file, or at the wrong place of the right one, does not pass.
 
+use crate::base::canary::Canary;
+
 const MASK_DELTA: u32 = 0xa282_ead8;
 
 fn mask(crc: u32) -> u32 {
@@ -22,6 +24,9 @@ pub fn checksum(parts: &[&[u8]]) -> u32 {
 
 /// Masked CRC-32 of the parts, bound to the file with this identity and to an offset in it.
 pub fn checksum_at(file: &[u8; 16], offset: u64, parts: &[&[u8]]) -> u32 {
+    if Canary::ChecksumsAreUnbound.is_planted() {
+        return checksum(parts);
+    }
     let mut hasher = crc32fast::Hasher::new();
     hasher.update(file);
     hasher.update(&offset.to_le_bytes());

@@ -1,11 +1,16 @@
 //! The one error type. Few coarse kinds that tell the caller what to do; operation, file, offset and
 //! text ride along for people, and are not part of the interface.
 
+#[cfg(any(test, feature = "testing"))]
+use std::collections::BTreeSet;
 use std::error::Error as StdError;
 use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+
+#[cfg(any(test, feature = "testing"))]
+use crate::base::sync::Mutex;
 
 /// The result of every fallible call of the engine.
 pub type Result<T> = std::result::Result<T, Error>;
@@ -60,42 +65,50 @@ const _: () = assert!(size_of::<Error>() == size_of::<usize>());
 impl Error {
     /// An error of this kind with a text for people.
     #[cold]
+    #[track_caller]
     pub fn new(kind: ErrorKind, text: impl Into<String>) -> Error {
+        note_place();
         Error(Arc::new(Data { kind, text: text.into(), path: None, offset: None, source: None }))
     }
 
     /// [`ErrorKind::Corruption`]; add the place with [`at`](Error::at) and [`in_file`](Error::in_file).
     #[cold]
+    #[track_caller]
     pub fn corruption(text: impl Into<String>) -> Error {
         Error::new(ErrorKind::Corruption, text)
     }
 
     /// [`ErrorKind::InvalidArgument`].
     #[cold]
+    #[track_caller]
     pub fn invalid(text: impl Into<String>) -> Error {
         Error::new(ErrorKind::InvalidArgument, text)
     }
 
     /// [`ErrorKind::Unsupported`].
     #[cold]
+    #[track_caller]
     pub fn unsupported(text: impl Into<String>) -> Error {
         Error::new(ErrorKind::Unsupported, text)
     }
 
     /// [`ErrorKind::Incompatible`].
     #[cold]
+    #[track_caller]
     pub fn incompatible(text: impl Into<String>) -> Error {
         Error::new(ErrorKind::Incompatible, text)
     }
 
     /// [`ErrorKind::Busy`].
     #[cold]
+    #[track_caller]
     pub fn busy(text: impl Into<String>) -> Error {
         Error::new(ErrorKind::Busy, text)
     }
 
     /// [`ErrorKind::NotFound`].
     #[cold]
+    #[track_caller]
     pub fn not_found(text: impl Into<String>) -> Error {
         Error::new(ErrorKind::NotFound, text)
     }
@@ -103,7 +116,9 @@ impl Error {
     /// A failed system call. Out of space (or quota) becomes [`ErrorKind::NoSpace`], a missing file
     /// [`ErrorKind::NotFound`], all others [`ErrorKind::Io`].
     #[cold]
+    #[track_caller]
     pub fn io(operation: &str, path: &Path, source: io::Error) -> Error {
+        note_place();
         let kind = match source.kind() {
             io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => ErrorKind::NoSpace,
             io::ErrorKind::NotFound => ErrorKind::NotFound,
@@ -120,7 +135,9 @@ impl Error {
 
     /// Another error of kind `kind`, caused by `self`, at the same place.
     #[cold]
+    #[track_caller]
     pub fn because(kind: ErrorKind, text: impl Into<String>, cause: &Error) -> Error {
+        note_place();
         Error(Arc::new(Data {
             kind,
             text: text.into(),
@@ -166,6 +183,26 @@ impl Error {
             _ => None,
         }
     }
+}
+
+/// Where errors have been made in this process.
+#[cfg(any(test, feature = "testing"))]
+static PLACES: Mutex<BTreeSet<(&str, u32)>> = Mutex::new(BTreeSet::new());
+
+/// Notes who makes an error, in builds for tests.
+#[track_caller]
+fn note_place() {
+    #[cfg(any(test, feature = "testing"))]
+    {
+        let place = std::panic::Location::caller();
+        PLACES.lock().insert((place.file(), place.line()));
+    }
+}
+
+/// Where errors have been made in this process, as `file:line`: which of them tests have reached.
+#[cfg(any(test, feature = "testing"))]
+pub fn places() -> Vec<String> {
+    PLACES.lock().iter().map(|(file, line)| format!("{file}:{line}")).collect()
 }
 
 impl fmt::Display for Error {
@@ -222,6 +259,13 @@ mod tests {
         assert_eq!(h.kind(), ErrorKind::Halted);
         assert_eq!(h.to_string(), "Halted: writes stopped: Corruption: bad length [a/b.sst @ 12]");
         assert!(h.cause().is_some());
+    }
+
+    #[test]
+    fn places_are_those_of_callers() {
+        let line = line!() + 1;
+        let _ = Error::corruption("here");
+        assert!(places().contains(&format!("{}:{line}", file!())), "{:?}", places());
     }
 
     #[test]

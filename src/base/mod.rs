@@ -5,6 +5,7 @@
 
 pub mod biased_mutex;
 pub mod bytes;
+pub mod canary;
 pub mod checksum;
 pub mod coding;
 pub mod error;

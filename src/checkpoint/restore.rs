@@ -19,6 +19,7 @@ use crate::ImportSource;
 use crate::ImportTable;
 use crate::Options;
 use crate::ReadableFile;
+use crate::base::canary::Canary;
 use crate::base::error::Error;
 use crate::base::error::ErrorKind;
 use crate::base::error::Result;
@@ -206,7 +207,12 @@ impl<'a> Staging<'a> {
             let local =
                 local.filter(|(local, _)| Arc::ptr_eq(local, env.fs())).map(|(_, path)| path);
             let (path, found) = match local {
-                Some(path) => (path, compare(env, store, object)),
+                Some(path) => {
+                    if Canary::RestoreDeletesSource.is_planted() {
+                        self.created.push(path.clone());
+                    }
+                    (path, compare(env, store, object))
+                }
                 // Once something is wrong, the rest is only looked at.
                 None if findings.is_any() => {
                     (PathBuf::new(), read_through(store, object, |_| Ok(())))

@@ -12,6 +12,7 @@ use crate::ReadableFile;
 use crate::SetFamily;
 use crate::SetTable;
 use crate::base::bytes::Bytes;
+use crate::base::canary::Canary;
 use crate::base::error::Error;
 use crate::base::error::ErrorKind;
 use crate::base::error::Result;
@@ -131,9 +132,13 @@ pub fn save(
     };
     envelope.encode()?; // what cannot be an envelope is refused before anything is put
     let mut upload = Upload { store, put: Vec::new() };
+    if Canary::SaverDeletesReused.is_planted() {
+        let all = envelope.objects.iter().map(|object| ObjectName::Shared(object.name.clone()));
+        upload.put.extend(all);
+    }
     let saved = upload.run(envelope, &plan.missing);
     if let Err(e) = &saved
-        && e.kind() != ErrorKind::CommitUnknown
+        && (e.kind() != ErrorKind::CommitUnknown || Canary::LostAnswerDeletes.is_planted())
     {
         upload.take_back();
     }
@@ -230,7 +235,9 @@ impl Upload<'_> {
         let table = &missing.table;
         for attempt in 1..=NAMES_MAX {
             let mut name = SharedName::of_table(&table.digest, table.number);
-            if attempt > 1 {
+            if Canary::NamesAreReused.is_planted() {
+                name = SharedName::new(&table.number.to_string())?;
+            } else if attempt > 1 {
                 name = SharedName::new(&format!("{name}.{attempt}"))?;
             }
             let object = ObjectName::Shared(name.clone());
@@ -244,6 +251,7 @@ impl Upload<'_> {
                     self.put.push(object);
                     return Ok(name);
                 }
+                Err(_) if Canary::NamesAreReused.is_planted() => return Ok(name),
                 Err(e) if e.kind() == ErrorKind::InvalidArgument => {}
                 // Perhaps it is there, perhaps it is another's: it is left to the registry.
                 Err(e) => return Err(e),

@@ -2,6 +2,7 @@
 
 use std::ops::Range;
 
+use crate::base::canary::Canary;
 use crate::base::key::SEQNO_MAX;
 use crate::base::key::SeqNo;
 use crate::base::key::ValueKind;
@@ -94,6 +95,9 @@ impl Folder {
                 total += operand.len();
                 largest = largest.max(operand.len());
                 operands.push(operand);
+            }
+            if Canary::OperandsAreReversed.is_planted() {
+                operands.reverse();
             }
             self.scratch.clear();
             let result = operator.merge(key, base, &operands, &mut self.scratch);

@@ -34,6 +34,7 @@
 use std::cmp::Ordering;
 use std::ops::Range;
 
+use crate::base::canary::Canary;
 use crate::base::error::Error;
 use crate::base::error::Result;
 use crate::base::key::KeyRange;
@@ -119,6 +120,9 @@ impl<I: InternalIterator> CompactionIterator<I> {
     /// their range tombstones. Moves `input` to its first entry at the first step.
     pub fn new(input: I, tombstones: Arc<RangeTombstones>, rules: Rules) -> CompactionIterator<I> {
         let mut snapshots = rules.snapshots;
+        if Canary::SnapshotIsIgnored.is_planted() {
+            snapshots.clear();
+        }
         snapshots.sort_unstable();
         snapshots.dedup();
         CompactionIterator {
@@ -262,7 +266,7 @@ impl<I: InternalIterator> CompactionIterator<I> {
     /// Rules 3 and 5 to 7, from the oldest stripe to the youngest.
     fn resolve(&mut self) {
         self.kept.clear();
-        let bottom = !self.below.may_hold(&self.key);
+        let bottom = !self.below.may_hold(&self.key) || Canary::DeleteDropsEarly.is_planted();
         let stripes = std::mem::take(&mut self.stripes);
         for stripe in stripes.iter().rev().filter(|stripe| !stripe.versions.is_empty()) {
             let mut keeper = Keeper {
@@ -270,7 +274,9 @@ impl<I: InternalIterator> CompactionIterator<I> {
                 kept: &mut self.kept,
                 bottom,
                 absent: false,
-                filter: self.filter.as_mut().filter(|_| stripe.index == self.snapshots.len()),
+                filter: self.filter.as_mut().filter(|_| {
+                    stripe.index == self.snapshots.len() || Canary::FilterSeesSnapshots.is_planted()
+                }),
                 replacement: &mut self.replacement,
                 filtered: 0,
             };

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use crate::base::canary::Canary;
 use crate::base::error::Result;
 use crate::base::id::FileId;
 use crate::base::id::FileNumber;
@@ -117,7 +118,10 @@ impl Outputs {
         iter: &CompactionIterator<I>,
         end: Option<&[u8]>,
     ) -> Result<()> {
-        let start = std::mem::replace(&mut self.start, end.unwrap_or_default().to_vec());
+        let mut start = std::mem::replace(&mut self.start, end.unwrap_or_default().to_vec());
+        if Canary::RangeDeleteMissesFirstKey.is_planted() {
+            start.push(0);
+        }
         let tombstones = iter.tombstones(&KeyRange::new(start, end));
         self.overlapped = 0;
         if self.current.is_none() && tombstones.is_empty() {

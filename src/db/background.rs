@@ -5,6 +5,7 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::thread::JoinHandle;
 
+use crate::base::canary::Canary;
 use crate::base::error::{Error, ErrorKind, Result};
 use crate::base::id::{FamilyId, FileNumber};
 use crate::base::sync::{Arc, AtomicUsize, Mutex, Ordering, Receiver, Sender, bounded};
@@ -266,7 +267,7 @@ impl Core {
             outputs.into_iter().for_each(|number| self.remove_table(number));
         }
         self.end(job);
-        let Some(error) = error else { return };
+        let Some(error) = error.filter(|_| !Canary::JobDiesSilently.is_planted()) else { return };
         if error.kind() == ErrorKind::NoSpace {
             let mut versions = self.versions.lock();
             match is_flush {

@@ -14,6 +14,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use crate::base::canary::Canary;
 use crate::base::error::{Error, ErrorKind, Result};
 use crate::base::format::FileKind;
 use crate::base::id::FamilyId;
@@ -215,6 +216,10 @@ impl Opening {
             self.replay_batch(&payload, base, header.next_family).map_err(|e| e.in_file(&path))?;
         }
         self.log = Some(log);
+        if Canary::SeqnosAreReused.is_planted() {
+            self.last_seqno = header.last_seqno;
+            return Ok(());
+        }
         self.last_seqno = (self.last_seqno / SEQNO_STRIDE + 1) * SEQNO_STRIDE;
         if self.last_seqno > SEQNO_MAX / 2 {
             return Err(Error::unsupported("the sequence numbers are used up"));
@@ -282,6 +287,9 @@ impl Opening {
         if self.log.is_none() {
             // Nothing of an older log is needed: it begins anew in this epoch.
             edit.log_start = Some(FileNumber::new(epoch, 0));
+        }
+        if Canary::TablesGoBeforeTheEpoch.is_planted() {
+            self.sweep(&fs, &recovered.state);
         }
         let mut manifest = recovered.start_epoch(self.instance, &edit)?;
         if !proved {
@@ -447,7 +455,7 @@ impl Opening {
             signals: Signals::new(compactors),
             paused: AtomicBool::new(false),
             stopping: AtomicBool::new(false),
-            lock: Mutex::new(Some(self.lock)),
+            lock: Mutex::new(Some(self.lock).filter(|_| !Canary::DirectoryIsShared.is_planted())),
             env: self.env,
         };
         core.update_stall();

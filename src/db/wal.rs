@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use crate::base::canary::Canary;
 use crate::base::error::{Error, ErrorKind, Result};
 use crate::base::format::FileKind;
 use crate::base::id::{FileId, FileNumber};
@@ -236,5 +237,8 @@ impl Wal {
 }
 
 fn unknown(text: &str, cause: &Error) -> Error {
+    if Canary::UnknownCommitIsRefused.is_planted() {
+        return Error::because(ErrorKind::NoSpace, text, cause);
+    }
     Error::because(ErrorKind::CommitUnknown, text, cause)
 }

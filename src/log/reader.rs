@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::path::Path;
 
 use crate::base::bytes::Bytes;
+use crate::base::canary::Canary;
 use crate::base::error::{Error, ErrorKind, Result};
 use crate::base::format::FileKind;
 use crate::base::sync::Arc;
@@ -131,7 +132,7 @@ impl LogReader {
     /// its files now can make them durable for certain: a sync that failed before the process died may
     /// have left pages that the system takes for written.
     pub fn is_proved(&self) -> bool {
-        self.proved
+        self.proved || Canary::RecoveredIsNotDurable.is_planted()
     }
 
     /// Checks that the log reaches as far as it was recorded elsewhere to be durable.
@@ -158,6 +159,9 @@ impl LogReader {
     /// # Errors
     /// Those of the file system. What was accepted must not be served then.
     pub fn make_durable(&self, dir: &Path) -> Result<()> {
+        if Canary::RecoveredIsNotDurable.is_planted() {
+            return Ok(());
+        }
         for file in &self.files {
             self.fs.sync_file(&file.path)?;
         }

@@ -8,6 +8,7 @@
 use std::cmp::Ordering;
 
 use crate::base::bytes::Bytes;
+use crate::base::canary::Canary;
 use crate::base::coding::read_varint;
 use crate::base::error::{Error, Result};
 use crate::base::key::{InternalKey, SeqNo, TRAILER_BYTES, ValueKind};
@@ -151,7 +152,10 @@ impl Block {
             return Err(wrong("block too short for its restart count"));
         };
         let restarts = u32::from_le_bytes(*count) as usize;
-        let entries_len = restarts.checked_mul(4).and_then(|len| rest.len().checked_sub(len));
+        let mut entries_len = restarts.checked_mul(4).and_then(|len| rest.len().checked_sub(len));
+        if Canary::BlockLengthWraps.is_planted() {
+            entries_len = Some(rest.len().wrapping_sub(restarts * 4));
+        }
         let Some(entries_len) = entries_len else {
             return Err(wrong("block too short for its restarts"));
         };

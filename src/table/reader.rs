@@ -92,7 +92,7 @@ impl Table {
         at: SeqNo,
         visit: &mut dyn FnMut(SeqNo, ValueKind, &[u8]) -> bool,
     ) -> Result<()> {
-        if self.filter.as_ref().is_some_and(|filter| !filter.may_contain(key_hash(key))) {
+        if !self.may_contain(key) {
             return Ok(());
         }
         let mut i = self.index.seek(InternalKey::seek(key, at));
@@ -105,6 +105,12 @@ impl Table {
             i += 1;
         }
         Ok(())
+    }
+
+    /// What the filter says: `false` if no version of `key` is in the table.
+    #[inline]
+    pub fn may_contain(&self, key: &[u8]) -> bool {
+        self.filter.as_ref().is_none_or(|filter| filter.may_contain(key_hash(key)))
     }
 
     /// A cursor that owns a share of the table. Without `fill_cache` it reads ahead in large pieces

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use crate::base::canary::Canary;
 use crate::base::checksum::checksum;
 use crate::base::coding::{Decoder, put_u32, put_u64};
 use crate::base::error::{Error, ErrorKind, Result};
@@ -103,6 +104,9 @@ pub fn switch(
         return Err(NotSwitched { error, perhaps: false });
     }
     let switched = fs.rename(&temporary, &path_of(dir, FileName::Current));
+    if Canary::CurrentIsNotDurable.is_planted() {
+        return switched.map_err(|error| NotSwitched { error, perhaps: true });
+    }
     switched.and_then(|()| fs.sync_dir(dir)).map_err(|error| NotSwitched { error, perhaps: true })
 }
 

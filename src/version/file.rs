@@ -3,6 +3,7 @@
 
 use std::path::{Path, PathBuf};
 
+use crate::base::canary::Canary;
 use crate::base::error::{Error, ErrorKind, Result};
 use crate::base::id::FileNumber;
 use crate::base::sync::{Arc, AtomicBool, Mutex, OnceLock, Ordering, Sender};
@@ -152,6 +153,9 @@ impl TableFile {
     /// An edit has taken the file out: when the last owner lets go, its number goes to the sweeper.
     pub fn mark_obsolete(&self) {
         self.obsolete.store(true, Ordering::Release);
+        if Canary::TableGoesUnderReader.is_planted() {
+            let _ = self.opener.sweeper.send(self.meta.number);
+        }
     }
 }
 

@@ -1,5 +1,6 @@
 //! Cursors over a version's files: one file cut to its bounds, and a level of disjoint files.
 
+use crate::base::canary::Canary;
 use crate::base::error::Result;
 use crate::base::key::{InternalKey, SEQNO_MAX};
 use crate::base::sync::Arc;
@@ -45,7 +46,12 @@ impl ClippedIterator {
             Some(inner) => inner,
             None => self.inner.insert(self.file.table()?.iter(self.fill_cache)),
         };
-        step(inner, &self.file)?;
+        let stepped = step(inner, &self.file);
+        if stepped.is_err() && Canary::ReadErrorIsTheEnd.is_planted() {
+            self.inside = false;
+            return Ok(());
+        }
+        stepped?;
         self.inside = !self.clipped || {
             let bounds = &self.file.meta().bounds;
             inner.entry().is_some_and(|(key, _)| bounds.contains(key.user_key))
@@ -194,7 +200,10 @@ impl InternalIterator for LevelIterator {
 
     fn seek_for_prev(&mut self, user_key: &[u8]) -> Result<()> {
         let files = &self.files[self.from..self.to];
-        let place = files.partition_point(|f| f.meta().bounds.start.as_slice() <= user_key);
+        let place = files.partition_point(|f| match f.meta().bounds.start.as_slice() {
+            start if Canary::BackwardSeekMissesFile.is_planted() => start < user_key,
+            start => start <= user_key,
+        });
         if let Some(file) = self.enter((self.from + place).checked_sub(1)) {
             file.seek_for_prev(user_key)?;
         }

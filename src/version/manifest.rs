@@ -6,6 +6,7 @@
 
 use std::path::{Path, PathBuf};
 
+use crate::base::canary::Canary;
 use crate::base::coding::Decoder;
 use crate::base::error::{Error, ErrorKind, Result};
 use crate::base::format::FileKind;
@@ -56,6 +57,7 @@ pub fn recover(fs: &Arc<dyn Fs>, dir: &Path, listing: Vec<Listed>) -> Result<Rec
         }
     };
     let names = listing.iter().map(|listed| listed.name.as_str());
+    let names = names.filter(|_| !Canary::EpochIsReused.is_planted());
     let epoch = next_epoch(state.header.epoch, names)?;
     Ok(Recovered { state, manifest, epoch, fs: Arc::clone(fs), dir: dir.to_owned(), listing })
 }
@@ -145,13 +147,11 @@ impl Recovered {
             long_at: 0,
             halted: None,
         };
-        writer.rewrite().map_err(|failed| failed.error)?;
-        for listed in &self.listing {
-            let name = FileName::parse(&listed.name);
-            if let Some(name @ (FileName::Manifest(_) | FileName::CurrentTemporary(_))) = name {
-                let _ = writer.fs.remove(&path_of(&writer.dir, name)); // only tidiness
-            }
+        if Canary::OldManifestGoesFirst.is_planted() {
+            writer.remove_old(&self.listing);
         }
+        writer.rewrite().map_err(|failed| failed.error)?;
+        writer.remove_old(&self.listing);
         Ok(writer)
     }
 }
@@ -229,6 +229,9 @@ impl ManifestWriter {
                 self.state.commit(plan);
                 return Ok(());
             }
+            if Canary::BrokenManifestGoesOn.is_planted() {
+                return done;
+            }
             self.log = None;
         }
         let before = self.state.clone();
@@ -252,6 +255,16 @@ impl ManifestWriter {
                 Ok(())
             }
             Ok(()) => Ok(()),
+        }
+    }
+
+    /// Removes the manifests that were there before this epoch.
+    fn remove_old(&self, listing: &[Listed]) {
+        for listed in listing {
+            let name = FileName::parse(&listed.name);
+            if let Some(name @ (FileName::Manifest(_) | FileName::CurrentTemporary(_))) = name {
+                let _ = self.fs.remove(&path_of(&self.dir, name)); // only tidiness
+            }
         }
     }
 

@@ -1,5 +1,6 @@
 //! The live files of one family at one moment: what a reader pins, and how it asks them.
 
+use crate::base::canary::Canary;
 use crate::base::error::Result;
 use crate::base::key::{KeyRange, SeqNo};
 use crate::base::limits::LEVELS;
@@ -205,7 +206,8 @@ fn get_in(
         return Ok(Step::More);
     }
     let table = file.table()?;
-    if meta.range_deletes > 0 {
+    let hidden = Canary::FilterHidesRangeDelete.is_planted() && !table.may_contain(key);
+    if meta.range_deletes > 0 && !hidden {
         resolver.cover(table.range_tombstones().cover(key, at));
     }
     let mut step = Step::More;

@@ -23,7 +23,8 @@ const LAYERS: &[&[&str]] = &[
 const ABOVE_THE_LINE: &[&str] = &["checkpoint", "state"];
 const UNSAFE: &[&str] =
     &["base/biased_mutex.rs", "fs/mmap.rs", "memtable/arena.rs", "memtable/value_copy.rs"];
-const FEATURES: &[&str] = &["lib.rs", "fs/mod.rs", "table/compression.rs", "state/mod.rs"];
+const FEATURES: &[&str] =
+    &["lib.rs", "base/canary.rs", "fs/mod.rs", "table/compression.rs", "state/mod.rs"];
 const TESTING: &str = "#[cfg(any(test, feature = \"testing\"))]";
 const FILE_LINES_MAX: usize = 600;
 const FUNCTION_LINES_MAX: usize = 70;
@@ -40,6 +41,24 @@ fn the_sources_keep_the_rules() {
         broken.extend(check(&file, &std::fs::read_to_string(&path).unwrap()));
     }
     assert!(broken.is_empty(), "\n{}\n", broken.join("\n"));
+}
+
+/// A bug that is listed and not planted would be missed by its harness, which proves nothing.
+#[test]
+fn every_canary_is_planted() {
+    let src = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let list = std::fs::read_to_string(src.join("base/canary.rs")).unwrap();
+    let list = list.split("\ncanaries! {\n").nth(1).unwrap().split("\n}\n").next().unwrap();
+    let names = list.lines().filter_map(|line| line.strip_prefix("    ")?.split_once(": "));
+    let names: Vec<&str> = names.map(|(name, _)| name).filter(|name| !name.contains(' ')).collect();
+    assert!(names.len() >= 24, "{names:?}");
+    let mut files = Vec::new();
+    walk(&src, &mut files);
+    let code: String = files.iter().map(|path| std::fs::read_to_string(path).unwrap()).collect();
+    for name in names {
+        let planted = code.matches(&format!("Canary::{name}.is_planted()")).count();
+        assert!((1..=2).contains(&planted), "{name} is planted {planted} times");
+    }
 }
 
 fn walk(dir: &Path, files: &mut Vec<PathBuf>) {

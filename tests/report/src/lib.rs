@@ -12,6 +12,7 @@
 #![allow(clippy::disallowed_methods, reason = "a report on the real disk")]
 
 mod merge;
+mod places;
 
 pub use crate::merge::Goal;
 pub use crate::merge::NUMBERS;
@@ -23,6 +24,9 @@ use std::process::Command;
 use std::time::Instant;
 
 use serde_json::{Value, json};
+
+/// The list of places where errors were made, as `file:line`, in the parts of those who can tell.
+pub const ERROR_PLACES: &str = "error_places";
 
 /// Counts by name.
 pub type Counts = BTreeMap<String, u64>;

@@ -13,6 +13,13 @@ use alluvium::Keep;
 use crate::fault::Plan;
 use crate::ops::{Op, Workload};
 
+/// Harnesses of which a case names only the seed.
+pub const PROGRAM: &str = "program";
+pub const DAMAGE: &str = "damage";
+pub const HOSTILE: &str = "hostile";
+pub const FILTER: &str = "filter";
+const OTHERS: [&str; 4] = [PROGRAM, DAMAGE, HOSTILE, FILTER];
+
 /// A power cut: after so many effects, with so much kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Cut {
@@ -37,10 +44,15 @@ pub struct Case {
 
 impl Case {
     pub fn new(workload: &'static Workload, seed: u64) -> Case {
+        Case { ops: workload.ops, ..Case::other(workload.name, seed) }
+    }
+
+    /// A case of a harness that needs nothing but a seed.
+    pub fn other(harness: &'static str, seed: u64) -> Case {
         Case {
-            workload: workload.name,
+            workload: harness,
             seed,
-            ops: workload.ops,
+            ops: 0,
             dropped: BTreeSet::new(),
             crash: None,
             again: None,
@@ -68,8 +80,13 @@ impl Case {
     pub fn parse(line: &str) -> Result<Case, String> {
         let mut words = line.split_whitespace();
         let name = words.next().ok_or("an empty case")?;
-        let workload = Workload::named(name).ok_or_else(|| format!("no workload {name:?}"))?;
-        let mut case = Case::new(workload, 0);
+        let mut case = match OTHERS.iter().find(|other| **other == name) {
+            Some(other) => Case::other(other, 0),
+            None => {
+                let workload = Workload::named(name);
+                Case::new(workload.ok_or_else(|| format!("no workload {name:?}"))?, 0)
+            }
+        };
         for word in words {
             let (key, value) = word.split_once('=').ok_or_else(|| format!("what is {word:?}?"))?;
             match key {
@@ -92,7 +109,10 @@ impl Case {
 
 impl fmt::Display for Case {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} seed={} ops={}", self.workload, self.seed, self.ops)?;
+        write!(f, "{} seed={}", self.workload, self.seed)?;
+        if self.ops > 0 {
+            write!(f, " ops={}", self.ops)?;
+        }
         let mut dropped = self.dropped.iter().copied().peekable();
         let mut separator = " drop=";
         while let Some(first) = dropped.next() {
@@ -183,6 +203,7 @@ mod tests {
             "kv seed=7 ops=90 drop=3,5-9,11 crash=123:P4:55 again=4:PX1f:9",
             "gc seed=1 ops=3 fault=sync:3:half:sticky:.log fault=panic:4 end=P0:7",
             "gc seed=1 ops=3 fault=full:2:100:9 fault=store:put:3:lost:once",
+            "damage seed=12",
         ] {
             assert_eq!(Case::parse(line).unwrap().to_string(), line);
         }

@@ -179,7 +179,8 @@ impl Sweep<'_> {
         *self.stats.policies.entry(policy).or_default() += 1;
         let case = Case { crash: Some(cut), ..self.case.clone() };
         let every = self.depth.again_every;
-        let copy = (every > 0 && self.stats.images.is_multiple_of(every)).then(|| image.fork());
+        let again = every > 0 && self.stats.images.is_multiple_of(every);
+        let copy = again.then(|| before_recovery(disk, &image, cut));
         let judge = self.life.judge(&self.case, cut.point);
         let found = caught(|| judge.judge(&image, cut.keep, cut.dice));
         let found = found.map_err(|text| Violation::new(&case, text))?;
@@ -201,6 +202,25 @@ impl Life {
     }
 }
 
+/// The disk on which a recovery is recorded. If only the process died, what waits for a sync still
+/// does: a power cut during the recovery may take it.
+fn before_recovery(disk: &MemFs, image: &MemFs, cut: Cut) -> MemFs {
+    if cut.keep == Keep::All { disk.fork() } else { image.fork() }
+}
+
+/// What a recovery that was cut here had shown, which must stay: where the power was cut before, all
+/// that was found; after the death of the process alone only what a whole recovery has served.
+fn shown<'a>(
+    case: &Case,
+    recording: &Recording,
+    point: usize,
+    found: &'a Found,
+) -> Option<&'a Found> {
+    let died = case.crash.is_some_and(|cut| cut.keep == Keep::All);
+    let served = point == recording.effects().len() && *found != Found::Refused;
+    (!died || served).then_some(found)
+}
+
 /// Cuts the recovery of `disk` short everywhere.
 fn recovery(
     judge: &Judge<'_>,
@@ -217,9 +237,10 @@ fn recovery(
             let dice = Rng::of(case.seed, replay.point() as u64).next() >> 40;
             let cut = Cut { point: replay.point(), keep, dice };
             let image = replay.disk().crash_image(keep, dice);
-            if seen.insert(image.fingerprint()) {
+            let shown = shown(case, &recording, cut.point, found);
+            if seen.insert(image.fingerprint() ^ u64::from(shown.is_some())) {
                 stats.recoveries_crashed += 1;
-                caught(|| judge.judge_again(&image, found, dice)).map_err(|text| {
+                caught(|| judge.judge_again(&image, shown, dice)).map_err(|text| {
                     Violation::new(&Case { again: Some(cut), ..case.clone() }, text)
                 })?;
             }
@@ -244,12 +265,13 @@ pub fn replay(case: &Case) -> Check {
     replay.seek(cut.point);
     let judge = life.judge(case, cut.point);
     let image = replay.disk().crash_image(cut.keep, cut.dice);
-    let copy = image.fork();
+    let copy = before_recovery(replay.disk(), &image, cut);
     let found = caught(|| judge.judge(&image, cut.keep, cut.dice))?;
     let Some(cut) = case.again else { return Ok(()) };
     let recording = record_recovery(&judge, &copy);
     let mut replay = recording.replay();
     replay.seek(cut.point);
     let image = replay.disk().crash_image(cut.keep, cut.dice);
-    caught(|| judge.judge_again(&image, &found, cut.dice))
+    let shown = shown(case, &recording, cut.point, &found);
+    caught(|| judge.judge_again(&image, shown, cut.dice))
 }

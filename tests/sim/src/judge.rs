@@ -46,11 +46,12 @@ impl Judge<'_> {
         Ok(found)
     }
 
-    /// Judges a disk whose recovery was cut short: what the first cut had left is still there.
-    pub fn judge_again(&self, disk: &MemFs, first: &Found, dice: u64) -> Check {
+    /// Judges a disk whose recovery was cut short: what it had `shown` before is still there.
+    pub fn judge_again(&self, disk: &MemFs, shown: Option<&Found>, dice: u64) -> Check {
         // An opening has begun: it may have used up the mark of a close.
         let promise = Promise { phase: Phase::Opening, ..self.promise.clone() };
         let found = Judge { promise: &promise, ..*self }.found(disk, Keep::Nothing, dice)?;
+        let Some(first) = shown else { return Ok(()) };
         match (first, &found) {
             (Found::State(first), Found::State(found)) => {
                 // A family that was being created may be lost; its commits cannot be.

@@ -3,19 +3,29 @@
 //!
 //! ```text
 //! alluvium-sim sweep --minutes 3 | --budget ci|night [--seed S] [--threads N]
+//! alluvium-sim model (--ops N | --minutes M) [--seed S] [--threads N]
+//! alluvium-sim canaries (--drawn N | --all | --only NAME) [--seconds S] [--seed S] [--threads N]
 //! alluvium-sim replay '<case>'
 //! alluvium-sim shrink '<case>'
 //! ```
 
+#[path = "../../it/allocation.rs"]
+mod allocation;
+#[cfg(feature = "canary")]
+mod canaries;
 mod case;
 mod crash;
+mod damage;
 mod fault;
+mod filter;
+mod hostile;
 mod judge;
 mod keyed;
 #[cfg(test)]
 mod lies;
 mod model;
 mod ops;
+mod programs;
 mod read;
 mod rng;
 mod shrink;
@@ -30,6 +40,8 @@ use crate::case::Case;
 
 const USAGE: &str =
     "usage: alluvium-sim sweep (--minutes M | --budget ci|night) [--seed S] [--threads N]
+       alluvium-sim model (--ops N | --minutes M) [--seed S] [--threads N]
+       alluvium-sim canaries (--drawn N | --all | --only NAME) [--seconds S] [--seed S] [--threads N]
        alluvium-sim replay '<case>'
        alluvium-sim shrink '<case>'";
 
@@ -50,6 +62,11 @@ fn command(words: &[String]) -> Result<bool, String> {
     let (command, rest) = words.split_first().ok_or("what is to be done?")?;
     match command.as_str() {
         "sweep" => Ok(sweep::sweep(&sweep::Settings::parse(rest)?)),
+        "model" => Ok(programs::lane(&programs::Settings::parse(rest)?)),
+        #[cfg(feature = "canary")]
+        "canaries" => Ok(canaries::run(&canaries::Settings::parse(rest)?)),
+        #[cfg(not(feature = "canary"))]
+        "canaries" => Err("this build has no canaries: add --features canary".to_owned()),
         "replay" | "shrink" => {
             let line = rest.join(" ");
             let case = Case::parse(line.trim_start_matches("replay "))?;

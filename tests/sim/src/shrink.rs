@@ -2,13 +2,21 @@
 
 use std::collections::BTreeSet;
 
-use crate::case::Case;
+use crate::case::{Case, DAMAGE, FILTER, HOSTILE, PROGRAM};
 use crate::crash::{Depth, POLICIES, Violation, directly};
 use crate::stats::Stats;
-use crate::{crash, fault};
+use crate::{crash, damage, fault, filter, hostile, programs};
 
 /// Judges exactly what a case names.
 pub fn judge(case: &Case) -> Result<(), String> {
+    let text = |violation: Violation| violation.text;
+    match case.workload {
+        PROGRAM => return programs::run(case.seed).map(drop).map_err(text),
+        DAMAGE => return damage::run(case.seed).map(drop).map_err(text),
+        HOSTILE => return hostile::run(case.seed).map(drop).map_err(text),
+        FILTER => return filter::run(case.seed).map_err(text),
+        _ => {}
+    }
     match case.faults.is_empty() {
         true => crash::replay(case),
         false => fault::run(case, &mut Stats::default()).map(drop),
@@ -41,6 +49,10 @@ pub fn shrink(case: &Case) -> bool {
         println!("holds: {case}");
         return true;
     };
+    if case.ops == 0 {
+        println!("{text}\nviolated, and as small as this harness makes it: {case}");
+        return false;
+    }
     let mut best = Violation::new(case, text);
     let mut size = best.case.ops.div_ceil(2).max(1);
     loop {

@@ -22,6 +22,10 @@ pub struct Stats {
     pub workloads: BTreeMap<String, u64>,
     /// Lives that were lived twice, with the same effects.
     pub determinism_checks: u64,
+    /// Images with a damaged file, inputs from hostile hands, lives with a filter.
+    pub damaged: u64,
+    pub hostile: u64,
+    pub filtered: u64,
     pub violations: u64,
 }
 
@@ -33,6 +37,9 @@ impl Stats {
         self.model_ops += other.model_ops;
         self.recoveries_crashed += other.recoveries_crashed;
         self.determinism_checks += other.determinism_checks;
+        self.damaged += other.damaged;
+        self.hostile += other.hostile;
+        self.filtered += other.filtered;
         self.violations += other.violations;
         for (mine, others) in [
             (&mut self.policies, &other.policies),
@@ -48,12 +55,15 @@ impl Stats {
     /// Counts it all as part of the report.
     pub fn report(&self, part: &mut Part) {
         for (name, count) in [
-            ("images", self.images),
+            ("images", self.images + self.recoveries_crashed),
             ("images_equal", self.images_equal),
             ("crash_points", self.crash_points),
             ("model_ops", self.model_ops),
             ("recoveries_crashed", self.recoveries_crashed),
             ("determinism_checks", self.determinism_checks),
+            ("images_damaged", self.damaged),
+            ("inputs_hostile", self.hostile),
+            ("lives_filtered", self.filtered),
             ("violations", self.violations),
         ] {
             part.count(name, count);

@@ -1,13 +1,16 @@
 //! The sweep: tasks in an endless order that a seed decides, on a few threads, until time is up.
 
-use alluvium_report::Part;
+use alluvium_report::{ERROR_PLACES, Part};
 use parking_lot::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use crate::case::Case;
+use crate::case::{Case, DAMAGE, FILTER, HOSTILE};
 use crate::crash::{self, Depth, POLICIES, Violation, directly};
+use crate::damage;
 use crate::fault;
+use crate::filter;
+use crate::hostile;
 use crate::ops::WORKLOADS;
 use crate::rng::Rng;
 use crate::stats::Stats;
@@ -21,7 +24,7 @@ pub struct Settings {
     pub threads: usize,
     /// Only this workload.
     pub only: Option<String>,
-    /// Only tasks of this kind: `crash`, `subsets`, `fault`.
+    /// Only tasks of this kind: `crash`, `subsets`, `fault`, `damage`, `hostile`, `filter`.
     pub kind: Option<String>,
 }
 
@@ -72,7 +75,6 @@ struct Shared {
 pub fn sweep(settings: &Settings) -> bool {
     let start = Instant::now();
     let mut part = Part::begin("sim");
-    std::panic::set_hook(Box::new(|_| {})); // they are caught, and told as violations
     let shared = Shared {
         end: start + settings.time,
         next: AtomicU64::new(0),
@@ -80,21 +82,35 @@ pub fn sweep(settings: &Settings) -> bool {
         stats: Mutex::default(),
         violations: Mutex::default(),
     };
-    std::thread::scope(|scope| {
-        for _ in 0..settings.threads.max(1) {
-            scope.spawn(|| work(settings, &shared));
-        }
+    quietly(|| {
+        std::thread::scope(|scope| {
+            for _ in 0..settings.threads.max(1) {
+                scope.spawn(|| work(settings, &shared));
+            }
+        });
     });
-    let _ = std::panic::take_hook();
     let mut stats = shared.stats.into_inner();
     let violations = shared.violations.into_inner();
     stats.violations = violations.len() as u64;
     println!("seed {}: {stats:#?}", settings.seed);
     stats.report(&mut part);
+    conclude(part, &violations)
+}
+
+/// Runs something while panics are silent: they are caught, and told as violations.
+pub fn quietly(run: impl FnOnce()) {
+    std::panic::set_hook(Box::new(|_| {}));
+    run();
+    let _ = std::panic::take_hook();
+}
+
+/// Writes a part of the report and says what was found; `true` if nothing was.
+pub fn conclude(mut part: Part, violations: &[Violation]) -> bool {
+    alluvium::error_places().into_iter().for_each(|place| part.list(ERROR_PLACES, place));
     if let Err(e) = part.finish() {
         eprintln!("the report could not be written: {e}");
     }
-    for violation in &violations {
+    for violation in violations {
         println!("{}", violation.text);
         println!("alluvium-sim replay '{}'", violation.case);
     }
@@ -127,8 +143,18 @@ fn task(
 ) -> Result<(), Violation> {
     let chosen = WORKLOADS.iter().filter(|w| settings.only.as_deref().is_none_or(|o| o == w.name));
     let chosen: Vec<_> = chosen.collect();
-    let workload = chosen[(number % chosen.len() as u64) as usize];
-    let round = number / chosen.len() as u64;
+    let count = chosen.len() as u64;
+    // Each round takes all workloads, and the harnesses that have none.
+    let others =
+        if settings.only.is_none() && settings.kind.is_none() { &OTHERS[..] } else { &OTHERS[..0] };
+    let (round, place) =
+        (number / (count + others.len() as u64), number % (count + others.len() as u64));
+    let other = place.checked_sub(count).map(|other| others[other as usize]);
+    let other = other.or(OTHERS.into_iter().find(|other| settings.kind.as_deref() == Some(*other)));
+    if let Some(harness) = other {
+        return self::other(harness, Rng::of(settings.seed, number).next() >> 32, stats);
+    }
+    let workload = chosen[place as usize];
     let seed = match round {
         0 => settings.seed / 50 * 50, // lived twice
         _ => Rng::of(settings.seed, number).next() >> 32,
@@ -149,4 +175,19 @@ fn task(
             crash::sweep(&case, directly, depth, stats, go_on)
         }
     }
+}
+
+/// Harnesses without a workload.
+const OTHERS: [&str; 3] = [DAMAGE, HOSTILE, FILTER];
+
+fn other(harness: &str, seed: u64, stats: &mut Stats) -> Result<(), Violation> {
+    match harness {
+        DAMAGE => stats.damaged += damage::run(seed)?,
+        HOSTILE => stats.hostile += hostile::run(seed)?,
+        _ => {
+            filter::run(seed)?;
+            stats.filtered += 1;
+        }
+    }
+    Ok(())
 }

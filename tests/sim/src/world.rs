@@ -98,6 +98,8 @@ pub struct World {
     store: Option<Arc<dyn CheckpointStore>>,
     registry: Option<Registry>,
     last_checkpoint: u64,
+    /// Checkpoints that could not be given up yet.
+    given_up: BTreeSet<u64>,
     restored: u64,
 }
 
@@ -130,6 +132,7 @@ impl World {
             store: None,
             registry: None,
             last_checkpoint: 0,
+            given_up: BTreeSet::new(),
             restored: 0,
         }
     }
@@ -333,6 +336,10 @@ impl World {
             Ok(()) => {
                 ensure!(!self.halted, "a halted database has dropped a family");
                 self.families.remove("c");
+                // Its handles are refused from now on; one of the same name is another.
+                for (_, state) in &mut self.snapshots {
+                    Arc::make_mut(state).remove("c");
+                }
                 self.promise(|p| {
                     (p.changing, p.acked, p.durable) = (None, issued, issued);
                 });
@@ -463,6 +470,10 @@ impl World {
 
     /// Everything that can be read is what the model says.
     pub fn check(&mut self) -> Check {
+        let env = env(self.fs.clone(), 0);
+        let second = Db::open(Path::new(DIR), self.options(), env).map(drop);
+        let kind = second.as_ref().map_err(Error::kind);
+        ensure!(kind == Err(ErrorKind::Busy), "a directory is opened twice: {second:?}");
         let mut views = vec![(None, self.history.current().clone())];
         views.extend(self.snapshots.iter().map(|(s, state)| (Some(s), state.clone())));
         let mut refused = None;
@@ -586,6 +597,13 @@ impl World {
         if !self.open_store()? {
             return Ok(());
         }
+        while let Some(&id) = self.given_up.first() {
+            // Perhaps it is deleted only with the next one that goes.
+            if let Err(e) = self.registry.as_ref().expect("opened").abort(id) {
+                return self.excuse_store("abort again", &e);
+            }
+            self.given_up.remove(&id);
+        }
         let Some((pending, at)) = remove(&mut self.checkpoints, op.choice) else { return Ok(()) };
         let set = match pending.wait() {
             Ok(set) => set,
@@ -619,7 +637,26 @@ impl World {
                 return self.excuse_store("save", &e);
             }
         };
-        self.confirm(&saved, at)
+        match op.choice >> 8 & 3 {
+            0 => self.abort(id),
+            _ => self.confirm(&saved, at),
+        }
+    }
+
+    /// Gives up a checkpoint that is in the store.
+    fn abort(&mut self, id: u64) -> Check {
+        match self.registry.as_ref().expect("opened").abort(id) {
+            Ok(()) => {
+                self.promise(|p| {
+                    p.saving.remove(&id);
+                });
+                Ok(())
+            }
+            Err(e) => {
+                self.given_up.insert(id);
+                self.excuse_store("abort", &e)
+            }
+        }
     }
 
     fn confirm(&mut self, saved: &alluvium::Saved, at: usize) -> Check {
@@ -633,7 +670,8 @@ impl World {
         });
         match self.registry.as_ref().expect("opened").confirm(saved) {
             Ok(()) => {
-                self.promise(|p| p.saving.clear());
+                let given_up = self.given_up.clone();
+                self.promise(|p| p.saving.retain(|id, _| given_up.contains(id)));
                 Ok(())
             }
             Err(e) => self.excuse_store("confirm", &e),
@@ -645,20 +683,7 @@ impl World {
         let store = self.store.clone().expect("opened");
         match alluvium::load_checkpoint(&*store, id) {
             Ok(saved) => self.confirm(&saved, at),
-            Err(e) if e.kind() == ErrorKind::NotFound => {
-                match self.registry.as_ref().expect("opened").abort(id) {
-                    Ok(()) => {
-                        self.promise(|p| {
-                            p.saving.remove(&id);
-                        });
-                        Ok(())
-                    }
-                    Err(e) => {
-                        self.registry = None;
-                        self.excuse_store("abort", &e)
-                    }
-                }
-            }
+            Err(e) if e.kind() == ErrorKind::NotFound => self.abort(id),
             Err(e) => {
                 self.registry = None;
                 self.excuse_store("load", &e)
@@ -709,8 +734,12 @@ impl World {
     }
 
     fn reopen_registry(&mut self) -> Check {
-        self.registry = None;
-        self.open_store().map(drop)
+        // One that is given up and still there would be taken for a confirmed one.
+        if self.history.now().saving.is_empty() {
+            self.registry = None;
+            self.open_store()?;
+        }
+        Ok(())
     }
 
     /// Without faults, background work comes to an end, and writers go on.
