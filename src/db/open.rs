@@ -3,9 +3,10 @@
 //! 1. Lock the directory; read `CURRENT` and the manifest; check that all tables are there in full.
 //! 2. Read the log where one is needed, and replay it into memtables. Refuse what is damaged.
 //! 3. If the log proves that it is durable, sync it all the same.
-//! 4. Begin a new epoch: a complete manifest, durable, then `CURRENT`. If the log proves nothing, write
-//!    what was replayed to tables: what is about to be shown must survive the next crash.
-//! 5. Begin a new log segment whose header says where the log so far ended.
+//! 4. Begin a new epoch: a complete manifest, durable, then `CURRENT`.
+//! 5. Begin a new log segment whose header says where the log so far ended. What the log did not prove
+//!    to be durable is written again to that segment, or, if it is long, to tables: what is about to
+//!    be shown must survive the next crash.
 //! 6. Remove what nothing refers to.
 //!
 //! Up to and including 2 nothing is written. A crash anywhere later leaves what a crash before left,
@@ -43,7 +44,7 @@ use crate::db::super_version::{Cell, Immutable, SuperVersion};
 use crate::db::wal::{ClosedSegment, Segments, Wal};
 use crate::fs::{FileLock, Listed};
 use crate::log::{LogPosition, LogReader, SegmentFile};
-use crate::memtable::{MemTable, MemTableOptions, MemTableWriter, ReadPins};
+use crate::memtable::{MemTable, MemTableOptions, MemTableWriter, Overwrite, ReadPins};
 use crate::version::edit::{FamilyEdit, VersionEdit};
 use crate::version::file::TableOpener;
 use crate::version::manifest::{ManifestWriter, Recovered, recover};
@@ -54,6 +55,10 @@ use crate::version::state::State;
 /// After anything but a clean close, numbering goes on at the next multiple of this: the numbers of
 /// writes that were lost with the log's tail are never used again.
 const SEQNO_STRIDE: SeqNo = 1 << 32;
+
+/// A longer tail of the log that is not known to be durable is flushed, not written again; one that is
+/// longer than two segments too.
+const TAIL_BYTES_MAX: u64 = 128 << 20;
 
 /// Opens or creates the database in `dir`.
 pub(in crate::db) fn open(dir: &Path, options: Options, env: Env) -> Result<Arc<Core>> {
@@ -131,6 +136,8 @@ pub(in crate::db) struct Opening {
     member: Member,
     read_pins: Arc<ReadPins>,
     replayed: BTreeMap<FamilyId, Replayed>,
+    /// How many keys a memtable may get from the log.
+    keys_hint: usize,
     last_seqno: SeqNo,
     log: Option<LogReader>,
 }
@@ -165,6 +172,7 @@ impl Opening {
             member,
             read_pins: Arc::default(),
             replayed: BTreeMap::new(),
+            keys_hint: 0,
             last_seqno: 0,
             log: None,
         }
@@ -172,7 +180,7 @@ impl Opening {
 
     fn memtable(&self, options: &ColumnFamilyOptions) -> (MemTableWriter, Arc<MemTable>) {
         let bytes_max = options.memtable_bytes_max;
-        let options = MemTableOptions { bytes_max, keys_hint: 0 };
+        let options = MemTableOptions { bytes_max, keys_hint: self.keys_hint };
         MemTable::new(options, &self.read_pins, self.member.reserve(0))
     }
 
@@ -191,30 +199,29 @@ impl Opening {
         let flushed = state.families.values().map(|family| family.record.flushed_seqno).max();
         let clean = header.clean.map_or(0, |clean| clean.last_seqno);
         self.last_seqno = header.last_seqno.max(newest).max(flushed.unwrap_or(0)).max(clean);
+        let log = match header.wal_mode == Some(true) && header.clean.is_none() {
+            true => Some(self.open_log(header.log_start)?),
+            false => None,
+        };
+        let records = log.as_ref().map_or(0, LogReader::records) as usize;
+        self.keys_hint = records / state.families.len().max(1);
         for (id, family) in &state.families {
             let record = &family.record;
             self.add_family(*id, &record.options, record.flushed_seqno)?;
         }
-        if header.wal_mode != Some(true) || header.clean.is_some() {
-            return Ok(());
-        }
-        // The log begins with this segment, or, while there is none yet, somewhere above.
-        let start = header.log_start.unwrap_or_default();
-        let segments =
-            self.listing.iter().filter_map(|listed| match FileName::parse(&listed.name) {
-                Some(FileName::Log(number)) if number >= start => {
-                    Some(SegmentFile { number, path: self.dir.join(&listed.name), len: listed.len })
-                }
-                _ => None,
-            });
-        let from = (start.counter() > 0).then(|| LogPosition::new(start, 0));
-        let mut log = LogReader::open(self.env.fs(), FileKind::Log, segments.collect(), from)?;
+        let Some(mut log) = log else { return Ok(()) };
         log.must_reach(header.log_needed()).map_err(|e| e.in_file(&self.dir))?;
+        let pins = Arc::clone(&self.read_pins);
+        let overwrite = pins.try_overwrite(); // nobody reads yet
         while let Some((place, payload)) = log.next()? {
-            let path = self.dir.join(FileName::Log(place.segment).to_string());
-            let base = place.offset;
-            self.replay_batch(&payload, base, header.next_family).map_err(|e| e.in_file(&path))?;
+            self.replay_batch(&payload, place.offset, header.next_family, overwrite.as_ref())
+                .map_err(|e| {
+                    let name = FileName::Log(place.segment).to_string();
+                    e.in_file(&self.dir.join(name))
+                })?;
         }
+        drop(overwrite);
+        self.keys_hint = 0;
         self.log = Some(log);
         if Canary::SeqnosAreReused.is_planted() {
             self.last_seqno = header.last_seqno;
@@ -227,7 +234,28 @@ impl Opening {
         Ok(())
     }
 
-    fn replay_batch(&mut self, payload: &[u8], base: u64, next_family: u32) -> Result<()> {
+    /// Reads and checks the log from segment `start` on.
+    fn open_log(&self, start: Option<FileNumber>) -> Result<LogReader> {
+        // The log begins with this segment, or, while there is none yet, somewhere above.
+        let start = start.unwrap_or_default();
+        let segments =
+            self.listing.iter().filter_map(|listed| match FileName::parse(&listed.name) {
+                Some(FileName::Log(number)) if number >= start => {
+                    Some(SegmentFile { number, path: self.dir.join(&listed.name), len: listed.len })
+                }
+                _ => None,
+            });
+        let from = (start.counter() > 0).then(|| LogPosition::new(start, 0));
+        LogReader::open(self.env.fs(), FileKind::Log, segments.collect(), from)
+    }
+
+    fn replay_batch(
+        &mut self,
+        payload: &[u8],
+        base: u64,
+        next_family: u32,
+        overwrite: Option<&Overwrite<'_>>,
+    ) -> Result<()> {
         let mut reader = BatchReader::new(payload, base)?.with_value_bytes_max(BATCH_BYTES_MAX);
         let mut seqno = reader.seqno();
         while let Some(op) = reader.next() {
@@ -238,10 +266,7 @@ impl Opening {
             match self.replayed.get_mut(&op.family) {
                 Some(family) if seqno > family.flushed => {
                     let key = InternalKey::new(op.key, seqno, op.kind);
-                    // Nobody reads yet.
-                    let overwrite = self.read_pins.try_overwrite();
-                    family.writer.insert(key, op.value, overwrite.as_ref());
-                    drop(overwrite);
+                    family.writer.insert(key, op.value, overwrite);
                     if family.writer.is_full() {
                         self.rotate(op.family, seqno);
                     }
@@ -292,11 +317,15 @@ impl Opening {
             self.sweep(&fs, &recovered.state);
         }
         let mut manifest = recovered.start_epoch(self.instance, &edit)?;
-        if !proved {
+        let again = self.log.as_ref().filter(|_| !proved).and_then(|log| {
+            let most = self.options.log_segment_bytes.saturating_mul(2).min(TAIL_BYTES_MAX);
+            log.proved_end().filter(|end| log.bytes_behind(*end) <= most)
+        });
+        if !proved && again.is_none() {
             self.flush_replayed(&mut manifest)?;
         }
         let segments: Arc<Segments> = Arc::default();
-        let wal = self.begin_log(&mut manifest, &segments)?;
+        let wal = self.begin_log(&mut manifest, &segments, again)?;
         self.sweep(&fs, manifest.state());
         if let (Some(event), Some(listener)) = (event, &self.env.listener) {
             listener(&event);
@@ -344,23 +373,30 @@ impl Opening {
         }
     }
 
-    /// Begins this opening's first log segment, and records where the log starts.
+    /// Begins this opening's first log segment, and records where the log starts. What stands behind
+    /// `again` is written once more.
     fn begin_log(
-        &self,
+        &mut self,
         manifest: &mut ManifestWriter,
         segments: &Arc<Segments>,
+        again: Option<LogPosition>,
     ) -> Result<Option<Wal>> {
         if !self.options.log {
             return Ok(None);
         }
         let number = manifest.numbers().next();
+        if let (Some(log), Some(place)) = (&mut self.log, again) {
+            log.cut(place);
+        }
+        let prev = self.log.as_ref().and_then(LogReader::end);
         let wal = Wal::begin(
             self.env.fs(),
             &self.dir,
             self.instance,
             self.options.log_segment_bytes,
             number,
-            self.log.as_ref().and_then(LogReader::end),
+            prev,
+            self.log.as_mut().filter(|_| again.is_some()),
             Arc::clone(segments),
         )?;
         let old = self.log.as_ref().map_or(&[][..], LogReader::segments);
@@ -387,6 +423,7 @@ impl Opening {
             let dead = match FileName::parse(&listed.name) {
                 Some(FileName::Table(number)) => !state.has_table(number),
                 Some(FileName::Log(number)) => !kept.contains(&number),
+                Some(FileName::LogTemporary(_)) => true,
                 _ => false,
             };
             if dead {

@@ -9,7 +9,7 @@ use crate::base::id::{FileId, FileNumber};
 use crate::base::key::SeqNo;
 use crate::base::sync::{Arc, AtomicU64, Mutex, Ordering};
 use crate::fs::Fs;
-use crate::log::{LogPosition, LogWriter};
+use crate::log::{LogPosition, LogReader, LogWriter};
 use crate::version::names::FileName;
 
 /// A segment that will not grow any more.
@@ -87,7 +87,9 @@ pub(in crate::db) struct Wal {
 
 impl Wal {
     /// Begins the log of this opening with segment `number`; `prev` is the accepted end of the log
-    /// so far, which is durable. The new header is durable when this returns.
+    /// so far, which is durable. The new header is durable when this returns, and so is what `tail`
+    /// yields, which is written to the new segment.
+    #[expect(clippy::too_many_arguments, reason = "called once")]
     pub fn begin(
         fs: &Arc<dyn Fs>,
         dir: &std::path::Path,
@@ -95,6 +97,7 @@ impl Wal {
         segment_bytes: u64,
         number: FileNumber,
         prev: Option<LogPosition>,
+        tail: Option<&mut LogReader>,
         segments: Arc<Segments>,
     ) -> Result<Wal> {
         let start = LogPosition::new(number, 0);
@@ -110,15 +113,51 @@ impl Wal {
             segments,
             rolled: false,
         };
-        wal.open_segment(number, prev)?;
+        match tail {
+            None => wal.open_segment(number, prev)?,
+            Some(tail) => wal.write_again(number, prev, tail)?,
+        }
         wal.sync()?;
         Ok(wal)
+    }
+
+    /// Begins with a segment that holds a tail of the log so far. It gets its name when all of it is
+    /// durable: a crash before that leaves the log as it was.
+    fn write_again(
+        &mut self,
+        number: FileNumber,
+        prev: Option<LogPosition>,
+        tail: &mut LogReader,
+    ) -> Result<()> {
+        let temporary = self.dir.join(FileName::LogTemporary(number).to_string());
+        let path = self.dir.join(FileName::Log(number).to_string());
+        let id = FileId::new(self.instance, number);
+        let (kind, synced) = (FileKind::Log, self.synced);
+        let mut writer = LogWriter::begin(&self.fs, &temporary, kind, id, number, prev, synced)?;
+        let mut write = || {
+            writer.append_all(|| Ok(tail.next()?.map(|(_, payload)| payload)))?;
+            writer.sync()?;
+            self.fs.rename(&temporary, &path)?;
+            self.fs.sync_dir(&self.dir)
+        };
+        if let Err(e) = write() {
+            let _ = self.fs.remove(&temporary); // only tidiness: its name is never used again
+            return Err(e);
+        }
+        writer.renamed(path);
+        writer.reserve_up_to(self.segment_bytes);
+        self.end = writer.position();
+        self.synced = writer.synced();
+        self.writer = Some(writer);
+        self.segments.open.store(number.0, Ordering::Release);
+        *self.segments.end.lock() = self.end;
+        Ok(())
     }
 
     fn open_segment(&mut self, number: FileNumber, prev: Option<LogPosition>) -> Result<()> {
         let path = self.dir.join(FileName::Log(number).to_string());
         let id = FileId::new(self.instance, number);
-        let writer = LogWriter::create(
+        let mut writer = LogWriter::create(
             &self.fs,
             &self.dir,
             &path,
@@ -128,6 +167,7 @@ impl Wal {
             prev,
             self.synced,
         )?;
+        writer.reserve_up_to(self.segment_bytes);
         self.end = writer.position();
         self.writer = Some(writer);
         self.segments.open.store(number.0, Ordering::Release);
@@ -147,6 +187,9 @@ impl Wal {
         next_file: impl FnOnce() -> FileNumber,
     ) -> Result<()> {
         let full = self.end.offset >= self.segment_bytes;
+        if self.writer.as_ref().is_some_and(LogWriter::lacks_seal) {
+            self.writer = None;
+        }
         if full || self.writer.is_none() {
             self.roll(last_seqno, next_file())?;
         }

@@ -3,11 +3,12 @@
 
 use std::collections::BTreeSet;
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, ErrorKind as IoKind, Write};
+use std::io::{self, ErrorKind as IoKind};
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::Path;
 
-use rustix::fs::FlockOperation;
+use rustix::fs::{FallocateFlags, FlockOperation, fallocate};
+use rustix::io::Errno;
 
 use crate::base::bytes::Bytes;
 use crate::base::error::{Error, ErrorKind, Result};
@@ -32,8 +33,9 @@ impl DiskFs {
 
 impl Fs for DiskFs {
     fn create(&self, path: &Path) -> Result<Box<dyn WritableFile>> {
-        match OpenOptions::new().write(true).create_new(true).open(path) {
-            Ok(file) => Ok(Box::new(DiskWriter { file, path: path.into(), failed: false })),
+        // A shared mapping for writing needs reading too.
+        match OpenOptions::new().read(true).write(true).create_new(true).open(path) {
+            Ok(file) => Ok(Box::new(DiskWriter::new(file, path))),
             Err(e) => Err(creation("create", path, e)),
         }
     }
@@ -120,7 +122,7 @@ impl Fs for DiskFs {
         let flock = || rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive);
         match rustix::io::retry_on_intr(flock) {
             Ok(()) => Ok(Box::new(DirLock { file, _registered: held })),
-            Err(rustix::io::Errno::WOULDBLOCK) => {
+            Err(Errno::WOULDBLOCK) => {
                 Err(Error::busy("the directory is locked by another process").in_file(dir))
             }
             Err(e) => Err(failed(e.into())),
@@ -131,10 +133,19 @@ impl Fs for DiskFs {
 struct DiskWriter {
     file: File,
     path: Arc<Path>,
+    /// Where the next append goes.
+    end: u64,
+    /// What is reserved, where it can be mapped.
+    window: Option<mmap::Window>,
     failed: bool,
 }
 
 impl DiskWriter {
+    /// Writes an empty file.
+    fn new(file: File, path: &Path) -> DiskWriter {
+        DiskWriter { file, path: path.into(), end: 0, window: None, failed: false }
+    }
+
     /// After a failed sync the kernel may report the next one as good although the bytes are gone:
     /// it is not asked again.
     fn attempt(
@@ -155,7 +166,31 @@ impl DiskWriter {
 
 impl WritableFile for DiskWriter {
     fn append(&mut self, data: &[u8]) -> Result<()> {
-        self.attempt("append", |file| file.write_all(data)) // goes on after EINTR
+        let end = self.end;
+        let mapped = self.window.as_mut().is_some_and(|window| window.write(end, data));
+        if !mapped || self.failed {
+            self.attempt("append", |file| file.write_all_at(data, end))?; // goes on after EINTR
+        }
+        self.end += data.len() as u64;
+        Ok(())
+    }
+
+    fn reserve(&mut self, len: u64) -> Result<()> {
+        self.window = None; // before the file is cut
+        let end = self.end;
+        if len <= end {
+            return self.attempt("give back", |file| file.set_len(end));
+        }
+        if self.failed || !mmap::is_reservable(&self.file) {
+            return Ok(()); // each append finds out for itself
+        }
+        let allocate = || fallocate(&self.file, FallocateFlags::empty(), end, len - end);
+        match rustix::io::retry_on_intr(allocate) {
+            Ok(()) => self.window = mmap::Window::map(&self.file, end..len).ok(),
+            Err(Errno::OPNOTSUPP | Errno::NOSYS) => {}
+            Err(e) => return Err(Error::io("reserve", &self.path, e.into())),
+        }
+        Ok(())
     }
 
     fn sync(&mut self) -> Result<()> {
@@ -314,10 +349,10 @@ mod tests {
     #[test]
     fn a_writer_that_failed_stays_failed() {
         let dir = TempDir::new();
-        let path: Arc<Path> = dir.0.join("1.log").into();
+        let path = dir.0.join("1.log");
         put(&DiskFs::new(), &path, b"");
         let file = File::open(&path).unwrap(); // not for writing: appends fail
-        let mut writer = DiskWriter { file, path, failed: false };
+        let mut writer = DiskWriter::new(file, &path);
         writer.append(b"x").unwrap_err();
         let e = writer.sync().unwrap_err();
         assert!(e.to_string().contains("an earlier append or sync"), "{e}");
@@ -327,7 +362,7 @@ mod tests {
     fn a_full_device_is_no_space() {
         let full = Path::new("/dev/full");
         let Ok(file) = OpenOptions::new().write(true).open(full) else { return };
-        let mut writer = DiskWriter { file, path: full.into(), failed: false };
+        let mut writer = DiskWriter::new(file, full);
         assert_eq!(writer.append(b"x").unwrap_err().kind(), ErrorKind::NoSpace);
     }
 

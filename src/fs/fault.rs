@@ -17,6 +17,8 @@ pub enum Op {
     Create,
     /// [`WritableFile::append`]
     Append,
+    /// [`WritableFile::reserve`]
+    Reserve,
     /// [`WritableFile::sync`] and [`Fs::sync_file`]
     Sync,
     /// [`Fs::open`]
@@ -37,9 +39,10 @@ pub enum Op {
 
 impl Op {
     /// All kinds, in the order of their declaration.
-    pub const ALL: [Op; 10] = [
+    pub const ALL: [Op; 11] = [
         Op::Create,
         Op::Append,
+        Op::Reserve,
         Op::Sync,
         Op::Open,
         Op::Read,
@@ -285,6 +288,11 @@ impl WritableFile for FaultWriter {
         }
     }
 
+    fn reserve(&mut self, len: u64) -> Result<()> {
+        self.plan.check(Op::Reserve, &self.path)?;
+        self.inner.reserve(len)
+    }
+
     fn sync(&mut self) -> Result<()> {
         match self.plan.sync(&self.path) {
             None => self.inner.sync(),
@@ -337,6 +345,7 @@ mod tests {
         let (dir, a, b) = (Path::new("d"), Path::new("d/a"), Path::new("d/b"));
         fs.create_dir(dir)?;
         let mut file = fs.create(a)?;
+        file.reserve(20)?;
         file.append(b"0123456789")?;
         file.sync()?;
         fs.sync_file(a)?;

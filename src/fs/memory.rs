@@ -1,7 +1,8 @@
 //! A disk in memory that can lose its power.
 //!
 //! Two states are kept: what a reader sees now, and what is durable. A file is append-only, so its
-//! durable part is a prefix (`synced`); behind it lie the appends that no sync has covered. Names have
+//! durable part is a prefix (`synced`); behind it lie the appends that no sync has covered, and zeros
+//! that were reserved. Names have
 //! a durable table and an ordered list of changes that no [`Fs::sync_dir`] has covered yet. [`image`]
 //! makes a new disk from the durable state and a part of the rest; [`trace`] records what happens to a
 //! disk and lets it happen again, so that one run of a workload can lose its power everywhere.
@@ -77,27 +78,57 @@ struct Node {
 struct Content {
     /// At least `len` bytes: a crash image shares the longer bytes of its disk.
     data: Arc<Vec<u8>>,
+    /// Length of the file: what was appended, and zeros that were reserved.
     len: usize,
-    /// This prefix is durable, but for the parts in `lost`.
+    /// Where the next append goes.
+    end: usize,
+    /// This prefix of what was appended is durable, but for the parts in `lost`.
     synced: usize,
-    /// The appends behind it: when, and where each ends.
+    /// The length that is durable.
+    synced_len: usize,
+    /// The appends behind `synced`: when, and where each ends.
     appends: Vec<(u64, usize)>,
+    /// The lengths that were reserved, or given back to, since the last sync: when, and what length.
+    lengths: Vec<(u64, usize)>,
     /// What a failed sync covered: never written, whatever later syncs say.
     lost: Vec<Range<usize>>,
 }
 
 impl Content {
+    /// A file that holds the first `len` bytes of `data`, all of them durable.
+    fn durable(data: Arc<Vec<u8>>, len: usize) -> Content {
+        let (end, synced, synced_len) = (len, len, len);
+        Content { data, len, end, synced, synced_len, ..Content::default() }
+    }
+
     fn append(&mut self, time: u64, bytes: &[u8]) {
         let data = Arc::make_mut(&mut self.data);
         data.truncate(self.len);
-        data.extend_from_slice(bytes);
+        let end = self.end + bytes.len();
+        let over = bytes.len().min(self.len - self.end);
+        data[self.end..self.end + over].copy_from_slice(&bytes[..over]);
+        data.extend_from_slice(&bytes[over..]);
+        (self.len, self.end) = (data.len(), end);
+        self.appends.push((time, end));
+    }
+
+    fn reserve(&mut self, time: u64, len: usize) {
+        let data = Arc::make_mut(&mut self.data);
+        data.truncate(self.end);
+        data.resize(len.max(self.end), 0);
         self.len = data.len();
-        self.appends.push((time, self.len));
+        self.lengths.push((time, self.len));
     }
 
     fn sync(&mut self) {
-        self.synced = self.len;
+        (self.synced, self.synced_len) = (self.end, self.len);
         self.appends.clear();
+        self.lengths.clear();
+    }
+
+    /// Bytes that appends of `bytes` more would add to the file's length.
+    fn growth(&self, bytes: usize) -> u64 {
+        (self.end + bytes).saturating_sub(self.len) as u64
     }
 }
 
@@ -213,6 +244,11 @@ impl Disk {
         self.note(|| Effect::Append { node: node.id, bytes: Arc::new(bytes.to_vec()) });
     }
 
+    fn reserve(&self, node: &Node, len: usize) {
+        node.content.lock().reserve(self.tick(), len);
+        self.note(|| Effect::Reserve { node: node.id, len });
+    }
+
     fn sync(&self, node: &Node) {
         node.content.lock().sync();
         self.note(|| Effect::Sync { node: node.id });
@@ -267,8 +303,8 @@ impl MemFs {
         self.disk.tree.lock().total_bytes()
     }
 
-    /// Mutating operations so far, successful or not: creations, appends, syncs, renames, links,
-    /// removals. Those that failed by [`crash_after`](MemFs::crash_after) are not counted.
+    /// Mutating operations so far, successful or not: creations, appends, reservations, syncs,
+    /// renames, links, removals. Those that failed by [`crash_after`](MemFs::crash_after) are not counted.
     pub fn ops(&self) -> u64 {
         self.disk.ops.load(Ordering::SeqCst)
     }
@@ -298,8 +334,11 @@ impl MemFs {
         let node = self.stored(path);
         let mut content = node.content.lock();
         assert!(len <= content.len as u64, "{}: shorter than {len}", path.display());
-        content.len = len as usize;
-        content.synced = content.synced.min(content.len);
+        let (len, content) = (len as usize, &mut *content);
+        content.len = len;
+        for bound in [&mut content.end, &mut content.synced, &mut content.synced_len] {
+            *bound = len.min(*bound);
+        }
     }
 
     /// Test helper: the bytes of a stored file.
@@ -318,7 +357,7 @@ impl MemFs {
         let len = bytes.len();
         let mut tree = self.disk.tree.lock();
         let data = Arc::new(bytes.to_vec());
-        let node = tree.new_node(Content { data, len, synced: len, ..Content::default() });
+        let node = tree.new_node(Content::durable(data, len));
         tree.add_dirs(parent(path));
         tree.place(path, &node);
     }
@@ -470,12 +509,29 @@ impl WritableFile for MemWriter {
         }
         let tree = self.disk.tree.lock(); // held, so that two appends cannot share the last bytes
         let free = capacity.saturating_sub(tree.total_bytes());
-        let fits = data.len().min(usize::try_from(free).unwrap_or(usize::MAX));
+        let lacks = self.node.content.lock().growth(data.len()).saturating_sub(free);
+        let fits = data.len() - lacks as usize;
         self.disk.append(&self.node, &data[..fits]);
         match fits == data.len() {
             true => Ok(()),
             false => Err(Error::io("append", &self.path, io::ErrorKind::StorageFull.into())),
         }
+    }
+
+    fn reserve(&mut self, len: u64) -> Result<()> {
+        self.disk.count("reserve", &self.path)?;
+        let no_space = || Error::io("reserve", &self.path, io::ErrorKind::StorageFull.into());
+        let len = usize::try_from(len).map_err(|_| no_space())?;
+        let tree = self.disk.tree.lock();
+        let capacity = self.disk.capacity.load(Ordering::SeqCst);
+        if capacity != NEVER {
+            let free = capacity.saturating_sub(tree.total_bytes());
+            if len.saturating_sub(self.node.content.lock().len) as u64 > free {
+                return Err(no_space());
+            }
+        }
+        self.disk.reserve(&self.node, len);
+        Ok(())
     }
 
     fn sync(&mut self) -> Result<()> {

@@ -1,19 +1,30 @@
-//! Table files as memory. The one file of this folder with `unsafe`.
+//! Table files as memory, and the log's reserved part. The one file of this folder with `unsafe`.
 //!
 //! Claims:
 //! 1. *The file behind a mapping is never changed or cut while the mapping lives.* Only table files
 //!    are mapped, by their name's ending. The engine opens a table after it was written and synced,
 //!    never opens it for writing again, and removes only its name, which leaves the mapping whole.
 //! 2. *Nobody else changes or cuts it either.* Whoever calls [`DiskFs::mapped`] promises it.
+//! 3. *A window writes only inside its mapping.* Every write is checked against its bounds, and goes
+//!    through a raw pointer: nobody in this process has a reference to the mapped bytes, and nothing is
+//!    ever read through them. What another process does to the file is no concern of the language then.
+//! 4. *What a window maps is allocated, and is part of the file while the window lives.* `reserve` has
+//!    allocated it and made it part of the file, on a file system that does not allocate anew when it
+//!    writes (see [`is_reservable`]). The writer that owns the window is the only one of this file; it
+//!    drops the window before it cuts the file. So no store needs space, or hits the end.
 //!
-//! A medium that fails under a mapping kills the process by a signal instead of returning an error:
-//! that is the price, and why `pread` is the default.
+//! A medium that fails under a mapping, or somebody who cuts the log of an open database, kills the
+//! process by a signal instead of returning an error: that is the price. For tables `pread` is
+//! therefore the default. The log's window is written right behind what was written before, to pages
+//! that are in memory; after such a death the log is recovered as after any other.
 #![allow(unsafe_code)]
 
 use std::fs::File;
+use std::io;
+use std::ops::Range;
 use std::path::Path;
 
-use memmap2::{Mmap, MmapOptions};
+use memmap2::{Mmap, MmapOptions, MmapRaw};
 
 use crate::base::bytes::Bytes;
 use crate::base::error::{Error, Result};
@@ -46,6 +57,46 @@ pub(super) fn open(file: &File, path: &Path, len: u64) -> Result<Arc<dyn Readabl
     let mapping: Mmap =
         unsafe { MmapOptions::new().len(len).map(file) }.map_err(|e| Error::io("map", path, e))?;
     Ok(Arc::new(MappedFile { bytes: Bytes::shared(Arc::new(mapping)), path: path.into() }))
+}
+
+/// Whether a file, once allocated, can be written without more space: the file systems that are known
+/// to write in place. Others copy on write, or are not known: ext2 to ext4, XFS, tmpfs are.
+pub(super) fn is_reservable(file: &File) -> bool {
+    const IN_PLACE: [u64; 3] = [0xEF53, 0x5846_5342, 0x0102_1994];
+    rustix::fs::fstatfs(file).is_ok_and(|found| IN_PLACE.contains(&(found.f_type as u64)))
+}
+
+/// A reserved part of a file that is being written, as memory.
+pub(super) struct Window {
+    mapping: MmapRaw,
+    start: u64,
+}
+
+impl Window {
+    /// Maps the bytes of `range`, which are allocated (claim 4).
+    pub fn map(file: &File, range: Range<u64>) -> io::Result<Window> {
+        let len = usize::try_from(range.end - range.start).map_err(io::Error::other)?;
+        let mapping = MmapOptions::new().offset(range.start).len(len).map_raw(file)?;
+        Ok(Window { mapping, start: range.start })
+    }
+
+    /// Writes `data` at `offset` of the file, if all of that lies inside.
+    #[inline]
+    pub fn write(&mut self, offset: u64, data: &[u8]) -> bool {
+        let Some(at) = offset.checked_sub(self.start).and_then(|at| usize::try_from(at).ok())
+        else {
+            return false;
+        };
+        if at.checked_add(data.len()).is_none_or(|end| end > self.mapping.len()) {
+            return false;
+        }
+        // SAFETY: claims 3 and 4.
+        unsafe {
+            let target = self.mapping.as_mut_ptr().add(at);
+            std::ptr::copy_nonoverlapping(data.as_ptr(), target, data.len());
+        }
+        true
+    }
 }
 
 struct MappedFile {
@@ -83,6 +134,25 @@ pub(super) mod tests {
         assert!(is_mapped(Path::new("db/000001-000002.sst")));
         let others = ["db.sst/000001-000002.log", "CURRENT", "sst", ".sst", "a.sst.tmp"];
         assert!(others.iter().all(|name| !is_mapped(Path::new(name))));
+    }
+
+    #[test]
+    fn a_window_writes_inside_itself_alone() {
+        let dir = TempDir::new();
+        let path = dir.0.join("1.log");
+        put(&DiskFs::new(), &path, &[b'.'; 9000]);
+        let file = File::options().read(true).write(true).open(&path).unwrap();
+        let mut window = Window::map(&file, 4100..8200).unwrap();
+        assert!(
+            window.write(4100, b"first") && window.write(8196, b"last") && window.write(8200, b"")
+        );
+        for (offset, data) in [(4099, b"xx"), (8199, b"xx"), (0, b"xx"), (u64::MAX, b"xx")] {
+            assert!(!window.write(offset, data));
+        }
+        drop(window);
+        let bytes = DiskFs::new().open(&path).unwrap().read_at(0, 9000).unwrap();
+        assert_eq!((&bytes[4099..4106], &bytes[8195..8201]), (&b".first."[..], &b".last."[..]));
+        assert_eq!(bytes.iter().filter(|byte| **byte != b'.').count(), 9);
     }
 
     #[test]

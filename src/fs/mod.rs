@@ -63,6 +63,15 @@ pub trait WritableFile: Send {
     /// Appends all of `data` to memory that the kernel owns: it survives the process, not the power.
     /// After an error the end of the file is unknown.
     fn append(&mut self, data: &[u8]) -> Result<()>;
+    /// Makes the file `len` bytes long, zeros behind what was appended: appends up to there need no
+    /// more space, and no system call each where the system allows a mapping of what is allocated. A
+    /// `len` below the end of what was appended gives back what was reserved. Costs a few system calls.
+    ///
+    /// The length is durable with the next [`sync`](WritableFile::sync). Until then a crash may leave
+    /// any length in between, and what it leaves behind the appended bytes is zero.
+    ///
+    /// `NoSpace` if there is not as much; appends may go on. After another error they may not.
+    fn reserve(&mut self, len: u64) -> Result<()>;
     /// Makes everything appended durable. A failed sync is final: the file must not be used again.
     fn sync(&mut self) -> Result<()>;
     /// What a failed sync leaves behind, where that can be simulated. The fault injector calls this

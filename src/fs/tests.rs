@@ -33,6 +33,7 @@ fn contract(fs: &dyn Fs, root: &Path) {
     directories(fs, &root.join("directories/below"));
     for (name, part) in [
         ("files", files as fn(&dyn Fs, &Path)),
+        ("reserved", reserved),
         ("names", names),
         ("refusals", refusals),
         ("locks", locks),
@@ -85,6 +86,41 @@ fn files(fs: &dyn Fs, dir: &Path) {
         drop(reader);
         assert_eq!(&*bytes, b"hello", "bytes outlive their file");
     }
+}
+
+fn reserved(fs: &dyn Fs, dir: &Path) {
+    let path = dir.join("000001-000001.log");
+    let mut file = fs.create(&path).unwrap();
+    let mut bytes = b"before".to_vec();
+    file.append(&bytes).unwrap();
+    file.reserve(10_000).unwrap();
+    let check = |bytes: &[u8], when: &str| {
+        let now = get(fs, &path);
+        assert!(now.len() >= bytes.len() && now[..bytes.len()] == *bytes, "{when}");
+        assert!(now[bytes.len()..].iter().all(|byte| *byte == 0), "{when}");
+    };
+    check(&bytes, "reserved");
+    // Inside, over the end, behind it, in what is reserved anew, and after it was given back.
+    for (i, (len, reserve)) in
+        [(5000, None), (6000, None), (100, Some(20_000)), (100, Some(0)), (100, None)]
+            .into_iter()
+            .enumerate()
+    {
+        if let Some(reserve) = reserve {
+            file.reserve(reserve).unwrap();
+        }
+        let data = vec![i as u8 + 1; len];
+        file.append(&data).unwrap();
+        bytes.extend_from_slice(&data);
+        check(&bytes, "appended");
+        file.sync().unwrap();
+        check(&bytes, "synced");
+    }
+    assert_eq!(get(fs, &path), bytes, "nothing is reserved any more");
+    file.reserve(30_000).unwrap();
+    drop(file);
+    check(&bytes, "dropped");
+    fs.sync_file(&path).unwrap();
 }
 
 fn names(fs: &dyn Fs, dir: &Path) {

@@ -71,7 +71,7 @@ pub fn inspect(bytes: &[u8], name: Option<&str>) -> Result<Report> {
 fn kind_by_name(name: FileName) -> Option<FileKind> {
     match name {
         FileName::Table(_) => Some(FileKind::Table),
-        FileName::Log(_) => Some(FileKind::Log),
+        FileName::Log(_) | FileName::LogTemporary(_) => Some(FileKind::Log),
         FileName::Manifest(_) => Some(FileKind::Manifest),
         FileName::Current => Some(FileKind::Current),
         FileName::CurrentTemporary(_) => None,

@@ -242,7 +242,7 @@ pub fn read_record(
 ) -> std::result::Result<Record, Stop> {
     let rest = bytes.get(offset..).unwrap_or_default();
     let Some(header) = RecordHeader::read(bytes, offset, segment) else {
-        return Err(if rest.iter().all(|&byte| byte == 0) {
+        return Err(if is_zero(rest) {
             Stop::End
         } else if rest.len() < RECORD_HEADER_BYTES {
             Stop::Damage("record header is cut short")
@@ -259,6 +259,12 @@ pub fn read_record(
     }
     let payload = start..start + header.len;
     Ok(Record { kind: header.kind, synced: header.synced, payload })
+}
+
+/// Are these bytes reserved and never written? Looks at 64 at a time.
+pub fn is_zero(bytes: &[u8]) -> bool {
+    let (chunks, rest) = bytes.as_chunks::<64>();
+    chunks.iter().all(|chunk| *chunk == [0; 64]) && rest.iter().all(|&byte| byte == 0)
 }
 
 /// The record at `offset` of bytes that [`read_record`] has accepted before: nothing is summed again.

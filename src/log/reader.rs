@@ -1,6 +1,5 @@
 //! Reads a whole log after a crash or a clean end: first the decision, then the records.
 
-use std::collections::VecDeque;
 use std::path::Path;
 
 use crate::base::bytes::Bytes;
@@ -19,14 +18,19 @@ use crate::log::{LogPosition, SegmentFile};
 /// one was yielded.
 pub struct LogReader {
     fs: Arc<dyn Fs>,
-    pieces: VecDeque<Piece>,
+    pieces: Vec<Piece>,
+    /// How many pieces have been begun.
+    begun: usize,
     current: Option<Walk>,
+    /// Nothing that begins before is yielded.
+    from: LogPosition,
     /// Files of the log, for `make_durable`.
     files: Vec<SegmentFile>,
     end: Option<LogPosition>,
     closed: bool,
     records: u64,
-    proved: bool,
+    /// The log proves that it was durable up to here.
+    durable: LogPosition,
     torn: Option<Error>,
 }
 
@@ -61,12 +65,14 @@ impl LogReader {
         Ok(LogReader {
             fs: Arc::clone(fs),
             files: found.pieces.iter().map(|piece| piece.file.clone()).collect(),
-            pieces: found.pieces.into(),
+            pieces: found.pieces,
+            begun: 0,
             current: None,
+            from: LogPosition::default(),
             end: found.end,
             closed: found.closed,
             records: found.records,
-            proved: found.end.unwrap_or_default() <= found.durable,
+            durable: found.durable,
             torn: found.torn,
         })
     }
@@ -80,15 +86,17 @@ impl LogReader {
     pub fn next(&mut self) -> Result<Option<(LogPosition, Bytes)>> {
         loop {
             if self.current.is_none() {
-                let Some(piece) = self.pieces.pop_front() else { return Ok(None) };
+                let Some(piece) = self.pieces.get(self.begun).cloned() else { return Ok(None) };
+                self.begun += 1;
                 self.current =
                     Some(Walk::new(&self.fs, piece).inspect_err(|_| self.pieces.clear())?);
             }
             let Some(walk) = &mut self.current else { continue };
             match walk.next() {
                 Ok(Some((start, record))) => {
-                    if record.kind == RecordKind::Data && start >= walk.piece.start {
-                        let position = LogPosition::new(walk.piece.header.number, start);
+                    let position = LogPosition::new(walk.piece.header.number, start);
+                    let wanted = start >= walk.piece.start && position >= self.from;
+                    if record.kind == RecordKind::Data && wanted {
                         return Ok(Some((position, walk.bytes.slice(record.payload))));
                     }
                 }
@@ -132,7 +140,36 @@ impl LogReader {
     /// its files now can make them durable for certain: a sync that failed before the process died may
     /// have left pages that the system takes for written.
     pub fn is_proved(&self) -> bool {
-        self.proved || Canary::RecoveredIsNotDurable.is_planted()
+        self.end.unwrap_or_default() <= self.durable || Canary::RecoveredIsNotDurable.is_planted()
+    }
+
+    /// How far the log itself proves that a sync has covered it: a place between two records. At least
+    /// the header of its first segment is: it is synced before anything follows it. `None` if that place
+    /// is not in what was accepted.
+    pub fn proved_end(&self) -> Option<LogPosition> {
+        let header = LogPosition::new(self.files.first()?.number, SEGMENT_HEADER_BYTES as u64);
+        let end = self.durable.max(header);
+        let holds = |piece: &Piece| {
+            piece.header.number == end.segment && (header.offset..=piece.end).contains(&end.offset)
+        };
+        self.pieces.iter().any(holds).then_some(end)
+    }
+
+    /// Bytes of the accepted log behind a place in it.
+    pub fn bytes_behind(&self, place: LogPosition) -> u64 {
+        let behind = self.pieces.iter().filter(|piece| piece.header.number >= place.segment);
+        let all: u64 = behind.map(|piece| piece.end).sum();
+        all.saturating_sub(place.offset)
+    }
+
+    /// Yields again, from the first record that begins at or behind `place`, and lets the log end
+    /// there: what is yielded will be written again.
+    pub fn cut(&mut self, place: LogPosition) {
+        self.from = place;
+        self.current = None;
+        self.begun = self.pieces.partition_point(|piece| piece.header.number < place.segment);
+        self.end = Some(place);
+        self.files.retain(|file| file.number <= place.segment);
     }
 
     /// Checks that the log reaches as far as it was recorded elsewhere to be durable.
@@ -170,11 +207,10 @@ impl LogReader {
 }
 
 impl Walk {
-    fn new(fs: &Arc<dyn Fs>, mut piece: Piece) -> Result<Walk> {
-        let kept = piece.bytes.take();
-        let read_again = kept.is_none();
-        let bytes = match kept {
-            Some(bytes) => bytes,
+    fn new(fs: &Arc<dyn Fs>, piece: Piece) -> Result<Walk> {
+        let read_again = piece.bytes.is_none();
+        let bytes = match &piece.bytes {
+            Some(bytes) => bytes.clone(),
             None => load(fs, &piece.file)?,
         };
         Ok(Walk { piece, bytes, offset: SEGMENT_HEADER_BYTES as u64, read_again })

@@ -6,6 +6,7 @@
 //!   once had a whole header.
 //! - Anything behind the last sync may be missing, cut, zero or garbage, in any segment of the newest
 //!   epoch.
+//! - A segment's space is reserved ahead: what was never written, behind the last record, is zero.
 //! - Every record carries the position up to which the log was durable when it was written.
 //! - The first header of an epoch declares where recovery let the log end, which was durable by then.
 //!
@@ -24,7 +25,7 @@ use crate::base::sync::Arc;
 use crate::fs::Fs;
 use crate::log::format::{
     RecordKind, SEGMENT_BYTES_MAX, SEGMENT_HEADER_BYTES, SegmentHeader, Stop, durable_proof,
-    is_header_intact, read_record,
+    is_header_intact, is_zero, read_record,
 };
 use crate::log::{LogPosition, SegmentFile};
 
@@ -49,6 +50,7 @@ pub struct Recovered {
 }
 
 /// The accepted part of a segment.
+#[derive(Clone)]
 pub struct Piece {
     pub file: SegmentFile,
     pub header: SegmentHeader,
@@ -164,7 +166,7 @@ fn read_head(fs: &Arc<dyn Fs>, kind: FileKind, file: SegmentFile) -> Result<Segm
     } else {
         let all = load(fs, &file)?;
         let behind = all.get(SEGMENT_HEADER_BYTES..).unwrap_or_default();
-        if behind.iter().any(|&byte| byte != 0) { Head::Damaged } else { Head::Torn }
+        if is_zero(behind) { Head::Torn } else { Head::Damaged }
     };
     Ok(Segment { file, head })
 }
@@ -271,7 +273,9 @@ fn walk(
             return Err(segment.corruption(scan.end, text));
         }
         let end = LogPosition::new(header.number, scan.end);
-        let proof = proof_behind(fs, segments, link.index, &bytes, end)?;
+        // Zeros prove nothing.
+        let behind = if scan.stop == Stop::End && link.end.is_none() { &[][..] } else { &bytes };
+        let proof = proof_behind(fs, segments, link.index, behind, end)?;
         if let Some(proof) = proof.filter(|_| !Canary::DamagedLogIsCut.is_planted()) {
             let text = format!("{why}, but the log had been durable up to {proof}");
             return Err(segment.corruption(scan.end, text));

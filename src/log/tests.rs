@@ -561,7 +561,7 @@ impl Machine {
         let synced = reader.end().unwrap_or_default();
         let mut counter = 1;
         let mut number = FileNumber::new(self.epoch, counter);
-        let mut writer = create(&fs, number, reader.end(), synced)?;
+        let mut writer = self.begin(&fs, number, reader.end(), synced)?;
         self.from.get_or_insert(LogPosition::new(number, 0));
         for _ in 0..steps {
             match self.rng.below(10) {
@@ -584,7 +584,7 @@ impl Machine {
                             counter += 1;
                             number = FileNumber::new(self.epoch, counter);
                             let (prev, synced) = (writer.position(), writer.synced());
-                            writer = create(&fs, number, Some(prev), synced)?;
+                            writer = self.begin(&fs, number, Some(prev), synced)?;
                         }
                         done => {
                             self.history.push(payload);
@@ -607,7 +607,7 @@ impl Machine {
                     let prev = writer.position();
                     counter += 1 + self.rng.below(2) as u32;
                     number = FileNumber::new(self.epoch, counter);
-                    writer = create(&fs, number, Some(prev), synced)?;
+                    writer = self.begin(&fs, number, Some(prev), synced)?;
                 }
                 _ => {
                     for path in self.unsynced.drain(..) {
@@ -619,11 +619,24 @@ impl Machine {
                     self.durable = all;
                     counter += 1;
                     number = FileNumber::new(self.epoch, counter);
-                    writer = create(&fs, number, Some(prev), prev)?;
+                    writer = self.begin(&fs, number, Some(prev), prev)?;
                 }
             }
         }
         Ok(())
+    }
+
+    /// A segment that reserves space, or does not.
+    fn begin(
+        &mut self,
+        fs: &Arc<dyn Fs>,
+        number: FileNumber,
+        prev: Option<LogPosition>,
+        synced: LogPosition,
+    ) -> Result<LogWriter> {
+        let mut writer = create(fs, number, prev, synced)?;
+        writer.reserve_up_to(self.rng.below(2) * 3000);
+        Ok(writer)
     }
 }
 
@@ -647,7 +660,8 @@ fn many_lives(seed: u64) {
         let _ = machine.live(steps);
         // The process dies alone (the disk goes on, unsynced as it is), or the power goes.
         machine.fs.crash_after(None);
-        if let Some(keep) = [None, Some(Keep::Nothing), Some(Keep::Torn)][rng.below(3) as usize] {
+        let kept = [None, Some(Keep::Nothing), Some(Keep::Torn), Some(Keep::Sectors)];
+        if let Some(keep) = kept[rng.below(4) as usize] {
             machine.fs = machine.fs.crash_image(keep, rng.next_u64());
         }
     }
@@ -659,4 +673,103 @@ quickcheck! {
         (0..10).for_each(|n| many_lives(seed.wrapping_add(n)));
         true
     }
+}
+
+#[test]
+fn a_log_reserves_ahead_and_gives_back() {
+    let fs = disk();
+    let shared = shared(&fs);
+    let number = FileNumber::new(1, 1);
+    let mut log = create(&shared, number, None, LogPosition::default()).unwrap();
+    log.reserve_up_to(10_000);
+    let len = |fs: &MemFs| fs.list(Path::new(DIR)).unwrap()[0].len;
+    assert_eq!(len(&fs), SEGMENT_HEADER_BYTES as u64);
+    let mut payloads = Vec::new();
+    let mut append = |log: &mut LogWriter, bytes: usize| {
+        payloads.push(vec![payloads.len() as u8; bytes]);
+        log.append(payloads.last().unwrap()).unwrap();
+        assert_eq!(replay(&fs).unwrap().1, payloads, "zeros are the end");
+        len(&fs)
+    };
+    assert_eq!(append(&mut log, 100), 8192);
+    assert_eq!(append(&mut log, 8000), 10_000, "no more than it may");
+    // What is reserved is enough for a record and for the seal behind it.
+    fs.set_capacity(Some(fs.total_bytes()));
+    let room = 10_000 - log.position().offset as usize - 2 * RECORD_HEADER_BYTES;
+    assert_eq!(append(&mut log, room), 10_000);
+    log.sync().unwrap();
+    log.sync().unwrap();
+    fs.set_capacity(None);
+    assert!(append(&mut log, 50) < 10_100, "the last record goes over the end");
+    let end = log.close().unwrap();
+    assert_eq!(len(&fs), end.offset);
+    let mut next = create(&shared, FileNumber::new(1, 2), Some(end), end).unwrap();
+    next.reserve_up_to(10_000);
+    next.append(b"x").unwrap();
+    let end = next.close().unwrap();
+    assert_eq!(fs.list(Path::new(DIR)).unwrap()[1].len, end.offset, "what is not needed goes back");
+}
+
+/// A tail that was reserved and never written is the end of the log, whatever else is in the log; what
+/// is damaged in front of it is refused if it had been durable.
+#[test]
+fn zeros_hide_no_damage() {
+    let fs = disk();
+    let shared = shared(&fs);
+    let number = FileNumber::new(1, 1);
+    let mut log = create(&shared, number, None, LogPosition::default()).unwrap();
+    log.reserve_up_to(10_000);
+    let mut ends = Vec::new();
+    for byte in 0..5u8 {
+        ends.push(log.append(&[byte; 40]).unwrap().offset);
+        if byte == 3 {
+            log.sync().unwrap();
+        }
+    }
+    let whole = fs.read(&path(number));
+    for offset in 0..whole.len() as u64 {
+        fs.corrupt(&path(number), offset, 0x40);
+        let found = replay(&fs);
+        let count = found.as_ref().map(|(_, payloads)| payloads.len());
+        match offset {
+            // The fifth record proves that four had been synced, and the seal behind the fourth too.
+            _ if offset < ends[3] => assert_eq!(found.unwrap_err().kind(), ErrorKind::Corruption),
+            _ if offset < ends[4] => assert_eq!(count.unwrap(), 4, "{offset}"),
+            _ => assert_eq!(count.unwrap(), 5, "{offset}: damage in zeros"),
+        }
+        fs.corrupt(&path(number), offset, 0x40);
+    }
+}
+
+#[test]
+fn what_is_not_proved_is_yielded_again() {
+    let fs = disk();
+    let shared = shared(&fs);
+    let numbers = [FileNumber::new(1, 1), FileNumber::new(1, 2)];
+    let mut log = create(&shared, numbers[0], None, LogPosition::default()).unwrap();
+    let header = LogPosition::new(numbers[0], SEGMENT_HEADER_BYTES as u64);
+    log.append(b"one").unwrap();
+    let reader = open(&shared, None).unwrap();
+    assert_eq!((reader.is_proved(), reader.proved_end()), (false, Some(header)));
+    let proved = log.append(b"two").unwrap();
+    log.sync().unwrap();
+    log.append(b"three").unwrap();
+    let (prev, synced) = (log.position(), log.synced());
+    let mut log = create(&shared, numbers[1], Some(prev), synced).unwrap();
+    log.append(b"four").unwrap();
+    let mut reader = open(&shared, None).unwrap();
+    assert_eq!(drain(&mut reader), [&b"one"[..], b"two", b"three", b"four"]);
+    assert_eq!((reader.is_proved(), reader.proved_end()), (false, Some(proved)));
+    let behind = prev.offset - proved.offset + log.position().offset;
+    assert_eq!(reader.bytes_behind(proved), behind);
+    reader.cut(proved);
+    assert_eq!(drain(&mut reader), [&b"three"[..], b"four"]);
+    assert_eq!((reader.end(), reader.segments().len()), (Some(proved), 1));
+    // Written again in a new epoch, they are what the log ends with; what they were before is junk.
+    let mut again = create(&shared, FileNumber::new(2, 1), reader.end(), proved).unwrap();
+    again.append(b"three").unwrap();
+    again.sync().unwrap();
+    assert_eq!(replay(&fs).unwrap().1, [&b"one"[..], b"two", b"three"]);
+    let after = replay(&fs.crash_image(Keep::Nothing, 0)).unwrap();
+    assert_eq!(after.1, [&b"one"[..], b"two", b"three"]);
 }

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use crate::base::bytes::Bytes;
 use crate::base::canary::Canary;
 use crate::base::error::{Error, ErrorKind, Result};
 use crate::base::format::FileKind;
@@ -17,6 +18,11 @@ use crate::log::format::{
 /// The buffer for one record keeps at most this much between records.
 const BUFFER_BYTES_KEPT: usize = 1 << 20;
 
+/// Reserved ahead: as much as is written already, but no less and no more than this. A small log stays
+/// small, and recovery has few zeros to read.
+const RESERVE_BYTES_MIN: u64 = 4 << 10;
+const RESERVE_BYTES_MAX: u64 = 4 << 20;
+
 /// Writes one segment from front to back.
 ///
 /// The first error of [`append`](LogWriter::append) or [`sync`](LogWriter::sync) is reported as it
@@ -29,6 +35,10 @@ pub struct LogWriter {
     header: SegmentHeader,
     /// Where the next record goes.
     offset: u64,
+    /// Space is reserved up to here.
+    reserved: u64,
+    /// It is not reserved beyond this.
+    reserved_max: u64,
     /// This file is durable up to here.
     synced_offset: u64,
     /// What was durable before this segment, as long as not everything before it is known to be.
@@ -66,15 +76,41 @@ impl LogWriter {
         prev: Option<LogPosition>,
         synced: LogPosition,
     ) -> Result<LogWriter> {
+        let mut log = LogWriter::begin(fs, path, kind, id, number, prev, synced)?;
+        if let Err(e) = log.file.sync().and_then(|()| fs.sync_dir(dir)) {
+            drop(log);
+            let _ = fs.remove(path); // recovery ignores a segment that holds no record
+            return Err(e.in_file(path));
+        }
+        (log.synced_offset, log.dirty) = (log.offset, false);
+        Ok(log)
+    }
+
+    /// Creates a segment of which nothing is durable yet, its name included: for a log that nothing
+    /// refers to before it was synced. Otherwise as [`create`](LogWriter::create); no sync.
+    ///
+    /// # Errors
+    /// Those of the file system; the file is removed as well as that goes.
+    ///
+    /// # Panics
+    /// If `number` is not newer than `prev`.
+    pub fn begin(
+        fs: &Arc<dyn Fs>,
+        path: &Path,
+        kind: FileKind,
+        id: FileId,
+        number: FileNumber,
+        prev: Option<LogPosition>,
+        synced: LogPosition,
+    ) -> Result<LogWriter> {
         assert!(number > prev.unwrap_or_default().segment, "segments are numbered upwards");
         let header = SegmentHeader { id, number, prev };
         let mut file = fs.create(path)?;
         let mut buffer = Vec::new();
         header.encode_into(kind, &mut buffer);
-        let written = file.append(&buffer).and_then(|()| file.sync());
-        if let Err(e) = written.and_then(|()| fs.sync_dir(dir)) {
+        if let Err(e) = file.append(&buffer) {
             drop(file);
-            let _ = fs.remove(path); // recovery ignores a segment that holds no record
+            let _ = fs.remove(path);
             return Err(e.in_file(path));
         }
         // The first header of an epoch declares what recovery accepted, which is durable.
@@ -85,17 +121,26 @@ impl LogWriter {
             path: path.to_owned(),
             header,
             offset: SEGMENT_HEADER_BYTES as u64,
-            synced_offset: SEGMENT_HEADER_BYTES as u64,
+            reserved: 0,
+            reserved_max: 0,
+            synced_offset: 0,
             before: (!durable).then_some(synced),
-            dirty: false,
+            dirty: true,
             unreported: None,
             broken: None,
             buffer,
         })
     }
 
-    /// Appends one record: one `write`. Returns the end of the log. The bytes are then in memory that
-    /// the kernel owns, and durable after the next [`sync`](LogWriter::sync).
+    /// Lets space be reserved ahead from now on, up to `bytes` of this segment: an append then needs no
+    /// system call where the file system can do without, a sync has no length to write, and a seal
+    /// always has the space that it needs.
+    pub fn reserve_up_to(&mut self, bytes: u64) {
+        self.reserved_max = bytes;
+    }
+
+    /// Appends one record: one `write`, or none. Returns the end of the log. The bytes are then in
+    /// memory that the kernel owns, and durable after the next [`sync`](LogWriter::sync).
     ///
     /// # Errors
     /// `InvalidArgument` for a payload longer than [`PAYLOAD_BYTES_MAX`], which changes nothing;
@@ -119,6 +164,35 @@ impl LogWriter {
         Ok(self.position())
     }
 
+    /// Appends what `next` yields, each a record, in as few writes as go: what was read from another log.
+    ///
+    /// # Errors
+    /// Those of `next`, and of [`append`](LogWriter::append); the segment is to be given up then.
+    ///
+    /// # Panics
+    /// If a payload is longer than [`PAYLOAD_BYTES_MAX`].
+    pub fn append_all(&mut self, mut next: impl FnMut() -> Result<Option<Bytes>>) -> Result<()> {
+        self.usable()?;
+        let (id, synced) = (self.header.id, self.synced());
+        let mut records = Vec::new();
+        loop {
+            let payload = next()?;
+            if let Some(payload) = &payload {
+                let offset = self.offset + records.len() as u64;
+                put_record(&mut records, &id, offset, RecordKind::Data, synced, &[payload]);
+            }
+            if payload.is_none() || records.len() >= BUFFER_BYTES_KEPT {
+                self.file.append(&records).map_err(|e| self.broke(e))?;
+                self.offset += records.len() as u64;
+                records.clear();
+                self.dirty = true;
+            }
+            if payload.is_none() {
+                return Ok(());
+            }
+        }
+    }
+
     /// Makes this segment durable, and then appends a seal that says so; a seal that cannot be written
     /// is reported by the next call. Without I/O if nothing was appended since the last time.
     ///
@@ -139,8 +213,9 @@ impl LogWriter {
         Ok(())
     }
 
-    /// Ends the segment: syncs, appends a close record that proves it, and syncs that. Returns the end
-    /// of the log, which is durable if everything before this segment is.
+    /// Ends the segment: syncs, appends a close record that proves it, gives back what was reserved and
+    /// not needed, and syncs that. Returns the end of the log, which is durable if everything before
+    /// this segment is.
     ///
     /// # Errors
     /// As [`sync`](LogWriter::sync).
@@ -150,6 +225,9 @@ impl LogWriter {
             self.sync_file()?;
         }
         self.write(RecordKind::Close, &[]).map_err(|e| self.broke(e))?;
+        if self.reserved > self.offset {
+            self.file.reserve(self.offset).map_err(|e| self.broke(e))?;
+        }
         self.sync_file()?;
         Ok(self.position())
     }
@@ -168,6 +246,16 @@ impl LogWriter {
     /// The log is durable up to here.
     pub fn synced(&self) -> LogPosition {
         self.before.unwrap_or(LogPosition::new(self.header.number, self.synced_offset))
+    }
+
+    /// The file has another name now.
+    pub fn renamed(&mut self, path: PathBuf) {
+        self.path = path;
+    }
+
+    /// Is the segment at its end, because a seal found no space? All that was appended to it is durable.
+    pub fn lacks_seal(&self) -> bool {
+        self.unreported.as_ref().is_some_and(|e| e.kind() == ErrorKind::NoSpace)
     }
 
     /// The number of this segment.
@@ -198,8 +286,28 @@ impl LogWriter {
         let synced = self.synced();
         put_record(&mut self.buffer, &self.header.id, self.offset, kind, synced, parts);
         debug_assert!(self.buffer.len() >= RECORD_HEADER_BYTES);
+        let end = self.offset + self.buffer.len() as u64;
+        if end + RECORD_HEADER_BYTES as u64 > self.reserved && kind == RecordKind::Data {
+            self.reserve(end + RECORD_HEADER_BYTES as u64)?;
+        }
         self.file.append(&self.buffer)?;
-        self.offset += self.buffer.len() as u64;
+        self.offset = end;
+        Ok(())
+    }
+
+    /// Reserves space for what is needed, a record and its seal, and some more.
+    fn reserve(&mut self, needed: u64) -> Result<()> {
+        let ahead = needed.clamp(RESERVE_BYTES_MIN, RESERVE_BYTES_MAX);
+        let upto = (needed + ahead).next_multiple_of(RESERVE_BYTES_MIN).min(self.reserved_max);
+        if upto < needed {
+            return Ok(()); // the last record of the segment
+        }
+        match self.file.reserve(upto) {
+            Ok(()) => self.reserved = upto,
+            // There may still be enough for the record.
+            Err(e) if e.kind() == ErrorKind::NoSpace => self.reserved_max = 0,
+            Err(e) => return Err(e),
+        }
         Ok(())
     }
 

@@ -300,7 +300,8 @@ impl ManifestWriter {
         let id = FileId::new(self.state.header.instance, number);
         let synced = LogPosition { segment: number, offset: 0 };
         let kind = FileKind::Manifest;
-        let mut log = LogWriter::create(&self.fs, &self.dir, path, kind, id, number, None, synced)?;
+        // Nothing refers to it before `CURRENT` does, and its name is durable before that.
+        let mut log = LogWriter::begin(&self.fs, path, kind, id, number, None, synced)?;
         for edit in self.state.snapshot_edits() {
             log.append(&edit.encode())?;
         }

@@ -17,6 +17,8 @@ pub enum FileName {
     Current,
     /// `CURRENT.tmp-<number>`: becomes `CURRENT` by a rename. The number is its manifest's.
     CurrentTemporary(FileNumber),
+    /// `log.tmp-<number>`: becomes that segment by a rename, when all that it begins with is in it.
+    LogTemporary(FileNumber),
 }
 
 impl FileName {
@@ -27,6 +29,9 @@ impl FileName {
         }
         if let Some(number) = name.strip_prefix("CURRENT.tmp-") {
             return Some(FileName::CurrentTemporary(FileNumber::parse(number)?));
+        }
+        if let Some(number) = name.strip_prefix("log.tmp-") {
+            return Some(FileName::LogTemporary(FileNumber::parse(number)?));
         }
         let (number, extension) = name.split_once('.')?;
         let number = FileNumber::parse(number)?;
@@ -44,7 +49,8 @@ impl FileName {
             FileName::Table(number)
             | FileName::Log(number)
             | FileName::Manifest(number)
-            | FileName::CurrentTemporary(number) => Some(number),
+            | FileName::CurrentTemporary(number)
+            | FileName::LogTemporary(number) => Some(number),
             FileName::Current => None,
         }
     }
@@ -58,6 +64,7 @@ impl std::fmt::Display for FileName {
             FileName::Manifest(number) => write!(f, "{number}.manifest"),
             FileName::Current => f.write_str("CURRENT"),
             FileName::CurrentTemporary(number) => write!(f, "CURRENT.tmp-{number}"),
+            FileName::LogTemporary(number) => write!(f, "log.tmp-{number}"),
         }
     }
 }
@@ -117,6 +124,7 @@ mod tests {
             (FileName::Manifest(n), "000003-000017.manifest"),
             (FileName::Current, "CURRENT"),
             (FileName::CurrentTemporary(n), "CURRENT.tmp-000003-000017"),
+            (FileName::LogTemporary(n), "log.tmp-000003-000017"),
         ] {
             assert_eq!(name.to_string(), text);
             assert_eq!(FileName::parse(text), Some(name));
@@ -130,6 +138,7 @@ mod tests {
             "x.log",
             ".sst",
             "CURRENT.tmp-",
+            "log.tmp-",
             "current",
             "3-17.sst",
             "000003-000017.SST",

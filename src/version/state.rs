@@ -227,7 +227,9 @@ impl State {
                 && match name {
                     FileName::Table(number) => !self.tables.contains(&number),
                     FileName::Log(number) => self.header.log_start.is_some_and(|s| number < s),
-                    FileName::Manifest(_) | FileName::CurrentTemporary(_) => true,
+                    FileName::Manifest(_)
+                    | FileName::CurrentTemporary(_)
+                    | FileName::LogTemporary(_) => true,
                     FileName::Current => false,
                 }
         };

@@ -109,19 +109,24 @@ fn a_failure_that_has_passed_is_not_reported_again() {
 
 #[test]
 fn a_seal_without_space_stops_nothing() {
-    let fs = FaultFs::new(Arc::new(MemFs::new()));
-    let db = open(fs.clone(), 1);
-    let a = db.column_family("a", small()).unwrap();
-    let mut batch = WriteBatch::new();
-    batch.put(&a, b"key", b"value");
-    fs.plan(Fault::new(FaultOp::Append, 1).effect(FaultEffect::NoSpace).suffix(".log"));
-    db.write(&batch, WriteOptions { sync: true }).unwrap();
-    db.sync_wal().unwrap();
-    db.put(&a, b"other", b"value").unwrap();
-    drop(db);
-    let db = open(fs, 2);
-    let a = db.column_family("a", small()).unwrap();
-    assert!(db.get(&a, b"key").unwrap().is_some() && db.get(&a, b"other").unwrap().is_some());
+    for sync in [true, false] {
+        let fs = FaultFs::new(Arc::new(MemFs::new()));
+        let db = open(fs.clone(), 1);
+        let a = db.column_family("a", small()).unwrap();
+        let mut batch = WriteBatch::new();
+        batch.put(&a, b"key", b"value");
+        fs.plan(Fault::new(FaultOp::Append, 1).effect(FaultEffect::NoSpace).suffix(".log"));
+        db.write(&batch, WriteOptions { sync: true }).unwrap();
+        assert_eq!(fs.struck(), 1, "the seal");
+        if sync {
+            db.sync_wal().unwrap();
+        }
+        db.put(&a, b"other", b"value").unwrap();
+        drop(db);
+        let db = open(fs, 2);
+        let a = db.column_family("a", small()).unwrap();
+        assert!(db.get(&a, b"key").unwrap().is_some() && db.get(&a, b"other").unwrap().is_some());
+    }
 }
 
 #[test]

@@ -176,3 +176,34 @@ fn a_log_that_outgrows_its_bound_is_flushed() {
     assert_eq!(db.get(&hot, b"counter").unwrap().unwrap(), 4999u64.to_le_bytes());
     assert_eq!(db.get(&cold, b"once").unwrap().unwrap(), b"1");
 }
+
+/// What a process wrote before it died is shown, and then outlives the power, however it was written:
+/// a short tail of the log again to the log, a long one to tables.
+#[test]
+fn a_tail_that_no_sync_has_covered_is_made_durable_before_it_is_shown() {
+    for (puts, flushed) in [(5u8, false), (200, true)] {
+        let fs = MemFs::new();
+        let db = open(&fs, 1);
+        let a = db.column_family("a", ColumnFamilyOptions::default()).unwrap();
+        db.put(&a, b"first", b"synced").unwrap();
+        db.sync_wal().unwrap();
+        for i in 0..puts {
+            db.put(&a, &[i], &[i; 20]).unwrap();
+        }
+        let fs = fs.crash_image(Keep::All, 0);
+        let db = open(&fs, 2);
+        let listed = fs.list(Path::new("db")).unwrap();
+        let count = |ending: &str| listed.iter().filter(|l| l.name.ends_with(ending)).count();
+        assert_eq!(
+            (count(".sst") > 0, listed.iter().any(|l| l.name.contains("tmp"))),
+            (flushed, false)
+        );
+        drop(db);
+        for keep in [Keep::Nothing, Keep::All] {
+            let db = open(&fs.crash_image(keep, 0), 3);
+            let a = db.column_family("a", ColumnFamilyOptions::default()).unwrap();
+            assert_eq!(db.get(&a, b"first").unwrap().unwrap(), b"synced");
+            assert!((0..puts).all(|i| db.get(&a, &[i]).unwrap().unwrap() == [i; 20]), "{keep:?}");
+        }
+    }
+}

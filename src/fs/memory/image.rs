@@ -55,47 +55,68 @@ impl Kept {
 impl Content {
     /// The file after a power cut.
     fn survivor(&self, keep: Keep, kept: &Kept, rng: &mut Rng) -> Content {
-        let unsynced = self.len - self.synced;
+        let unsynced = self.end - self.synced;
         let mut some = || self.synced + rng.below(unsynced as u64 + 1) as usize;
         let last_kept = || self.appends.iter().rfind(|(time, _)| kept.0.contains(time));
-        let len = match keep {
+        let end = match keep {
             Keep::Nothing => self.synced,
-            Keep::All | Keep::Names => self.len,
+            Keep::All | Keep::Names => self.end,
             Keep::Torn | Keep::Bytes => some(),
             Keep::Sectors | Keep::Any => some().max(some()),
             Keep::Prefix | Keep::Subset(_) => last_kept().map_or(self.synced, |(_, end)| *end),
         };
-        let len = len.min(self.len);
-        let mut image = Content { data: self.data.clone(), len, synced: len, ..Content::default() };
+        let len = end.min(self.end).max(self.surviving_len(keep, kept, rng));
+        let mut image = Content::durable(self.data.clone(), len);
         if keep == Keep::All {
             return image;
+        }
+        if end < len {
+            // Reserved: zero, where nothing that was appended has survived.
+            let data = Arc::make_mut(&mut image.data);
+            data.truncate(end);
+            data.resize(len, 0);
         }
         self.lose(&mut image, keep, rng);
         match keep {
             Keep::Subset(_) => {
                 let mut start = self.synced;
-                for (time, end) in &self.appends {
-                    if !kept.0.contains(time) && start < len {
-                        Arc::make_mut(&mut image.data)[start..len.min(*end)].fill(0);
+                for (time, stop) in &self.appends {
+                    if !kept.0.contains(time) && start < end {
+                        Arc::make_mut(&mut image.data)[start..end.min(*stop)].fill(0);
                     }
-                    start = *end;
+                    start = *stop;
                 }
             }
-            Keep::Torn if len > self.synced => {
-                let sector = (len - 1) / SECTOR_BYTES * SECTOR_BYTES;
-                image.tear(self.synced.max(sector), len, rng);
+            Keep::Torn if end > self.synced => {
+                let sector = (end - 1) / SECTOR_BYTES * SECTOR_BYTES;
+                image.tear(self.synced.max(sector), len.min(sector + SECTOR_BYTES), rng);
             }
             Keep::Sectors | Keep::Any => {
                 let mut start = self.synced;
-                while start < len {
-                    let end = len.min((start / SECTOR_BYTES + 1) * SECTOR_BYTES);
-                    image.tear(start, end, rng);
-                    start = end;
+                while start < end {
+                    let stop = len.min((start / SECTOR_BYTES + 1) * SECTOR_BYTES);
+                    image.tear(start, stop, rng);
+                    start = stop;
                 }
             }
             _ => {}
         }
         image
+    }
+
+    /// The length that was reserved or given back to, after a power cut.
+    fn surviving_len(&self, keep: Keep, kept: &Kept, rng: &mut Rng) -> usize {
+        let Some((_, last)) = self.lengths.last() else { return self.synced_len };
+        let any = rng.below(self.lengths.len() as u64 + 1).checked_sub(1);
+        let last_kept = || self.lengths.iter().rfind(|(time, _)| kept.0.contains(time));
+        match keep {
+            Keep::Nothing => self.synced_len,
+            Keep::All | Keep::Names => *last,
+            Keep::Prefix | Keep::Subset(_) => last_kept().map_or(self.synced_len, |(_, len)| *len),
+            Keep::Torn | Keep::Bytes | Keep::Sectors | Keep::Any => {
+                any.map_or(self.synced_len, |i| self.lengths[i as usize].1)
+            }
+        }
     }
 
     /// What failed syncs covered was never written; it may be, unless nothing is kept.
@@ -152,7 +173,8 @@ impl Tree {
         let nodes: BTreeMap<u64, &Arc<Node>> = nodes.map(|node| (node.id, node)).collect();
         let mut times: Vec<u64> = self.pending.iter().map(|change| change.time).collect();
         for node in nodes.values() {
-            times.extend(node.content.lock().appends.iter().map(|(time, _)| time));
+            let content = node.content.lock();
+            times.extend(content.appends.iter().chain(&content.lengths).map(|(time, _)| time));
         }
         times.sort_unstable();
         times

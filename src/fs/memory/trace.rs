@@ -34,6 +34,13 @@ pub enum Effect {
         /// These.
         bytes: Arc<Vec<u8>>,
     },
+    /// A file was made this long, or as long as what was appended.
+    Reserve {
+        /// This one.
+        node: u64,
+        /// In bytes.
+        len: usize,
+    },
     /// A file was synced.
     Sync {
         /// This one.
@@ -89,6 +96,7 @@ impl fmt::Debug for Effect {
         match self {
             Effect::Create { path, node } => write!(f, "create {} = {node}", path.display()),
             Effect::Append { node, bytes } => write!(f, "append {node} {} bytes", bytes.len()),
+            Effect::Reserve { node, len } => write!(f, "reserve {node} {len} bytes"),
             Effect::Sync { node } => write!(f, "sync {node}"),
             Effect::Lose { node, rest_durable, lost } => {
                 write!(f, "failed sync {node} {lost:?} (rest durable: {rest_durable})")
@@ -172,6 +180,7 @@ impl Replay<'_> {
                 disk.change(&mut tree, None, Some((path, created)));
             }
             Effect::Append { node, bytes } => self.file(*node).append(disk.tick(), bytes),
+            Effect::Reserve { node, len } => self.file(*node).reserve(disk.tick(), *len),
             Effect::Sync { node } => self.file(*node).sync(),
             Effect::Lose { node, rest_durable, lost } => {
                 self.file(*node).fail_sync(*rest_durable, lost);
@@ -218,7 +227,7 @@ impl Disk {
     #[cfg(any(test, feature = "testing"))]
     pub(in crate::fs::memory) fn fail_sync(&self, node: &Node, left: FailedSync) {
         let mut content = node.content.lock();
-        let (start, end) = (content.synced, content.len);
+        let (start, end) = (content.synced, content.end);
         let lost = match left {
             FailedSync::Dropped => vec![(start, end)],
             FailedSync::Written => Vec::new(),

@@ -28,9 +28,10 @@ pub enum Plan {
     Store(StoreFault),
 }
 
-const OPS: [(&str, FaultOp); 10] = [
+const OPS: [(&str, FaultOp); 11] = [
     ("create", FaultOp::Create),
     ("append", FaultOp::Append),
+    ("reserve", FaultOp::Reserve),
     ("sync", FaultOp::Sync),
     ("open", FaultOp::Open),
     ("read", FaultOp::Read),
@@ -206,7 +207,7 @@ fn plans(store: bool) -> Vec<Plan> {
     for (_, op) in OPS {
         let effects: &[FaultEffect] = match op {
             FaultOp::Append => &[FaultEffect::Io, FaultEffect::NoSpace, FaultEffect::Short],
-            FaultOp::Create => &[FaultEffect::Io, FaultEffect::NoSpace],
+            FaultOp::Create | FaultOp::Reserve => &[FaultEffect::Io, FaultEffect::NoSpace],
             FaultOp::Read => &[FaultEffect::Io, FaultEffect::Flip],
             FaultOp::Sync => &[
                 FaultEffect::Io,

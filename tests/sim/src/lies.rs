@@ -83,6 +83,9 @@ impl WritableFile for LyingFile {
         }
         self.file.append(&data)
     }
+    fn reserve(&mut self, len: u64) -> Result<()> {
+        self.file.reserve(len)
+    }
     fn sync(&mut self) -> Result<()> {
         if self.sync { Ok(()) } else { self.file.sync() }
     }
