@@ -109,11 +109,12 @@ impl CommitState {
         mem: &Arc<MemTable>,
         at: SeqNo,
     ) -> bool {
-        // Nothing at all was written since: the usual case. Otherwise, whatever was is in the memtable
-        // that was read, unless that was rotated since.
+        // The memtable that was read must still be the one: if it was rotated before `at` was looked up,
+        // what the next one had by then was not read. In it, nothing at all was written since, which is
+        // the usual case, or at least nothing to the key.
         let quiet = self.last_seqno == at;
         let Some(writer) = self.writer(family) else { return false };
-        quiet || (Arc::ptr_eq(writer.mem.table(), mem) && !changed_since(mem, key, at))
+        Arc::ptr_eq(writer.mem.table(), mem) && (quiet || !changed_since(mem, key, at))
     }
 
     #[inline]

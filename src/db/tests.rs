@@ -427,3 +427,21 @@ fn jobs_that_a_close_cuts_off_leave_nothing() {
         db.verify().unwrap();
     }
 }
+
+/// Who took the memtable before it was rotated, and looked up what is visible after, has not read what
+/// the next memtable held by then: although nothing was written since.
+#[test]
+fn an_update_of_what_was_read_in_an_older_memtable_begins_again() {
+    let fs = MemFs::new();
+    let db = open(&fs, 1);
+    let family = family(&db, "a");
+    db.put(&family, b"key", b"old").unwrap();
+    let before = family.0.cell.load();
+    rotate(&db, &family);
+    db.put(&family, b"key", b"new").unwrap();
+    let at = db.core.visible();
+    let now = family.0.cell.load();
+    let mut state = db.core.stand_still().unwrap();
+    assert!(!state.is_unchanged(family.id(), b"key", &before.mem, at));
+    assert!(state.is_unchanged(family.id(), b"key", &now.mem, at));
+}

@@ -64,6 +64,7 @@ impl Machine {
     pub(super) fn step(&mut self, choice: u8, steps: u8) {
         for i in 0..u64::from(steps) {
             let before = self.before();
+            self.db().wake();
             self.tolerate(before, self.db().step(u64::from(choice) + i));
         }
     }
