@@ -12,6 +12,9 @@ use crate::rng::Rng;
 
 /// Bytes of a program before its operations.
 const CONFIG_BYTES: usize = 8;
+/// Where the key stands in a write, and how many keys there are in half of the programs.
+const KEY_AT: usize = 2;
+const KEYS_FEW: u8 = 12;
 /// Fewest and most operations.
 const OPS: (u64, u64) = (20, 300);
 
@@ -20,7 +23,13 @@ fn program(seed: u64) -> Vec<u8> {
     let mut rng = Rng::of(seed, 5);
     let ops = OPS.0 + rng.below(OPS.1 - OPS.0);
     let words = 1 + ops * OP_BYTES as u64 / 8;
-    (0..words).flat_map(|_| rng.next().to_le_bytes()).collect()
+    let mut bytes: Vec<u8> = (0..words).flat_map(|_| rng.next().to_le_bytes()).collect();
+    if seed % 2 == 1 {
+        // Mostly the same few keys, so that their versions pile up.
+        let keys = bytes[CONFIG_BYTES..].iter_mut().skip(KEY_AT).step_by(OP_BYTES);
+        keys.for_each(|key| *key %= KEYS_FEW);
+    }
+    bytes
 }
 
 /// Runs the program of a seed; returns how many operations it had.
@@ -115,6 +124,7 @@ pub fn lane(settings: &Settings) -> bool {
     part.count("model_ops", done.into_inner());
     part.count("programs", next.into_inner());
     part.count("violations", found.len() as u64);
+    crate::sweep::list_places(&mut part);
     println!("{} operations in {} programs", part.counted("model_ops"), part.counted("programs"));
     crate::sweep::conclude(part, &found)
 }

@@ -94,6 +94,7 @@ pub fn sweep(settings: &Settings) -> bool {
     stats.violations = violations.len() as u64;
     println!("seed {}: {stats:#?}", settings.seed);
     stats.report(&mut part);
+    list_places(&mut part);
     conclude(part, &violations)
 }
 
@@ -104,9 +105,13 @@ pub fn quietly(run: impl FnOnce()) {
     let _ = std::panic::take_hook();
 }
 
-/// Writes a part of the report and says what was found; `true` if nothing was.
-pub fn conclude(mut part: Part, violations: &[Violation]) -> bool {
+/// Says in a part of the report where errors have been made.
+pub fn list_places(part: &mut Part) {
     alluvium::error_places().into_iter().for_each(|place| part.list(ERROR_PLACES, place));
+}
+
+/// Writes a part of the report and says what was found; `true` if nothing was.
+pub fn conclude(part: Part, violations: &[Violation]) -> bool {
     if let Err(e) = part.finish() {
         eprintln!("the report could not be written: {e}");
     }
@@ -152,7 +157,10 @@ fn task(
     let other = place.checked_sub(count).map(|other| others[other as usize]);
     let other = other.or(OTHERS.into_iter().find(|other| settings.kind.as_deref() == Some(*other)));
     if let Some(harness) = other {
-        return self::other(harness, Rng::of(settings.seed, number).next() >> 32, stats);
+        let seed = Rng::of(settings.seed, number).next() >> 32;
+        return (seed..seed + REPEATS)
+            .take_while(|_| go_on())
+            .try_for_each(|seed| self::other(harness, seed, stats));
     }
     let workload = chosen[place as usize];
     let seed = match round {
@@ -176,6 +184,9 @@ fn task(
         }
     }
 }
+
+/// So often harnesses without a workload run at a time: each of their cases takes milliseconds.
+const REPEATS: u64 = 40;
 
 /// Harnesses without a workload.
 const OTHERS: [&str; 3] = [DAMAGE, HOSTILE, FILTER];
