@@ -42,11 +42,10 @@
 
 use std::cell::Cell;
 
-use parking_lot::RawMutex;
-use parking_lot::lock_api;
-use parking_lot::lock_api::RawMutex as _;
-
-use crate::base::sync::{AtomicBool, AtomicU64, Condvar, Mutex, Ordering};
+use crate::base::sync::lock_api::RawMutex as _;
+use crate::base::sync::{
+    AtomicBool, AtomicU64, Condvar, Mutex, Ordering, RawMutex, lock_api, thread_local,
+};
 
 /// A value behind a lock that is biased to the thread that takes it most.
 pub type BiasedMutex<T> = lock_api::Mutex<RawBiasedMutex, T>;

@@ -2,6 +2,11 @@
 //!
 //! An object is deleted if and only if the checkpoint that named it is given up, and no checkpoint
 //! that is kept or under way names it: by reference, never by age.
+//!
+//! So all envelopes must be known before anything is deleted, and a list may be stale: it may show the
+//! objects of a checkpoint and not yet its envelope. Unless the store's lists are complete, a registry
+//! begins without deleting. Once a checkpoint that was saved under it shows in a list, so does all that
+//! was there before: then it reads the envelopes that it did not know, and deletes from there on.
 
 use std::collections::BTreeMap;
 use std::collections::BTreeSet;
@@ -19,6 +24,7 @@ use crate::checkpoint::save::save;
 use crate::checkpoint::store::CheckpointStore;
 use crate::checkpoint::store::ObjectName;
 use crate::checkpoint::store::SharedName;
+use crate::checkpoint::store::Stored;
 
 /// The checkpoints of one store: one registry per store, and nobody else deletes.
 pub struct Registry {
@@ -29,6 +35,8 @@ pub struct Registry {
 
 #[derive(Default)]
 struct State {
+    /// All envelopes of the store are known. Before, nothing is deleted.
+    complete: bool,
     confirmed: BTreeMap<u64, Saved>,
     /// Checkpoints under way, and those that perhaps exist, each with the base it may refer to.
     pending: BTreeMap<u64, Option<Saved>>,
@@ -44,7 +52,8 @@ struct State {
 impl Registry {
     /// Takes charge of a store: all checkpoints found there count as confirmed; all but the
     /// `retained` newest are deleted, and so is every object that no checkpoint names. No checkpoint
-    /// may be on its way into the store.
+    /// may be on its way into the store. If the store's lists may be incomplete
+    /// ([`CheckpointStore::list_is_complete`]), the deleting begins when a checkpoint has been confirmed.
     ///
     /// # Errors
     /// `InvalidArgument` if none is to be kept. If an envelope cannot be read: that error, and nothing
@@ -53,15 +62,48 @@ impl Registry {
         if retained == 0 {
             return Err(Error::invalid("at least one checkpoint must be kept"));
         }
-        let mut state = State::default();
-        for stored in store.list()? {
-            if let ObjectName::Checkpoint(id) = stored.name {
-                state.confirmed.insert(id, load(&*store, id)?);
+        let state = State { complete: store.list_is_complete(), ..State::default() };
+        let registry = Registry { store, retained, state: Mutex::new(state) };
+        let mut state = registry.state.lock();
+        registry.read_envelopes(&mut state, &registry.store.list()?)?;
+        let complete = state.complete;
+        drop(state);
+        if complete {
+            registry.sweep()?;
+        }
+        Ok(registry)
+    }
+
+    /// Reads the envelopes that a list shows and that are not known yet.
+    fn read_envelopes(&self, state: &mut State, listed: &[Stored]) -> Result<()> {
+        for stored in listed {
+            let ObjectName::Checkpoint(id) = stored.name else { continue };
+            if state.knows(id) {
+                continue;
+            }
+            match load(&*self.store, id) {
+                Ok(saved) => drop(state.confirmed.insert(id, saved)),
+                // An old list shows what has been deleted.
+                Err(e) if e.kind() == ErrorKind::NotFound && !self.store.list_is_complete() => {}
+                Err(e) => return Err(e),
             }
         }
-        let registry = Registry { store, retained, state: Mutex::new(state) };
-        registry.sweep()?;
-        Ok(registry)
+        Ok(())
+    }
+
+    /// Looks whether a list shows `newest`, which was put while this registry was in charge: then it
+    /// shows every envelope that was there when it began.
+    fn complete(&self, state: &mut State, newest: u64) -> Result<()> {
+        let listed = self.store.list()?;
+        if !listed.iter().any(|stored| stored.name == ObjectName::Checkpoint(newest)) {
+            return Ok(());
+        }
+        self.read_envelopes(state, &listed)?;
+        state.complete = true;
+        if state.pending.is_empty() {
+            state.loosen(listed);
+        }
+        Ok(())
     }
 
     /// The newest confirmed checkpoint: the base of the next one, and what to restore.
@@ -116,6 +158,9 @@ impl Registry {
         let mut state = self.state.lock();
         if state.pending.remove(&saved.id).is_some() {
             state.confirmed.insert(saved.id, saved.clone());
+            if !state.complete {
+                self.complete(&mut state, saved.id)?;
+            }
             return self.collect(&mut state);
         }
         match state.confirmed.last_key_value() {
@@ -146,24 +191,28 @@ impl Registry {
     /// Deletes every object that no checkpoint names: what attempts that failed have left.
     ///
     /// # Errors
-    /// `Busy` while a checkpoint is under way, since its objects have no envelope yet. Those of the
-    /// store.
+    /// `Busy` while a checkpoint is under way, since its objects have no envelope yet, and as long as
+    /// not all envelopes are known. Those of the store.
     pub fn sweep(&self) -> Result<()> {
         let mut state = self.state.lock();
         if !state.pending.is_empty() {
             return Err(Error::busy("a checkpoint is under way"));
         }
-        self.collect(&mut state)?;
-        for stored in self.store.list()? {
-            if let ObjectName::Shared(name) = stored.name {
-                state.loose.insert(name);
-            }
+        if !state.complete {
+            return Err(Error::busy(
+                "the store's list may be incomplete: confirm a checkpoint first",
+            ));
         }
+        self.collect(&mut state)?;
+        state.loosen(self.store.list()?);
         self.collect(&mut state)
     }
 
     /// Deletes what may be deleted: envelopes first, so that each names only what is there.
     fn collect(&self, state: &mut State) -> Result<()> {
+        if !state.complete {
+            return Ok(());
+        }
         while state.confirmed.len() > self.retained {
             let (id, saved) = state.confirmed.pop_first().expect("there are several");
             state.doomed.insert(id, saved);
@@ -200,6 +249,21 @@ impl Registry {
 impl State {
     fn base(&self) -> Option<Saved> {
         self.confirmed.last_key_value().map(|(_, saved)| saved.clone())
+    }
+
+    /// Is there an envelope with this id, or may there be one?
+    fn knows(&self, id: u64) -> bool {
+        let State { confirmed, pending, doomed, .. } = self;
+        confirmed.contains_key(&id) || pending.contains_key(&id) || doomed.contains_key(&id)
+    }
+
+    /// Objects in the store are deleted as soon as nothing names them.
+    fn loosen(&mut self, listed: Vec<Stored>) {
+        for stored in listed {
+            if let ObjectName::Shared(name) = stored.name {
+                self.loose.insert(name);
+            }
+        }
     }
 
     /// All objects that must stay.

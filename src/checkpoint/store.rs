@@ -136,6 +136,12 @@ pub trait CheckpointStore: Send + Sync {
     /// Everything there is, sorted: checkpoints by id, then objects by name.
     fn list(&self) -> Result<Vec<Stored>>;
 
+    /// Does a list show everything that was put before it, whoever put it? A store of which that is not
+    /// known says no, as if nobody had asked: then nothing is deleted because of what a list lacks.
+    fn list_is_complete(&self) -> bool {
+        false
+    }
+
     /// Deletes an object. No error if there is none: deleting may be repeated.
     fn delete(&self, name: &ObjectName) -> Result<()>;
 
@@ -319,6 +325,10 @@ impl CheckpointStore for DirStore {
         }
         all.sort();
         Ok(all)
+    }
+
+    fn list_is_complete(&self) -> bool {
+        true // a directory is
     }
 
     fn delete(&self, name: &ObjectName) -> Result<()> {

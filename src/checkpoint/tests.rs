@@ -558,6 +558,10 @@ impl CheckpointStore for Flaky {
         self.inner.list()
     }
 
+    fn list_is_complete(&self) -> bool {
+        self.inner.list_is_complete()
+    }
+
     fn delete(&self, name: &ObjectName) -> Result<()> {
         match *self.fate.lock() {
             Some(Fate::DeleteLost) => Err(Error::new(ErrorKind::Io, "connection reset")),
@@ -620,6 +624,104 @@ fn answers_that_are_lost_cost_no_data() {
     *flaky.fate.lock() = None;
     registry.sweep().unwrap();
     assert_eq!(flaky.list().unwrap().len(), 1);
+}
+
+/// A store whose lists lack envelopes that were put some time ago.
+struct Stale {
+    inner: DirStore,
+    /// Envelopes from this one on are not listed yet.
+    from: Mutex<u64>,
+    claims: bool,
+}
+
+impl CheckpointStore for Stale {
+    fn put_new(
+        &self,
+        name: &ObjectName,
+        source: &mut dyn Iterator<Item = Result<Bytes>>,
+    ) -> Result<()> {
+        self.inner.put_new(name, source)
+    }
+
+    fn get(&self, name: &ObjectName) -> Result<Arc<dyn ReadableFile>> {
+        self.inner.get(name)
+    }
+
+    fn list(&self) -> Result<Vec<Stored>> {
+        let mut all = self.inner.list()?;
+        let from = *self.from.lock();
+        all.retain(|stored| !matches!(stored.name, ObjectName::Checkpoint(id) if id >= from));
+        Ok(all)
+    }
+
+    fn list_is_complete(&self) -> bool {
+        self.claims
+    }
+
+    fn delete(&self, name: &ObjectName) -> Result<()> {
+        self.inner.delete(name)
+    }
+}
+
+/// Two checkpoints of one database in a store whose list shows the first envelope only; `claims`: and
+/// which says that it shows all.
+fn half_listed(claims: bool) -> (Arc<dyn Fs>, Arc<Stale>, State, Vec<Saved>) {
+    let (fs, rng) = (disk(&MemFs::new()), &mut Rng::new(14));
+    let mut state = State::new(&fs, "a", 0..=63, 14);
+    let stale = Arc::new(Stale { inner: store(&fs), from: Mutex::new(u64::MAX), claims });
+    let mut saved: Vec<Saved> = Vec::new();
+    for id in 1..3 {
+        state.churn(rng, 900);
+        let set = state.capture();
+        saved.push(save(&*stale, &job(id, vec![state.part(&set)]), saved.last()).unwrap());
+    }
+    *stale.from.lock() = 2;
+    (fs, stale, state, saved)
+}
+
+#[test]
+fn a_stale_list_costs_no_checkpoint() {
+    let (fs, stale, mut state, saved) = half_listed(false);
+    let (rng, model) = (&mut Rng::new(15), state.model.clone());
+    let before = stale.inner.list().unwrap();
+    let registry = Registry::open(Arc::<Stale>::clone(&stale), 2).unwrap();
+    assert_eq!(registry.retained(), [1], "all that is known");
+    assert_eq!(registry.sweep().unwrap_err().kind(), ErrorKind::Busy);
+    assert_eq!(registry.begin(2).unwrap().unwrap().id, 1);
+    registry.abort(2).unwrap();
+    let attempt = |state: &mut State, id, rng: &mut Rng| {
+        state.churn(rng, 300);
+        let set = state.capture();
+        let saved = registry.save(&job(id, vec![state.part(&set)])).unwrap();
+        registry.confirm(&saved).unwrap();
+        saved
+    };
+    // As long as the list shows nothing new, nothing is known to be complete.
+    for id in [3, 4] {
+        attempt(&mut state, id, rng);
+        verify(&*stale, &saved[1]).unwrap();
+    }
+    assert_eq!(registry.retained(), [1, 3, 4]);
+    assert!(stale.inner.list().unwrap().len() > before.len());
+    restored(&fs, &saved[1], 0..=63, "r2", &model);
+    // Now it does: the second is known, and may go like any other.
+    *stale.from.lock() = u64::MAX;
+    attempt(&mut state, 5, rng);
+    assert_eq!(registry.retained(), [4, 5]);
+    let known = |id| load(&*stale, id).map(|saved| verify(&*stale, &saved)).is_ok();
+    assert_eq!([1, 2, 3, 4, 5].map(known), [false, false, false, true, true]);
+    let kept = [4, 5].map(|id| load(&*stale, id).unwrap().envelope.objects);
+    let names: std::collections::BTreeSet<_> = kept.iter().flatten().map(|o| &o.name).collect();
+    assert_eq!(objects(&*stale), names.len());
+}
+
+/// What the rule is for: a store that claims what is not true loses the second checkpoint.
+#[test]
+fn a_list_that_claims_to_be_complete_is_believed() {
+    let (_, stale, _, saved) = half_listed(true);
+    Registry::open(Arc::<Stale>::clone(&stale), 2).unwrap();
+    verify(&*stale, &saved[0]).unwrap();
+    assert!(verify(&*stale, &saved[1]).is_err());
 }
 
 const KEEPS: [Keep; 3] = [Keep::Nothing, Keep::All, Keep::Torn];

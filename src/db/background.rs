@@ -3,12 +3,14 @@
 //! Scheduling is idempotent: a signal says "look", and whoever looks picks what the state asks for.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::thread::JoinHandle;
 
 use crate::base::canary::Canary;
 use crate::base::error::{Error, ErrorKind, Result};
 use crate::base::id::{FamilyId, FileNumber};
-use crate::base::sync::{Arc, AtomicUsize, Mutex, Ordering, Receiver, Sender, bounded};
+use crate::base::sync::{
+    Arc, AtomicUsize, JoinHandle, Mutex, Ordering, Receiver, Select, Sender, ThreadBuilder,
+    bounded, scope, yield_now,
+};
 use crate::compaction::busy::Busy;
 use crate::compaction::expired::Rewritten;
 use crate::db::core::{Core, attention};
@@ -95,7 +97,7 @@ impl Threads {
         };
         let mut threads = Vec::new();
         let flusher = Arc::clone(core);
-        let named = |name: &str| std::thread::Builder::new().name(name.to_owned());
+        let named = |name: &str| ThreadBuilder::new().name(name.to_owned());
         let failed = "the system starts a thread";
         let thread = named("alluvium-flush").spawn(move || flusher.run_flushes());
         threads.push(thread.expect(failed));
@@ -119,7 +121,7 @@ impl Threads {
                 let _ = thread.join(); // panics were caught and told
             }
             self.0 = running;
-            std::thread::yield_now();
+            yield_now();
         }
         let begun = std::mem::take(&mut *core.signals.begun.lock());
         begun.into_iter().for_each(|job| core.abandon(job, None));
@@ -142,7 +144,7 @@ impl Env {
             let numbers = std::iter::repeat_with(|| next.fetch_add(1, Ordering::Relaxed));
             numbers.take_while(|number| *number < count).for_each(&work);
         };
-        std::thread::scope(|scope| {
+        scope(|scope| {
             (1..threads).for_each(|_| drop(scope.spawn(run)));
             run();
         });
@@ -151,7 +153,7 @@ impl Env {
 
 impl Core {
     fn run_flushes(self: Arc<Self>) {
-        let mut wake = crossbeam_channel::Select::new();
+        let mut wake = Select::new();
         wake.recv(&self.signals.flush.1);
         wake.recv(&self.pressure);
         wake.recv(&self.sweep);

@@ -11,6 +11,7 @@ use crate::base::coding::Decoder;
 use crate::base::error::{Error, ErrorKind, Result};
 use crate::base::id::{FamilyId, FileNumber};
 use crate::base::key::{KeyRange, SeqNo};
+use crate::base::limits::LEVELS;
 use crate::base::sync::Arc;
 use crate::db::Db;
 use crate::db::census::Census;
@@ -103,10 +104,10 @@ impl Db {
     /// may use it; if it fails after that (beginning the log), the directory holds all of it.
     ///
     /// # Errors
-    /// `InvalidArgument`: the directory holds a database, or the clips overlap. `Incompatible`: two
-    /// sources disagree about a family's merge operator. `Corruption`: a table is missing, or has
-    /// another length than its description says, or the tables hold other entries of a key group than
-    /// the source's census says. Those of the file system.
+    /// `InvalidArgument`: the directory holds a database, the clips overlap, or there is no such level.
+    /// `Incompatible`: two sources disagree about a family's merge operator. `Corruption`: a table is
+    /// missing, or has another length than its description says, or the tables hold other entries of a
+    /// key group than the source's census says. Those of the file system.
     pub fn import(dir: &Path, options: Options, env: Env, sources: &[ImportSource]) -> Result<Db> {
         check_clips(sources)?;
         let fs = Arc::clone(env.fs());
@@ -260,6 +261,9 @@ impl Plan {
     }
 
     fn table(&mut self, id: FamilyId, table: &ImportTable, clip: &KeyRange) -> Result<()> {
+        if usize::from(table.level) >= LEVELS {
+            return Err(Error::invalid(format!("a table of level {}", table.level)));
+        }
         let mut meta = FileMeta::decode(Decoder::new(&table.meta))?;
         let bounds = meta.bounds.intersect(clip);
         if bounds.is_empty() {

@@ -213,8 +213,10 @@ impl Opening {
         log.must_reach(header.log_needed()).map_err(|e| e.in_file(&self.dir))?;
         let pins = Arc::clone(&self.read_pins);
         let overwrite = pins.try_overwrite(); // nobody reads yet
+        let (mut last, next_family) = (0, header.next_family);
         while let Some((place, payload)) = log.next()? {
-            self.replay_batch(&payload, place.offset, header.next_family, overwrite.as_ref())
+            last = self
+                .replay_batch(&payload, place.offset, next_family, last, overwrite.as_ref())
                 .map_err(|e| {
                     let name = FileName::Log(place.segment).to_string();
                     e.in_file(&self.dir.join(name))
@@ -249,15 +251,20 @@ impl Opening {
         LogReader::open(self.env.fs(), FileKind::Log, segments.collect(), from)
     }
 
+    /// Replays a batch behind one that ended with the sequence number `last`; the last of its own.
     fn replay_batch(
         &mut self,
         payload: &[u8],
         base: u64,
         next_family: u32,
+        last: SeqNo,
         overwrite: Option<&Overwrite<'_>>,
-    ) -> Result<()> {
+    ) -> Result<SeqNo> {
         let mut reader = BatchReader::new(payload, base)?.with_value_bytes_max(BATCH_BYTES_MAX);
         let mut seqno = reader.seqno();
+        if seqno <= last {
+            return Err(Error::corruption("sequence numbers do not ascend").at(base));
+        }
         while let Some(op) = reader.next() {
             let op = op?;
             if seqno > SEQNO_MAX / 2 {
@@ -281,7 +288,7 @@ impl Opening {
             self.last_seqno = self.last_seqno.max(seqno);
             seqno += 1;
         }
-        Ok(())
+        Ok(seqno - 1)
     }
 
     fn rotate(&mut self, id: FamilyId, upto: SeqNo) {

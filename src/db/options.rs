@@ -188,7 +188,7 @@ impl ColumnFamilyOptions {
     }
 
     /// The plain settings as the manifest keeps them: one optional field each.
-    pub(in crate::db) fn encode(&self) -> Vec<u8> {
+    pub(crate) fn encode(&self) -> Vec<u8> {
         let mut out = Vec::new();
         let mut number = |tag: u32, value: u64| {
             let mut payload = Vec::new();

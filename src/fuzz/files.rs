@@ -34,7 +34,7 @@ fn disk(name: FileName, bytes: &[u8]) -> (MemFs, Arc<dyn Fs>) {
 }
 
 /// The number in a segment's header, if it can be the number of a file.
-fn segment_number(bytes: &[u8]) -> FileNumber {
+pub(super) fn segment_number(bytes: &[u8]) -> FileNumber {
     let number = bytes.get(32..).and_then(|rest| rest.first_chunk::<8>());
     let number = number.map(|number| FileNumber(u64::from_le_bytes(*number)));
     let good = number.filter(|number| number.epoch() > 0 && number.counter() > 0);

@@ -5,9 +5,13 @@
 //! `fuzz/fuzz_targets/` hands them to libFuzzer; `tests/it/fuzz_replay.rs` replays the corpus and
 //! mutations of it on stable. Compiled for tests only.
 
+mod checkpoints;
+mod directory;
 mod files;
+pub mod keyed;
 pub mod model;
 mod parts;
+mod pieces;
 mod repair;
 mod seeds;
 mod state;
@@ -16,9 +20,33 @@ pub use crate::fuzz::repair::table as repair_table;
 pub use crate::fuzz::seeds::seeds;
 
 /// The names of all targets.
-pub const TARGETS: [&str; 14] = [
-    "batch", "block", "cell", "current", "edit", "envelope", "inspect", "log", "manifest", "model",
-    "state", "table", "timer", "ttl",
+pub const TARGETS: [&str; 26] = [
+    "batch",
+    "block",
+    "cell",
+    "checkpoints",
+    "current",
+    "directory",
+    "edit",
+    "envelope",
+    "filter",
+    "import",
+    "inspect",
+    "keyed",
+    "log",
+    "manifest",
+    "model",
+    "name",
+    "options",
+    "packed",
+    "patch",
+    "properties",
+    "segments",
+    "state",
+    "store",
+    "table",
+    "timer",
+    "ttl",
 ];
 
 /// Longest input that the targets look at: what is found beyond is found below.
@@ -35,14 +63,26 @@ pub fn target(name: &str, bytes: &[u8]) {
         "batch" => parts::batch(bytes),
         "block" => parts::block(bytes),
         "cell" => state::cell(bytes),
+        "checkpoints" => checkpoints::run(bytes),
         "current" => parts::current(bytes),
+        "directory" => directory::directory(bytes),
         "edit" => parts::edit(bytes),
         "envelope" => parts::envelope(bytes),
+        "filter" => pieces::filter(bytes),
+        "import" => directory::import(bytes),
         "inspect" => files::inspect(bytes),
+        "keyed" => drop(keyed::run(&keyed::Program::decode(bytes))),
         "log" => files::log(bytes),
         "manifest" => files::manifest(bytes),
         "model" => model::run(bytes),
+        "name" => pieces::name(bytes),
+        "options" => pieces::options(bytes),
+        "packed" => pieces::packed(bytes),
+        "patch" => directory::patch(bytes),
+        "properties" => pieces::properties(bytes),
+        "segments" => directory::segments(bytes),
         "state" => parts::state(bytes),
+        "store" => directory::store(bytes),
         "table" => files::table(bytes),
         "timer" => state::timer(bytes),
         "ttl" => state::ttl(bytes),

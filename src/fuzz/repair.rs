@@ -65,6 +65,16 @@ pub(super) fn segment(bytes: &[u8]) -> Vec<u8> {
     out
 }
 
+/// The checksum of a block as it is stored at `offset`.
+pub(super) fn stored_block(bytes: &[u8], id: &FileId, offset: u64) -> Vec<u8> {
+    let mut out = bytes.to_vec();
+    if let Some(at) = out.len().checked_sub(4) {
+        let crc = checksum_at(id.as_bytes(), offset, &[&out[..at]]);
+        put(&mut out, at, crc);
+    }
+    out
+}
+
 /// The checksums of a table: footer, the parts that it names, the blocks that the index names.
 pub fn table(bytes: &[u8]) -> Vec<u8> {
     let mut out = bytes.to_vec();

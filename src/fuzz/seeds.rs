@@ -2,8 +2,10 @@
 
 use std::path::Path;
 
+use crate::base::bytes::Bytes;
 use crate::base::coding::put_prefixed;
 use crate::base::id::FamilyId;
+use crate::base::id::FileId;
 use crate::base::id::FileNumber;
 use crate::base::key::{InternalKey, ValueKind};
 use crate::base::rng::Rng;
@@ -11,18 +13,22 @@ use crate::base::sync::Arc;
 use crate::batch::WriteBatch;
 use crate::cache::budget::MemoryBudget;
 use crate::checkpoint::format::{Envelope, ObjectRef, Part, PartFamily, PartTable};
-use crate::checkpoint::store::SharedName;
+use crate::checkpoint::save::{JobCheckpoint, PartInput, save};
+use crate::checkpoint::store::{CheckpointStore, DirStore, ObjectName, SharedName, read_object};
 use crate::db::Db;
 use crate::db::options::{ColumnFamilyOptions, Env, Options, WriteOptions};
 use crate::fs::Fs;
 use crate::fs::memory::MemFs;
+use crate::fuzz::directory::put_file;
 use crate::state::key::{KeyBuilder, KeyShape, TimerKey};
 use crate::state::meta::{BackendRecord, StateKind, StateRecord};
 use crate::state::operator::OperatorState;
 use crate::state::operator_snapshot::OperatorSnapshot;
 use crate::state::serializer::{Serializer, builtin};
 use crate::table::block_builder::BlockBuilder;
-use crate::table::compression::Codec;
+use crate::table::compression::{Codec, Compressor};
+use crate::table::filter::{FilterBuilder, key_hash};
+use crate::table::format::{FOOTER_BYTES, Footer, open_block, put_block};
 use crate::version::edit::VersionEdit;
 use crate::version::manifest::recover;
 use crate::version::names::FileName;
@@ -36,10 +42,22 @@ pub fn seeds(target: &str) -> Vec<Vec<u8>> {
         "batch" => batches(),
         "block" => blocks(),
         "cell" => cells(),
+        "checkpoints" => programs(8),
+        "directory" => vec![archive(|_| true)],
         "edit" => edits(),
         "envelope" => vec![envelope()],
+        "filter" => vec![filter(), vec![10; 40]],
+        "import" => changes(4),
         "inspect" => inspected(),
-        "model" => programs(),
+        "keyed" => programs(9),
+        "model" => programs(7),
+        "name" => names(),
+        "options" => vec![ColumnFamilyOptions::default().encode(), Vec::new()],
+        "packed" => packed(),
+        "patch" => changes(5),
+        "properties" => vec![properties()],
+        "segments" => vec![segments()],
+        "store" => vec![stored()],
         "timer" => timers(),
         "ttl" => expiring(),
         "state" => states(),
@@ -85,7 +103,7 @@ fn blocks() -> Vec<Vec<u8>> {
 }
 
 /// A small database in memory, not closed: with two families, tables in two levels, and a log.
-fn database() -> MemFs {
+pub(super) fn database() -> MemFs {
     let fs = MemFs::new();
     let env = Env::simulated(Arc::new(fs.clone()), MemoryBudget::new(8 << 20), 1);
     let dir = Path::new("db");
@@ -121,6 +139,129 @@ fn database() -> MemFs {
     db.write(&batch, WriteOptions { sync: true }).expect("a write");
     db.put(&b, b"last", b"not synced").expect("a write");
     fs
+}
+
+/// Every key and value that [`database`] ever had.
+pub(super) fn written(mut put: impl FnMut(&[u8], &[u8])) {
+    for (round, i) in (0..3u8).flat_map(|round| (0..40u8).map(move |i| (round, i))) {
+        put(&[0, i % 4, i], &[round; 20]);
+    }
+    for (key, value) in [(&b"both"[..], &b"1"[..]), (b"both", b"2"), (b"last", b"not synced")] {
+        put(key, value);
+    }
+}
+
+/// The files of [`database`], those whose names are wanted, as an archive.
+fn archive(wanted: impl Fn(&str) -> bool) -> Vec<u8> {
+    let (fs, dir, mut archive) = (database(), Path::new("db"), Vec::new());
+    for file in fs.list(dir).expect("it is there").into_iter().filter(|file| wanted(&file.name)) {
+        put_file(&mut archive, &file.name, &fs.read(&dir.join(&file.name)));
+    }
+    archive
+}
+
+/// A log of several segments, the last one torn.
+fn segments() -> Vec<u8> {
+    let fs = MemFs::new();
+    let env = Env::simulated(Arc::new(fs.clone()), MemoryBudget::new(8 << 20), 1);
+    let options = Options { log_segment_bytes: 150, ..Options::default() };
+    let dir = Path::new("db");
+    let db = Db::open(dir, options, env).expect("a new database");
+    let family = db.column_family("a", ColumnFamilyOptions::default()).expect("a family");
+    for i in 0..12u8 {
+        db.put(&family, &[i], &[i; 30]).expect("a write");
+        if i % 4 == 1 {
+            db.sync_wal().expect("a sync");
+        }
+    }
+    let mut archive = Vec::new();
+    for file in fs.list(dir).expect("it is there") {
+        if let Some(FileName::Log(_)) = FileName::parse(&file.name) {
+            put_file(&mut archive, &file.name, &fs.read(&dir.join(&file.name)));
+        }
+    }
+    archive.truncate(archive.len() - 3);
+    archive
+}
+
+/// A store with a checkpoint of [`database`], as an archive.
+fn stored() -> Vec<u8> {
+    let fs: Arc<dyn Fs> = Arc::new(MemFs::new());
+    let env = Env::simulated(Arc::clone(&fs), MemoryBudget::new(8 << 20), 1);
+    let options = Options { log: false, ..Options::default() };
+    let db = Db::open("db".as_ref(), options, env).expect("a new database");
+    let family = ColumnFamilyOptions { key_group_bytes: 2, ..ColumnFamilyOptions::default() };
+    let family = db.column_family("a", family).expect("a family");
+    (0..20u8).for_each(|i| db.put(&family, &[0, i % 2, i], &[i; 20]).expect("a write"));
+    let set = db.checkpoint().and_then(|pending| pending.wait()).expect("a checkpoint");
+    let store = DirStore::open(Arc::clone(&fs), "store").expect("a store");
+    let job = JobCheckpoint {
+        id: 1,
+        max_parallelism: 2,
+        parts: vec![PartInput { first_group: 0, last_group: 1, set: &set }],
+        operator_state: Vec::new(),
+        user: Vec::new(),
+    };
+    save(&store, &job, None).expect("a checkpoint");
+    let mut archive = Vec::new();
+    for stored in store.list().expect("it is there") {
+        let bytes = read_object(&store, &stored.name, 1 << 20).expect("it is there");
+        let name = match &stored.name {
+            ObjectName::Checkpoint(id) => id.to_string(),
+            ObjectName::Shared(name) => name.to_string(),
+        };
+        put_file(&mut archive, &name, &bytes);
+    }
+    archive
+}
+
+/// Lists of changes of so many bytes each.
+fn changes(bytes: usize) -> Vec<Vec<u8>> {
+    let mut rng = Rng::new(bytes as u64);
+    [1, 2, 6].map(|n| (0..n * bytes).map(|_| rng.next_u64() as u8).collect()).to_vec()
+}
+
+fn filter() -> Vec<u8> {
+    let mut builder = FilterBuilder::new(10);
+    (0..30u8).for_each(|i| builder.add(key_hash(&[i])));
+    builder.finish().expect("keys were added")
+}
+
+fn properties() -> Vec<u8> {
+    let table = files("table").pop().expect("there are tables");
+    let at = table.len() - FOOTER_BYTES;
+    let id = FileId::from_bytes(*table[at..].first_chunk().expect("a footer begins with it"));
+    let footer = Footer::decode(&table[at..], at as u64, &id).expect("a good one");
+    let [_, _, properties, _] = footer.parts();
+    let handle = properties.expect("every table has them");
+    let stored = &table[handle.offset as usize..][..handle.stored_bytes()];
+    let raw = open_block(Bytes::from(stored), &id, handle.offset, 1 << 20).expect("a good one");
+    raw.to_vec()
+}
+
+/// A block in each codec of this build, as [`pieces`](crate::fuzz::pieces) reads it.
+fn packed() -> Vec<Vec<u8>> {
+    let id = FileId::from_bytes([7; 16]);
+    let raw: Vec<u8> = (0..600u32).map(|i| (i / 7) as u8).collect();
+    let known = [Codec::None, Codec::Lz4, Codec::Zstd].into_iter().filter(|c| c.is_compiled_in());
+    let block = |codec| {
+        let mut compressor = Compressor::new(codec, 1).expect("compiled in");
+        let (codec, stored) = compressor.compress(&raw);
+        let mut out = Vec::new();
+        put_block(&mut out, &id, 64, codec, stored, raw.len() as u32);
+        out
+    };
+    known.map(block).collect()
+}
+
+fn names() -> Vec<Vec<u8>> {
+    let number = FileNumber::new(3, 9);
+    let files = [FileName::Table(number), FileName::Log(number), FileName::Current];
+    let mut all: Vec<Vec<u8>> = files.map(|name| name.to_string().into_bytes()).to_vec();
+    let shared = SharedName::of_table(&[7; 32], number);
+    let objects = [ObjectName::Checkpoint(12), ObjectName::Shared(shared)];
+    all.extend(objects.map(|name| name.to_string().into_bytes()));
+    all
 }
 
 /// The files of one kind.
@@ -265,8 +406,8 @@ fn states() -> Vec<Vec<u8>> {
     vec![backend.encode(), state.encode(), value.encode(), all]
 }
 
-fn programs() -> Vec<Vec<u8>> {
-    let mut rng = Rng::new(7);
+fn programs(seed: u64) -> Vec<Vec<u8>> {
+    let mut rng = Rng::new(seed);
     let lengths = [48, 408, 1608, 2408];
     lengths.map(|len| (0..len).map(|_| rng.next_u64() as u8).collect()).to_vec()
 }

@@ -15,7 +15,7 @@ use crate::version::meta::FileMeta;
 
 /// An immutable set of files in their levels. Level 0 is newest first; levels 1 and up are sorted
 /// and disjoint.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Version {
     /// The files.
     pub levels: Levels<TableFile>,

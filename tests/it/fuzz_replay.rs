@@ -7,11 +7,16 @@ use std::path::{Path, PathBuf};
 
 use alluvium::fuzz;
 use alluvium::limits::DECODE_BYTES_MAX;
+use alluvium_report::Part;
+use parking_lot::Mutex;
 
 use crate::allocation;
 
 const CORPUS_BYTES_MAX: u64 = 100 << 10;
 const MUTATIONS: usize = 3000;
+
+/// Targets replayed so far.
+static REPLAYED: Mutex<u64> = Mutex::new(0);
 
 fn corpus(target: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus").join(target)
@@ -88,8 +93,8 @@ fn mutate(rng: &mut Rng, inputs: &[(String, Vec<u8>)]) -> Vec<u8> {
 fn allocation_max(target: &str, len: usize) -> usize {
     match target {
         "table" => DECODE_BYTES_MAX + (1 << 20), // a packed block may unfold to this
-        "inspect" => DECODE_BYTES_MAX + (1 << 20),
-        "model" => 8 << 20,
+        "directory" | "inspect" | "patch" | "store" => DECODE_BYTES_MAX + (1 << 20),
+        "checkpoints" | "import" | "keyed" | "model" => 8 << 20,
         _ => (256 << 10) + 64 * len,
     }
 }
@@ -116,6 +121,11 @@ fn replay(target: &str, share: usize) {
     for i in 0..mutations.unwrap_or(MUTATIONS / share) {
         run(target, &format!("mutation {i}"), &mutate(&mut rng, &inputs));
     }
+    let mut replayed = REPLAYED.lock();
+    *replayed += 1;
+    let mut part = Part::begin("fuzz");
+    part.count("fuzz_targets", *replayed);
+    part.finish().expect("target/ can be written");
 }
 
 macro_rules! targets {
@@ -125,10 +135,11 @@ macro_rules! targets {
     };
 }
 
-// A tenth for those that run a whole database.
+// A part for those that run a whole database.
 targets!(
-    batch/1 block/1 cell/1 current/1 edit/1 envelope/1 inspect/1 log/1 manifest/1 model/10 state/1 table/1
-    timer/1 ttl/1
+    batch/1 block/1 cell/1 checkpoints/60 current/1 directory/10 edit/1 envelope/1 filter/1
+    import/5 inspect/1 keyed/300 log/1 manifest/1 model/10 name/1 options/1 packed/1 patch/10
+    properties/1 segments/1 state/1 store/5 table/1 timer/1 ttl/1
 );
 
 #[test]
