@@ -59,7 +59,9 @@ fn files(mut archive: &[u8]) -> Vec<(String, &[u8])> {
 fn repaired(name: &str, bytes: &[u8]) -> Vec<u8> {
     match FileName::parse(name) {
         Some(FileName::Table(_)) => repair::table(bytes),
-        Some(FileName::Log(_) | FileName::Manifest(_)) => repair::segment(bytes),
+        Some(FileName::Log(_) | FileName::LogTemporary(_) | FileName::Manifest(_)) => {
+            repair::segment(bytes)
+        }
         Some(FileName::Current | FileName::CurrentTemporary(_)) => repair::current(bytes),
         None => bytes.to_vec(),
     }

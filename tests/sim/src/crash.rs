@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
+use alluvium::DiskEffect as Effect;
 use alluvium::{Fs, Keep, MemFs, Recording};
 
 use crate::case::{Case, Cut, show_keep};
@@ -22,6 +23,9 @@ const AGAIN: [Keep; 3] = [Keep::Nothing, Keep::Names, Keep::Any];
 const SUBSETS_OF: usize = 12;
 /// As many, at random, of more.
 const SUBSETS_MAX: u64 = 64;
+
+/// The last effects of a life are its end: the close, if it was closed.
+const END: usize = 6;
 
 /// How a database comes to its disk.
 pub type Door = fn(&MemFs) -> Arc<dyn Fs>;
@@ -158,6 +162,10 @@ impl Sweep<'_> {
             let pending = disk.pending();
             let mut rng = Rng::of(self.case.seed, point as u64);
             let all = pending <= SUBSETS_OF;
+            for protocol in protocols(self.life.recording.effects(), point) {
+                let moments = self.stats.protocols.entry(protocol.to_owned()).or_default();
+                *(if all { &mut moments.exhausted } else { &mut moments.sampled }) += 1;
+            }
             for i in 0..if all { 1 << pending } else { SUBSETS_MAX } {
                 let mask = if all { i } else { rng.next() };
                 self.image(disk, Cut { point, keep: Keep::Subset(mask), dice: 0 })?;
@@ -189,6 +197,24 @@ impl Sweep<'_> {
             None => Ok(()),
         }
     }
+}
+
+/// The small protocols that are under way at a moment: from just before a name is changed that decides
+/// something until that is durable; and the end of a life.
+fn protocols(effects: &[Effect], point: usize) -> Vec<&'static str> {
+    let decides = |effect: &Effect| match effect {
+        Effect::Rename { to, .. } if to.ends_with("CURRENT") => Some("current-switch"),
+        Effect::Rename { to, .. } if to.parent().is_some_and(|p| p.ends_with("checkpoints")) => {
+            Some("checkpoint-commit")
+        }
+        _ => None,
+    };
+    let undecided = effects[..point].iter().rev();
+    let mut undecided = undecided.take_while(|effect| !matches!(effect, Effect::SyncDir { .. }));
+    let mut all: Vec<&str> = undecided.find_map(decides).into_iter().collect();
+    all.extend(effects.get(point).and_then(decides));
+    all.extend((point + END >= effects.len()).then_some("end"));
+    all
 }
 
 impl Life {

@@ -4,6 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 
+use alluvium::fuzz::keyed;
 use alluvium::{FailedSync, Fault, FaultEffect, FaultFs, FaultOp, Fs, Keep, MemFs};
 
 use crate::case::Case;
@@ -121,8 +122,31 @@ impl Plan {
     }
 }
 
+/// A job with keyed state that fails and starts again: see [`alluvium::fuzz::keyed`].
+fn run_keyed(case: &Case, stats: &mut Stats) -> Check<bool> {
+    let bytes = |choice: u64| {
+        let [what, key, n, ..] = choice.to_le_bytes();
+        [what, key, n]
+    };
+    let fault = case.faults.iter().find_map(|plan| match plan {
+        Plan::Fs { op, skip, effect, sticky, suffix } => {
+            let fault = Fault::new(*op, *skip).effect(*effect).suffix(suffix);
+            Some(if *sticky { fault.sticky() } else { fault })
+        }
+        _ => None,
+    });
+    let ops: Vec<[u8; 3]> = case.run().map(|op| bytes(op.choice)).collect();
+    stats.model_ops += ops.len() as u64;
+    let log = case.seed.is_multiple_of(2);
+    let program = keyed::Program { log, ops, fault, cut: case.end };
+    caught(|| Ok(keyed::run(&program)))
+}
+
 /// Runs a case with its faults; `false` if none of them struck.
 pub fn run(case: &Case, stats: &mut Stats) -> Check<bool> {
+    if case.workload().is_keyed() {
+        return run_keyed(case, stats);
+    }
     let disk = MemFs::new();
     let fs = FaultFs::new(Arc::new(disk.clone()));
     let door: Arc<dyn Fs> = Arc::new(fs.clone());
@@ -232,7 +256,7 @@ fn plans(store: bool) -> Vec<Plan> {
             let troubles: &[Trouble] = match request {
                 Request::Put => &[Trouble::Before, Trouble::Lost, Trouble::Repeated],
                 Request::Get => &[Trouble::Before, Trouble::Truncated],
-                Request::List => &[Trouble::Before],
+                Request::List => &[Trouble::Before, Trouble::Stale],
                 Request::Delete => &[Trouble::Before, Trouble::Lost, Trouble::Repeated],
             };
             for &trouble in troubles {
@@ -293,9 +317,13 @@ pub fn sweep(
     stats: &mut Stats,
     go_on: &dyn Fn() -> bool,
 ) -> Result<(), Violation> {
-    let store = case.workload().has_store();
+    let keyed = case.workload().is_keyed();
+    let store = case.workload().has_store() || keyed;
     let mut rng = Rng::of(case.seed, 99);
     for plan in plans(store) {
+        if keyed && !matches!(plan, Plan::Fs { .. }) {
+            continue; // its store is the file system's
+        }
         let mut turn = rng.below(stride);
         loop {
             if !go_on() {
@@ -309,7 +337,10 @@ pub fn sweep(
             };
             let plan = plan.turn(turn, case.ops, &mut rng);
             let past = matches!(plan, Plan::Full { from, .. } if from >= case.ops);
-            let kind = plan.kind();
+            let kind = match keyed {
+                true => format!("keyed-{}", plan.kind()),
+                false => plan.kind(),
+            };
             let case = Case { faults: vec![plan], end, ..case.clone() };
             let struck = run(&case, stats).map_err(|text| Violation::new(&case, text))?;
             if !struck || past {

@@ -3,6 +3,15 @@
 use alluvium_report::Part;
 use std::collections::BTreeMap;
 
+/// Moments of a small protocol.
+#[derive(Clone, Debug, Default)]
+pub struct Moments {
+    /// At which every subset of what might survive was tried.
+    pub exhausted: u64,
+    /// At which some were, at random.
+    pub sampled: u64,
+}
+
 #[derive(Clone, Debug, Default)]
 pub struct Stats {
     /// Disks that were judged; equal disks of one moment count once.
@@ -20,6 +29,8 @@ pub struct Stats {
     pub recoveries_crashed: u64,
     /// Lives that were recorded, by workload.
     pub workloads: BTreeMap<String, u64>,
+    /// Moments of lives judged under PX at which a small protocol was under way.
+    pub protocols: BTreeMap<String, Moments>,
     /// Lives that were lived twice, with the same effects.
     pub determinism_checks: u64,
     /// Images with a damaged file, inputs from hostile hands, lives with a filter.
@@ -41,6 +52,11 @@ impl Stats {
         self.hostile += other.hostile;
         self.filtered += other.filtered;
         self.violations += other.violations;
+        for (name, moments) in &other.protocols {
+            let mine = self.protocols.entry(name.clone()).or_default();
+            mine.exhausted += moments.exhausted;
+            mine.sampled += moments.sampled;
+        }
         for (mine, others) in [
             (&mut self.policies, &other.policies),
             (&mut self.faults, &other.faults),
@@ -68,7 +84,12 @@ impl Stats {
         ] {
             part.count(name, count);
         }
+        let of = |count: fn(&Moments) -> u64| -> BTreeMap<String, u64> {
+            self.protocols.iter().map(|(name, moments)| (name.clone(), count(moments))).collect()
+        };
         for (group, counts) in [
+            ("protocol_moments_exhausted", &of(|moments| moments.exhausted)),
+            ("protocol_moments_sampled", &of(|moments| moments.sampled)),
             ("images_by_policy", &self.policies),
             ("faults", &self.faults),
             ("workloads", &self.workloads),

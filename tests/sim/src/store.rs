@@ -68,6 +68,8 @@ impl fmt::Display for StoreFault {
 }
 
 pub struct FaultStore {
+    /// A list may be old; the store says so.
+    stale: bool,
     state: Mutex<State>,
 }
 
@@ -81,7 +83,7 @@ struct State {
 impl FaultStore {
     pub fn new(fault: StoreFault) -> FaultStore {
         let state = State { inner: None, fault: Some(fault), struck: 0, last_list: Vec::new() };
-        FaultStore { state: Mutex::new(state) }
+        FaultStore { stale: fault.trouble == Trouble::Stale, state: Mutex::new(state) }
     }
 
     /// The store behind it.
@@ -165,6 +167,10 @@ impl CheckpointStore for FaultStore {
             Some(Trouble::Stale) => Ok(self.state.lock().last_list.clone()),
             Some(_) => Err(failed("list")),
         }
+    }
+
+    fn list_is_complete(&self) -> bool {
+        !self.stale
     }
 
     fn delete(&self, name: &ObjectName) -> Result<()> {

@@ -171,9 +171,7 @@ fn task(
     let kinds = ["crash", "fault", "subsets"];
     let kind = settings.kind.as_deref().unwrap_or(kinds[(round % 3) as usize]);
     match kind {
-        "fault" if !workload.is_keyed() => {
-            fault::sweep(&case, 1 + 7 * u64::from(!workload.micro), stats, go_on)
-        }
+        "fault" => fault::sweep(&case, 1 + 7 * u64::from(!workload.micro), stats, go_on),
         "subsets" if workload.micro => {
             let depth = Depth { policies: &[], rounds: 0, subsets: true, again_every: 50 };
             crash::sweep(&case, directly, depth, stats, go_on)

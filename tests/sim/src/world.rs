@@ -670,8 +670,11 @@ impl World {
         });
         match self.registry.as_ref().expect("opened").confirm(saved) {
             Ok(()) => {
-                let given_up = self.given_up.clone();
-                self.promise(|p| p.saving.retain(|id, _| given_up.contains(id)));
+                // Where lists may be old, what is given up goes later.
+                if self.store.as_ref().expect("opened").list_is_complete() {
+                    let given_up = self.given_up.clone();
+                    self.promise(|p| p.saving.retain(|id, _| given_up.contains(id)));
+                }
                 Ok(())
             }
             Err(e) => self.excuse_store("confirm", &e),
