@@ -383,9 +383,16 @@ impl<F: Described> Picker<'_, F> {
                     total <= most
                 };
                 let run = files[from..].iter().take_while(small).take_while(&mut fits);
-                let run: Vec<_> = run.cloned().collect();
-                let largest = run.iter().map(|file| file.meta().len).max()?;
-                if run.len() < SMALL_RUN || largest > bytes(&run) / 2 {
+                let mut run: Vec<_> = run.cloned().collect();
+                let (mut total, mut largest, mut longest) = (0, 0, 0);
+                for (i, file) in run.iter().enumerate() {
+                    total += file.meta().len;
+                    largest = file.meta().len.max(largest);
+                    let enough = i + 1 >= SMALL_RUN && largest <= total / 2;
+                    longest = if enough { i + 1 } else { longest };
+                }
+                run.truncate(longest);
+                if run.is_empty() {
                     return None;
                 }
                 let plan = self.plan(Reason::SmallFiles, level, level, run);
