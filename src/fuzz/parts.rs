@@ -10,7 +10,8 @@ use crate::fuzz::repair;
 use crate::state::evolution::SerializerSnapshot;
 use crate::state::meta::{BackendRecord, StateRecord};
 use crate::state::operator_snapshot::{OperatorMode, OperatorSnapshot, redistribute};
-use crate::table::block::{Before, Block, BlockCursor, Content, compare};
+use crate::table::block::{Block, Content, compare};
+use crate::table::block_cursor::{Before, BlockCursor};
 use crate::version::current;
 use crate::version::edit::VersionEdit;
 use crate::version::state::State;
@@ -95,6 +96,17 @@ fn walk(block: &Block) {
             assert_eq!(found.user_key, want.0);
         }
     }
+    let mut keys: Vec<&[u8]> = entries.iter().map(|entry| &*entry.0).collect();
+    keys.dedup();
+    let mut found = cursor.before(block, None).expect("parsed");
+    for key in keys.iter().rev().take(LOOKUPS_MAX) {
+        assert!(found != Before::Nothing && cursor.last_user_key() == *key, "keys descend");
+        found = match cursor.prev(block).expect("parsed") {
+            Some(found) => found,
+            None => cursor.before(block, Some(key)).expect("parsed"),
+        };
+    }
+    assert!(found == Before::Nothing || keys.len() > LOOKUPS_MAX, "no key before the first");
 }
 
 /// F4.3.

@@ -7,7 +7,8 @@ use crate::base::coding::Decoder;
 use crate::base::format::PREAMBLE_BYTES;
 use crate::base::id::FileId;
 use crate::log::format::{RECORD_HEADER_BYTES, SEGMENT_HEADER_BYTES};
-use crate::table::block::{Block, BlockCursor, Content};
+use crate::table::block::{Block, Content};
+use crate::table::block_cursor::BlockCursor;
 use crate::table::format::{BLOCK_TRAILER_BYTES, BlockHandle, FOOTER_BYTES, Footer, open_block};
 
 const UNPACKED_MAX: usize = 1 << 20;

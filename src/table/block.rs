@@ -1,4 +1,5 @@
-//! Entry blocks, unpacked: checked once when they come from the disk, then searched and walked.
+//! Entry blocks, unpacked: checked once when they come from the disk, then searched, and walked by a
+//! [`BlockCursor`](crate::table::block_cursor::BlockCursor).
 //!
 //! [`Block::parse`] proves that every entry decodes, that keys strictly ascend, that shared prefixes
 //! are as long as they can be and that the restarts are entries which share nothing. What follows may
@@ -39,25 +40,25 @@ impl Content {
 /// An entry block in memory, sound. Clones share the bytes.
 #[derive(Clone, Debug)]
 pub struct Block {
-    bytes: Bytes,
+    pub(super) bytes: Bytes,
     entries_len: usize,
-    restarts: usize,
+    pub(super) restarts: usize,
     offset: u64,
 }
 
 /// Where the parts of one entry are.
 #[derive(Clone, Copy, Debug)]
-struct Entry {
-    shared: usize,
-    tail: usize,
-    trailer: usize,
-    value: usize,
-    next: usize,
+pub(super) struct Entry {
+    pub(super) shared: usize,
+    pub(super) tail: usize,
+    pub(super) trailer: usize,
+    pub(super) value: usize,
+    pub(super) next: usize,
 }
 
 /// The entry at `at`; `None` if there is none that ends within `entries`.
 #[inline]
-fn entry_at(entries: &[u8], at: usize) -> Option<Entry> {
+pub(super) fn entry_at(entries: &[u8], at: usize) -> Option<Entry> {
     let (shared, unshared, value_len, head) = match entries.get(at..)? {
         [a, b, c, ..] if (a | b | c) < 0x80 => (*a as usize, *b as usize, *c as usize, 3),
         rest => long_head(rest)?,
@@ -78,7 +79,7 @@ fn long_head(rest: &[u8]) -> Option<(usize, usize, usize, usize)> {
 }
 
 #[inline]
-fn trailer_of(entries: &[u8], entry: Entry) -> u64 {
+pub(super) fn trailer_of(entries: &[u8], entry: Entry) -> u64 {
     let bytes = entries[entry.trailer..entry.value].first_chunk::<TRAILER_BYTES>();
     u64::from_le_bytes(*bytes.expect("an entry's trailer has 8 bytes"))
 }
@@ -91,33 +92,33 @@ pub fn compare(a_key: &[u8], a_trailer: u64, b_key: &[u8], b_trailer: u64) -> Or
 
 /// A key that is rebuilt from entry to entry.
 #[derive(Debug)]
-struct Key {
+pub(super) struct Key {
     /// What is behind the key is left over from earlier ones.
     bytes: Vec<u8>,
-    len: usize,
+    pub(super) len: usize,
 }
 
 /// Most tails are no longer than this: so many bytes are copied at once, whatever the length.
 const TAIL_BYTES: usize = 16;
 
 impl Key {
-    fn new() -> Key {
+    pub(super) fn new() -> Key {
         Key { bytes: vec![0; 4 * TAIL_BYTES], len: 0 }
     }
 
     #[inline]
-    fn get(&self) -> &[u8] {
+    pub(super) fn get(&self) -> &[u8] {
         &self.bytes[..self.len]
     }
 
-    fn set(&mut self, key: &[u8]) {
+    pub(super) fn set(&mut self, key: &[u8]) {
         self.len = 0;
         self.replace_tail(0, key, 0, key.len());
     }
 
     /// Keeps the first `shared` bytes; `source[at..at + len]` comes behind them.
     #[inline]
-    fn replace_tail(&mut self, shared: usize, source: &[u8], at: usize, len: usize) {
+    pub(super) fn replace_tail(&mut self, shared: usize, source: &[u8], at: usize, len: usize) {
         debug_assert!(shared <= self.len);
         self.len = shared + len;
         if len <= TAIL_BYTES
@@ -217,17 +218,17 @@ impl Block {
     }
 
     #[cold]
-    fn wrong(&self, text: &str) -> Error {
+    pub(super) fn wrong(&self, text: &str) -> Error {
         Error::corruption(text).at(self.offset)
     }
 
     #[inline]
-    fn entries(&self) -> &[u8] {
+    pub(super) fn entries(&self) -> &[u8] {
         &self.bytes[..self.entries_len]
     }
 
     #[inline]
-    fn restart(&self, i: usize) -> Result<usize> {
+    pub(super) fn restart(&self, i: usize) -> Result<usize> {
         match self.bytes[self.entries_len + 4 * i..].first_chunk::<4>() {
             Some(bytes) => Ok(u32::from_le_bytes(*bytes) as usize),
             None => Err(self.wrong("restart out of bounds")),
@@ -251,7 +252,7 @@ impl Block {
 
     /// The number of restarts whose entries fulfil `holds`, which must be a prefix of them.
     #[inline]
-    fn partition_restarts(&self, holds: impl Fn(&[u8], u64) -> bool) -> Result<usize> {
+    pub(super) fn partition_restarts(&self, holds: impl Fn(&[u8], u64) -> bool) -> Result<usize> {
         let (entries, restarts) = self.bytes.split_at(self.entries_len);
         let (restarts, _) = restarts[..4 * self.restarts].as_chunks::<4>();
         let (mut low, mut high) = (0, restarts.len());
@@ -270,7 +271,7 @@ impl Block {
 
     /// The offset of the last restart before the place of `key` and `trailer`, or of the first.
     #[inline]
-    fn restart_before(&self, key: &[u8], trailer: u64) -> Result<usize> {
+    pub(super) fn restart_before(&self, key: &[u8], trailer: u64) -> Result<usize> {
         let less = |k: &[u8], t: u64| compare(k, t, key, trailer) == Ordering::Less;
         match self.partition_restarts(less)? {
             _ if self.restarts == 0 => Ok(self.entries_len),
@@ -329,286 +330,13 @@ impl Block {
     }
 }
 
-/// What [`BlockCursor::before`] found.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Before {
-    /// No entry of this block has a smaller user key.
-    Nothing,
-    /// The cursor stands on the newest version of the preceding user key.
-    Newest,
-    /// The cursor stands on the first entry of the block: earlier blocks may have newer versions of
-    /// its user key.
-    Unsure,
-}
-
-/// A place in a block. The block itself is handed in with every call, always the same until the next
-/// `first`, `seek` or `before`. The key is rebuilt in one buffer that is used again and again.
-#[derive(Debug)]
-pub struct BlockCursor {
-    key: Key,
-    seqno: SeqNo,
-    kind: ValueKind,
-    value: (usize, usize),
-    next: usize,
-    on_entry: bool,
-    trail: Trail,
-}
-
-/// Going back: the user keys up to the one under the cursor, from the last restart at which one begins
-/// that is smaller. Entries can only be decoded forward: each stretch between two restarts is, once.
-#[derive(Debug, Default)]
-struct Trail {
-    /// Where the stretch of the first key begins, as a number of the block's restarts.
-    restart: usize,
-    /// Keys were left out in front.
-    cut: bool,
-    /// The newest version of each user key, and where its key begins in `keys`. Empty: the cursor did
-    /// not come from behind.
-    stops: Vec<(usize, Entry)>,
-    keys: Vec<u8>,
-}
-
-/// Bytes of keys that a trail may have: a small hostile block could unfold to anything.
-const TRAIL_BYTES_MAX: usize = 4 * KEY_BYTES_MAX;
-
-impl Trail {
-    fn clear(&mut self) {
-        self.stops.clear();
-    }
-
-    fn last_key(&self) -> &[u8] {
-        self.stops.last().map_or(&[], |&(start, _)| &self.keys[start..])
-    }
-
-    fn pop(&mut self) {
-        if let Some((start, _)) = self.stops.pop() {
-            self.keys.truncate(start);
-        }
-    }
-
-    fn push(&mut self, key: &[u8], entry: Entry) {
-        self.stops.push((self.keys.len(), entry));
-        self.keys.extend_from_slice(key);
-    }
-
-    /// Follows the stretch of a restart, up to the first user key that is not below `end`.
-    fn follow(&mut self, block: &Block, restart: usize, end: Option<&[u8]>) -> Result<()> {
-        (self.restart, self.cut) = (restart, false);
-        self.stops.clear();
-        self.keys.clear();
-        let entries = block.entries();
-        let behind = restart + 1;
-        let stop = if behind < block.restarts { block.restart(behind)? } else { entries.len() };
-        let mut at = block.restart(restart)?;
-        while at < stop || self.stops.is_empty() {
-            let start = self.stops.last().map_or(0, |&(start, _)| start);
-            let key_len = self.keys.len() - start;
-            let entry = entry_at(entries, at).filter(|entry| entry.shared <= key_len);
-            let entry = entry.ok_or_else(|| block.wrong("entry cut short"))?;
-            let tail = &entries[entry.tail..entry.trailer];
-            at = entry.next;
-            if entry.shared == key_len && tail.is_empty() && !self.stops.is_empty() {
-                continue; // an older version
-            }
-            let front = start..start + entry.shared;
-            if end.is_some_and(|end| !is_below(&self.keys[front.clone()], tail, end)) {
-                break;
-            }
-            self.cut |= self.keys.len() > TRAIL_BYTES_MAX;
-            if self.cut {
-                // From here on only the last one is kept.
-                self.stops.clear();
-                self.keys.truncate(front.end);
-                self.keys.drain(..front.start);
-            } else {
-                self.keys.extend_from_within(front);
-            }
-            self.stops.push((self.keys.len() - entry.shared, entry));
-            self.keys.extend_from_slice(tail);
-        }
-        Ok(())
-    }
-}
-
-/// Is the key that is `front`, then `tail`, below `key`?
-fn is_below(front: &[u8], tail: &[u8], key: &[u8]) -> bool {
-    match key.split_at_checked(front.len()) {
-        Some((key_front, key_tail)) => (front, tail) < (key_front, key_tail),
-        None => front < key,
-    }
-}
-
-impl BlockCursor {
-    /// A cursor that stands nowhere.
-    pub fn new() -> BlockCursor {
-        BlockCursor {
-            key: Key::new(),
-            seqno: 0,
-            kind: ValueKind::Delete,
-            value: (0, 0),
-            next: 0,
-            on_entry: false,
-            trail: Trail::default(),
-        }
-    }
-
-    /// Leaves the block.
-    pub fn clear(&mut self) {
-        self.on_entry = false;
-        self.trail.clear();
-    }
-
-    /// The user key that it stands on, or stood on before it came to the end of the block.
-    #[inline]
-    pub fn last_user_key(&self) -> &[u8] {
-        self.key.get()
-    }
-
-    /// Does it stand on an entry?
-    #[inline]
-    pub fn is_on_entry(&self) -> bool {
-        self.on_entry
-    }
-
-    /// The entry under the cursor.
-    #[inline]
-    pub fn entry<'a>(&'a self, block: &'a Block) -> Option<(InternalKey<'a>, &'a [u8])> {
-        if !self.on_entry {
-            return None;
-        }
-        let key = InternalKey { user_key: self.key.get(), seqno: self.seqno, kind: self.kind };
-        Some((key, &block.bytes[self.value.0..self.value.1]))
-    }
-
-    /// To the next entry; `false` at the end of the block.
-    #[inline]
-    pub fn next(&mut self, block: &Block) -> Result<bool> {
-        self.step(block, false)
-    }
-
-    /// To the first entry of another user key; `false` if this block has none.
-    #[inline]
-    pub fn next_user_key(&mut self, block: &Block) -> Result<bool> {
-        self.step(block, true)
-    }
-
-    #[inline]
-    fn step(&mut self, block: &Block, over_versions: bool) -> Result<bool> {
-        self.clear();
-        let entries = block.entries();
-        while self.next < entries.len() {
-            let entry = entry_at(entries, self.next).filter(|entry| entry.shared <= self.key.len);
-            let entry = entry.ok_or_else(|| block.wrong("entry cut short"))?;
-            let tail = &entries[entry.tail..entry.trailer];
-            self.next = entry.next;
-            // A restart shares nothing, though it may be another version of the same key.
-            if over_versions
-                && (entry.shared == self.key.len && tail.is_empty()
-                    || entry.shared == 0 && tail == self.key.get())
-            {
-                continue;
-            }
-            self.key.replace_tail(entry.shared, entries, entry.tail, tail.len());
-            self.stand_on(block, entry)?;
-            return Ok(true);
-        }
-        Ok(false)
-    }
-
-    /// On an entry whose key has been rebuilt.
-    #[inline]
-    fn stand_on(&mut self, block: &Block, entry: Entry) -> Result<()> {
-        let unpacked = InternalKey::unpack(trailer_of(block.entries(), entry));
-        (self.seqno, self.kind) = unpacked.ok_or_else(|| block.wrong("no known kind"))?;
-        self.value = (entry.value, entry.next);
-        self.next = entry.next;
-        self.on_entry = true;
-        Ok(())
-    }
-
-    fn restart_at(&mut self, offset: usize) {
-        self.clear();
-        self.key.len = 0;
-        self.next = offset;
-    }
-
-    /// To the first entry; `false` if there is none.
-    pub fn first(&mut self, block: &Block) -> Result<bool> {
-        self.restart_at(0);
-        self.next(block)
-    }
-
-    /// To the first entry at or after `target`; `false` if there is none.
-    pub fn seek(&mut self, block: &Block, target: InternalKey<'_>) -> Result<bool> {
-        let trailer = target.trailer();
-        self.restart_at(block.restart_before(target.user_key, trailer)?);
-        while self.next(block)? {
-            let here = self.seqno << 8 | self.kind as u64;
-            if compare(self.key.get(), here, target.user_key, trailer) != Ordering::Less {
-                return Ok(true);
-            }
-        }
-        Ok(false)
-    }
-
-    /// To the newest version, as far as this block shows it, of the greatest user key below `key`
-    /// (`None`: of the greatest user key).
-    pub fn before(&mut self, block: &Block, key: Option<&[u8]>) -> Result<Before> {
-        let below = |k: &[u8]| key.is_none_or(|key| k < key);
-        let restarts = block.partition_restarts(|k, _| below(k))?;
-        self.clear();
-        let Some(restart) = restarts.checked_sub(1) else { return Ok(Before::Nothing) };
-        // The last entry below `key` is in the stretch of this restart.
-        self.trail.follow(block, restart, key)?;
-        self.stop_at_last(block)
-    }
-
-    /// To the newest version, as far as this block shows it, of the preceding user key, if the cursor
-    /// came from behind. Otherwise, or if no user key precedes, it stays: ask [`before`](Self::before).
-    pub fn prev(&mut self, block: &Block) -> Result<Option<Before>> {
-        if self.trail.stops.len() < 2 {
-            return Ok(None);
-        }
-        self.trail.pop();
-        self.stop_at_last(block).map(Some)
-    }
-
-    /// To where the trail ends. Follows more of it if that is its beginning.
-    fn stop_at_last(&mut self, block: &Block) -> Result<Before> {
-        self.on_entry = false;
-        while let [(_, first)] = *self.trail.stops
-            && !self.trail.cut
-            && let Some(restart) = self.trail.restart.checked_sub(1)
-        {
-            // Its newest version may lie in the stretch before.
-            self.key.set(&self.trail.keys);
-            self.trail.follow(block, restart, None)?;
-            if self.trail.last_key() != self.key.get() {
-                self.trail.push(self.key.get(), first);
-            }
-        }
-        let Some(&(_, entry)) = self.trail.stops.last() else {
-            return Err(block.wrong("restarts out of order"));
-        };
-        self.key.set(self.trail.last_key());
-        self.stand_on(block, entry)?;
-        let sure = self.trail.stops.len() > 1 || self.trail.cut;
-        Ok(if sure { Before::Newest } else { Before::Unsure })
-    }
-}
-
-impl Default for BlockCursor {
-    fn default() -> BlockCursor {
-        BlockCursor::new()
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::base::error::ErrorKind;
     use crate::iter::{InternalIterator, VecIterator, Version};
     use crate::table::block_builder::BlockBuilder;
+    use crate::table::block_cursor::{Before, BlockCursor, TRAIL_BYTES_MAX};
     use crate::table::tests::Versions;
     use quickcheck::quickcheck;
 
@@ -747,7 +475,7 @@ mod tests {
         let mut found = cursor.before(block, None).unwrap();
         while found != Before::Nothing {
             keys.push(cursor.last_user_key().to_vec());
-            trail = trail.max(cursor.trail.keys.len());
+            trail = trail.max(cursor.trail_bytes());
             found = match cursor.prev(block).unwrap() {
                 Some(found) => found,
                 None => cursor.before(block, Some(&keys[keys.len() - 1])).unwrap(),

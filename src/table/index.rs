@@ -11,8 +11,9 @@ use crate::base::coding::{Decoder, put_field, put_varint};
 use crate::base::error::{Error, Result};
 use crate::base::key::{InternalKey, head};
 use crate::base::limits::DECODE_BYTES_MAX;
-use crate::table::block::{Block, BlockCursor, compare};
+use crate::table::block::{Block, compare};
 use crate::table::block_builder::shared_prefix;
+use crate::table::block_cursor::BlockCursor;
 use crate::table::format::{BLOCK_TRAILER_BYTES, BlockHandle};
 use crate::table::properties::{put_timestamps, read_timestamps};
 

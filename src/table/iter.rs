@@ -9,7 +9,7 @@ use crate::base::sync::Arc;
 use crate::iter::InternalIterator;
 use crate::table::Block;
 use crate::table::Table;
-use crate::table::block::{Before, BlockCursor};
+use crate::table::block_cursor::{Before, BlockCursor};
 use crate::table::format::BlockHandle;
 
 /// A cursor that leaves the cache alone reads so much at once.

@@ -6,6 +6,7 @@
 
 pub mod block;
 pub mod block_builder;
+pub mod block_cursor;
 pub mod builder;
 pub mod compression;
 pub mod filter;
