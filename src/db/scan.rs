@@ -20,6 +20,7 @@ use crate::memtable::MemTableIterator;
 use crate::version::level_iter::VersionIterator;
 
 /// One sorted source of a scan: a closed set, so that no step goes through a table of functions.
+#[expect(clippy::large_enum_variant, reason = "a few a scan, of which a box each would cost more")]
 enum Source {
     Memory(MemTableIterator),
     Tables(VersionIterator),

@@ -175,7 +175,7 @@ fn writers_join_a_line_though_the_lock_is_free() {
             scope.spawn(move || {
                 let mut batch = WriteBatch::new();
                 batch.put(a, &[n], &[n]);
-                db.write(&batch, WriteOptions { sync: n % 2 == 0 }).unwrap()
+                db.write(&batch, WriteOptions { sync: n.is_multiple_of(2) }).unwrap()
             })
         };
         let threads: Vec<_> = (0..5).map(writer).collect();

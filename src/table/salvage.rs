@@ -6,7 +6,7 @@ use crate::base::sync::Arc;
 use crate::iter::InternalIterator;
 use crate::table::Block;
 use crate::table::Table;
-use crate::table::block::BlockCursor;
+use crate::table::block_cursor::BlockCursor;
 
 impl Table {
     /// The keys whose block cannot be read, and why: reads every data block. No key of the table
