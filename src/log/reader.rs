@@ -143,14 +143,14 @@ impl LogReader {
         self.end.unwrap_or_default() <= self.durable || Canary::RecoveredIsNotDurable.is_planted()
     }
 
-    /// How far the log itself proves that a sync has covered it: a place between two records. At least
-    /// the header of its first segment is: it is synced before anything follows it. `None` if that place
-    /// is not in what was accepted.
+    /// How far the log itself proves that a sync has covered it: a place between two records. `None` if
+    /// it proves nothing, or that place is not in what was accepted. The header of a segment that
+    /// follows another proves nothing of itself: only a later sync makes it durable.
     pub fn proved_end(&self) -> Option<LogPosition> {
-        let header = LogPosition::new(self.files.first()?.number, SEGMENT_HEADER_BYTES as u64);
-        let end = self.durable.max(header);
+        let end = self.durable;
         let holds = |piece: &Piece| {
-            piece.header.number == end.segment && (header.offset..=piece.end).contains(&end.offset)
+            let after_header = SEGMENT_HEADER_BYTES as u64;
+            piece.header.number == end.segment && (after_header..=piece.end).contains(&end.offset)
         };
         self.pieces.iter().any(holds).then_some(end)
     }
