@@ -153,33 +153,31 @@ impl Scan {
     }
 
     /// To the first key of the range; `false` if there is none.
+    ///
+    /// # Errors
+    /// As every move: of reading tables. The scan then stands before its first key.
     pub fn first(&mut self) -> Result<bool> {
         self.seeks += 1;
-        self.cursor.seek(InternalKey::seek(&self.range.start, SEQNO_MAX))?;
-        self.settle_forward()
+        let moved = self.cursor.seek(InternalKey::seek(&self.range.start, SEQNO_MAX));
+        self.settle(moved, Scan::settle_forward)
     }
 
     /// To the last key of the range; `false` if there is none.
     pub fn last(&mut self) -> Result<bool> {
         self.seeks += 1;
-        match &self.range.end {
-            Some(end) => {
-                self.cursor.seek_for_prev(end)?;
-                if self.cursor.entry().is_some_and(|(key, _)| key.user_key == end) {
-                    self.cursor.prev()?;
-                }
-            }
-            None => self.cursor.last()?,
-        }
-        self.settle_backward()
+        let moved = match &self.range.end {
+            Some(end) => seek_before(&mut self.cursor, end),
+            None => self.cursor.last(),
+        };
+        self.settle(moved, Scan::settle_backward)
     }
 
     /// To the first key at or after `key`; `false` if there is none in the range.
     pub fn seek(&mut self, key: &[u8]) -> Result<bool> {
         self.seeks += 1;
         let target = key.max(&self.range.start);
-        self.cursor.seek(InternalKey::seek(target, SEQNO_MAX))?;
-        self.settle_forward()
+        let moved = self.cursor.seek(InternalKey::seek(target, SEQNO_MAX));
+        self.settle(moved, Scan::settle_forward)
     }
 
     /// To the last key at or before `key`; `false` if there is none in the range.
@@ -188,8 +186,8 @@ impl Scan {
             return self.last();
         }
         self.seeks += 1;
-        self.cursor.seek_for_prev(key)?;
-        self.settle_backward()
+        let moved = self.cursor.seek_for_prev(key);
+        self.settle(moved, Scan::settle_backward)
     }
 
     /// Behind the last key of the range, so that [`prev`](Scan::prev) moves to it.
@@ -200,24 +198,24 @@ impl Scan {
     /// To the next key; from the start, to the first. `false` at the end.
     #[expect(clippy::should_implement_trait, reason = "fallible and lending: no `Iterator` can be")]
     pub fn next(&mut self) -> Result<bool> {
-        match self.place {
+        let moved = match self.place {
             Place::Start => return self.first(),
             Place::End => return Ok(false),
-            Place::Entry => self.cursor.next_user_key()?,
-            Place::Merged => self.skip_versions()?,
-        }
-        self.settle_forward()
+            Place::Entry => self.cursor.next_user_key(),
+            Place::Merged => self.skip_versions(),
+        };
+        self.settle(moved, Scan::settle_forward)
     }
 
     /// To the previous key; from the end, to the last. `false` at the start.
     pub fn prev(&mut self) -> Result<bool> {
-        match self.place {
+        let moved = match self.place {
             Place::Start => return Ok(false),
             Place::End => return self.last(),
-            Place::Entry => self.cursor.prev()?,
-            Place::Merged => self.step_before_key()?,
-        }
-        self.settle_backward()
+            Place::Entry => self.cursor.prev(),
+            Place::Merged => self.step_before_key(),
+        };
+        self.settle(moved, Scan::settle_backward)
     }
 
     /// The current key. Lent until the next move.
@@ -264,11 +262,22 @@ impl Scan {
 
     /// Moves the cursor, which stands somewhere at or behind the resolved key, before it.
     fn step_before_key(&mut self) -> Result<()> {
-        self.cursor.seek_for_prev(&self.key)?;
-        if self.cursor.entry().is_some_and(|(key, _)| key.user_key == self.key) {
-            self.cursor.prev()?;
+        seek_before(&mut self.cursor, &self.key)
+    }
+
+    /// After a move of the cursor: to the entry that is visible there. When either fails, the cursor
+    /// may stand anywhere: the scan goes back to where it began, before its first key.
+    #[inline(always)]
+    fn settle(
+        &mut self,
+        moved: Result<()>,
+        settle: impl Fn(&mut Scan) -> Result<bool>,
+    ) -> Result<bool> {
+        let settled = moved.and_then(|()| settle(self));
+        if settled.is_err() {
+            self.place = Place::Start;
         }
-        Ok(())
+        settled
     }
 
     /// From the first version of a key: finds the first key at or after it that has a value.
@@ -366,6 +375,15 @@ impl Scan {
             Step::Absent | Step::More => return Ok(false),
         }
         Ok(true)
+    }
+}
+
+/// Moves to the last entry before `key`.
+fn seek_before(cursor: &mut impl InternalIterator, key: &[u8]) -> Result<()> {
+    cursor.seek_for_prev(key)?;
+    match cursor.entry() {
+        Some((at, _)) if at.user_key == key => cursor.prev(),
+        _ => Ok(()),
     }
 }
 

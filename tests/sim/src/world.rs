@@ -647,9 +647,12 @@ impl World {
     fn abort(&mut self, id: u64) -> Check {
         match self.registry.as_ref().expect("opened").abort(id) {
             Ok(()) => {
-                self.promise(|p| {
-                    p.saving.remove(&id);
-                });
+                // Where lists may be old, it may go later.
+                if self.store.as_ref().expect("opened").list_is_complete() {
+                    self.promise(|p| {
+                        p.saving.remove(&id);
+                    });
+                }
                 Ok(())
             }
             Err(e) => {
