@@ -268,9 +268,12 @@ impl Core {
         let bytes = edit.added.iter().map(|(_, meta)| meta.len).sum();
         let mut whole = VersionEdit { log_durable, ..VersionEdit::default() };
         whole.families.insert(family.id, edit);
-        self.apply(&mut whole, |versions| versions.flushing.retain(|id| *id != family.id))?;
-        add(&self.counters.flushes, 1);
-        add(&self.counters.flush_bytes, bytes);
+        self.apply(&mut whole, |versions| {
+            versions.flushing.retain(|id| *id != family.id);
+            // Before anybody sees the tables: who waits for the flush finds it counted.
+            add(&self.counters.flushes, 1);
+            add(&self.counters.flush_bytes, bytes);
+        })?;
         let (family, memtables) = (family.name.clone(), memtables.len());
         self.tell(&Event::Flushed { family, memtables, bytes });
         Ok(())
