@@ -140,6 +140,9 @@ impl Judge {
     pub fn tear(&self, file: &str, at: usize, tear: Tear, census: &mut Census) {
         let mut files = self.files(UNCLEAN).clone();
         let torn = tear.tear(&files[file], at);
+        // Zeros in the place of zeros change nothing.
+        let changed = torn.iter().zip(&files[file]).position(|(new, old)| new != old);
+        let at = changed.unwrap_or(torn.len());
         files.insert(file.to_owned(), torn);
         census.tears += 1;
         let (end, proved) = self.log.torn(file, at);
