@@ -4,6 +4,8 @@
 #   sim       power cuts, faults, damage, hostile bytes, filters        (90 minutes)
 #   model     random programs beside plain maps                         (40)
 #   canaries  every bug that can be planted, each looked for a minute   (10)
+#   golden    every damage to the golden files, and forged inputs        (as long as it takes)
+#   process   processes that are killed, and a soak                     (60)
 #   fuzz      every fuzz target, with libFuzzer where cargo-fuzz is there,
 #             else mutations on stable                                  (4 a target)
 #
@@ -17,12 +19,12 @@ while [ $# -gt 0 ]; do
     case "$1" in
         --minutes) minutes=$2; shift ;;
         --seed) seed=$2; shift ;;
-        sim | model | canaries | fuzz) parts+=("$1") ;;
-        *) sed -n '2,11s/^# \{0,1\}//p' "$0" >&2; exit 2 ;;
+        sim | model | canaries | golden | process | fuzz) parts+=("$1") ;;
+        *) sed -n '2,13s/^# \{0,1\}//p' "$0" >&2; exit 2 ;;
     esac
     shift
 done
-[ ${#parts[@]} -gt 0 ] || parts=(sim model canaries fuzz)
+[ ${#parts[@]} -gt 0 ] || parts=(sim model canaries golden process fuzz)
 
 sim() { cargo run --release --quiet -p alluvium-sim -- "$@"; }
 
@@ -49,6 +51,12 @@ for part in "${parts[@]}"; do
             [ -z "$minutes" ] || seconds=$((minutes * 60 / 29 + 1))
             cargo run --release --quiet -p alluvium-sim --features canary -- \
                 canaries --all --seconds "$seconds" --seed "$seed"
+            ;;
+        golden) cargo run --release --quiet -p alluvium-sweep ;;
+        process)
+            cargo run --release --quiet -p alluvium-process -- kill --kills 3000 --seed "$seed"
+            cargo run --release --quiet -p alluvium-process -- soak --minutes "${minutes:-60}" \
+                --seed "$seed"
             ;;
         fuzz) fuzz "$minutes" ;;
     esac
