@@ -9,8 +9,7 @@
 //! The value begins at a multiple of 8 bytes. A short value of a put may be replaced where it is, by
 //! one that fits into the words it has: its entry then becomes the newer version. The writer does so
 //! only when nobody holds the older one (see [`ReadPins`](super::read_pins::ReadPins)); who looks without holding
-//! it copies the words, and looks again at the trailer: a sequence lock for each entry. A merge operand
-//! may have room for those that follow. It is not looked at without being held.
+//! it copies the words, and looks again at the trailer: a sequence lock for each entry.
 //!
 //! An [`Offset`] names an entry: chunk number above, distance in the chunk in units of 8 bytes below.
 //! Chunks grow with the arena, so that an eighth of it at most is allocated and not yet used; an entry
@@ -24,19 +23,18 @@
 //!    [`ArenaWriter::overwrite`] only. There is one `ArenaWriter` per arena, it is not `Clone`, and
 //!    both take it by `&mut`.
 //! 2. *Published when complete.* An entry and its chunk's address are written before its offset
-//!    leaves `push`. The offset reaches another thread through a Release store and an Acquire load (a
-//!    slot of the index, the link of an entry, a chunk's `used`) or through a lock, or by way of an
-//!    entry that did. So whoever has an offset sees the whole entry.
+//!    leaves `push`. The offset reaches another thread through a Release store and an Acquire load
+//!    ([`Slot`], the link of an entry, a chunk's `used`) or through a lock, or by way of an entry that
+//!    did. So whoever has an offset sees the whole entry.
 //! 3. *Never changed, but for these.* After that, key, pads, `older` and `shape` are never written;
 //!    trailer, link and value length are atomics and never accessed otherwise; the words of a value
-//!    with room to grow are written as atomics, by `overwrite` alone. Bytes not yet written
-//!    are never read: no reference covers them.
+//!    with room to grow are written as atomics, by `overwrite` alone. Bytes not yet written are never
+//!    read: no reference covers them.
 //! 4. *Never moved, never freed early.* A chunk stays where it is until its `Arena` is dropped, and
 //!    what is lent from it borrows the `Arena`.
 //! 5. *Offsets are not invented.* An `Offset` comes out of `push`, or out of a place where one was put
-//!    in. This module alone makes one of a number, and [`Slot`](super::offset::Slot) of one that it was
-//!    given. It is used only with the arena that it came from: a memtable has one arena, and no offset
-//!    leaves the memtable.
+//!    in. This module alone can make one of a number. It is used only with the arena that it came
+//!    from: a memtable has one arena, and no offset leaves the memtable.
 //! 6. *In bounds, aligned.* Chunks are aligned to 64 bytes, entries and values to 8. `push` checks
 //!    that an entry ends inside its chunk, with its value grown to the words of its shape; a value
 //!    length beyond these is never stored.
@@ -52,16 +50,21 @@
 
 use std::alloc::{Layout, alloc, dealloc, handle_alloc_error};
 use std::marker::PhantomData;
+use std::num::NonZeroU32;
 use std::ptr::{self, NonNull};
 use std::slice;
 
 use crate::base::key::{InternalKey, SeqNo, ValueKind};
 use crate::base::sync::{Arc, AtomicPtr, AtomicU32, AtomicU64, Ordering, fence};
 use crate::memtable::Found;
-use crate::memtable::offset::{CHUNKS_MAX, LEFT, Offset, Position, UNIT, WITHIN_BITS};
 use crate::memtable::read_pins::{Hold, Overwrite};
-use crate::memtable::value_copy::{self, OPERAND_WORDS_MAX, ValueCopy, WORDS_MAX};
+use crate::memtable::value_copy::{self, ValueCopy, WORDS_MAX};
 
+/// Most chunks of an arena. With chunks as they grow, good for at least 2 GiB of entries.
+const CHUNKS_MAX: usize = 256;
+/// Bits of an offset that say where in its chunk an entry is, in units of 8 bytes.
+const WITHIN_BITS: u32 = 22;
+const UNIT: usize = 8;
 const CHUNK_BYTES_MIN: usize = if cfg!(test) { 512 } else { 4 << 10 };
 const CHUNK_BYTES_MAX: usize = UNIT << WITHIN_BITS;
 const CHUNK_ALIGN: usize = 64;
@@ -71,6 +74,70 @@ const KEY_LEN_BITS: u32 = 24;
 
 /// The trailer of an entry that is being overwritten: newer than anything.
 const BUSY: u64 = u64::MAX;
+
+/// Names an entry of one arena. Never zero.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Offset(NonZeroU32);
+
+impl Offset {
+    fn new(chunk: usize, within: usize) -> Offset {
+        debug_assert!(chunk < CHUNKS_MAX && within.is_multiple_of(UNIT) && within >= CHUNK_HEADER);
+        let raw = (chunk as u32) << WITHIN_BITS | (within / UNIT) as u32;
+        Offset(NonZeroU32::new(raw).expect("a chunk begins with its header"))
+    }
+
+    fn from_raw(raw: u32) -> Option<Offset> {
+        NonZeroU32::new(raw).map(Offset)
+    }
+
+    fn raw(offset: Option<Offset>) -> u32 {
+        offset.map_or(0, |offset| offset.0.get())
+    }
+
+    #[inline]
+    fn chunk(self) -> usize {
+        (self.0.get() >> WITHIN_BITS) as usize
+    }
+
+    #[inline]
+    fn within(self) -> usize {
+        (self.0.get() & ((1 << WITHIN_BITS) - 1)) as usize * UNIT
+    }
+}
+
+/// One place of the hash index: the hash of a key above, the offset of its newest entry below.
+pub struct Slot(AtomicU64);
+
+impl Slot {
+    /// A free slot.
+    #[inline]
+    pub const fn empty() -> Slot {
+        Slot(AtomicU64::new(0))
+    }
+
+    /// The entry, if the slot is taken by one of a key with this hash.
+    #[inline]
+    pub fn load(&self, hash: u32) -> Option<Offset> {
+        let word = self.0.load(Ordering::Acquire);
+        if (word >> 32) as u32 != hash {
+            return None;
+        }
+        Offset::from_raw(word as u32)
+    }
+
+    /// Hash and entry, if the slot is taken.
+    pub fn both(&self) -> Option<(u32, Offset)> {
+        let word = self.0.load(Ordering::Acquire);
+        Some(((word >> 32) as u32, Offset::from_raw(word as u32)?))
+    }
+
+    /// Publishes an entry.
+    #[inline]
+    pub fn store(&self, hash: u32, offset: Offset) {
+        let word = u64::from(hash) << 32 | u64::from(offset.0.get());
+        self.0.store(word, Ordering::Release);
+    }
+}
 
 #[repr(C)]
 struct ChunkHeader {
@@ -94,8 +161,7 @@ impl ChunkHeader {
 struct Header {
     trailer: AtomicU64,
     older: u32,
-    /// In the first version of a key: the newest one, 0 as long as it is alone, and perhaps [`LEFT`].
-    /// In others: the first.
+    /// In the first version of a key: the newest one, 0 as long as it is alone. In others: the first.
     link: AtomicU32,
     /// Length of the key; above, how many words the value may grow to: 0 if it never changes.
     shape: u32,
@@ -148,7 +214,6 @@ impl Arena {
             chunks: 0,
             allocated: 0,
             used: 0,
-            joins_operands: false,
         };
         (writer, arena)
     }
@@ -238,6 +303,22 @@ impl Drop for Arena {
     }
 }
 
+/// How far a walk has come. The default is the beginning.
+#[derive(Clone, Copy, Debug)]
+pub struct Position {
+    /// The ordinary chunk that was being filled, and how much of it was seen.
+    open: usize,
+    within: usize,
+    /// The first chunk not looked at.
+    unseen: usize,
+}
+
+impl Default for Position {
+    fn default() -> Position {
+        Position { open: 0, within: 0, unseen: 1 }
+    }
+}
+
 /// A version of a key, in place.
 #[derive(Clone, Copy)]
 pub struct Entry<'a> {
@@ -280,8 +361,8 @@ impl<'a> Entry<'a> {
         Some(Found::new(trailer, value))
     }
 
-    /// The version, without a hold, if it is at or below `at`, nobody overwrites it meanwhile, and it is
-    /// no merge operand. A value that may be overwritten is copied.
+    /// The version, without a hold, if it is at or below `at` and nobody overwrites it meanwhile. A
+    /// value that may be overwritten is copied.
     #[inline]
     pub fn peek<'c>(&self, at: SeqNo, copy: &'c mut ValueCopy) -> Option<Found<'c>>
     where
@@ -289,7 +370,7 @@ impl<'a> Entry<'a> {
     {
         let header = self.header();
         let trailer = header.trailer.load(Ordering::Acquire);
-        if trailer >> 8 > at || trailer as u8 == ValueKind::Merge as u8 {
+        if trailer >> 8 > at {
             return None;
         }
         let len = header.value_len.load(Ordering::Relaxed) as usize;
@@ -331,62 +412,17 @@ impl<'a> Entry<'a> {
         Offset::from_raw(self.header().older)
     }
 
-    /// What it does; `None` while it is being overwritten.
-    #[inline]
-    fn kind(&self) -> Option<ValueKind> {
-        ValueKind::from_byte(self.trailer() as u8)
-    }
-
-    /// Is it a delete?
-    #[inline]
-    pub fn is_delete(&self) -> bool {
-        self.kind() == Some(ValueKind::Delete)
-    }
-
-    /// Bytes of its value.
-    #[inline]
-    fn value_len(&self) -> usize {
-        self.header().value_len.load(Ordering::Relaxed) as usize
-    }
-
     /// Of the first version of a key: the newest, `None` if there is no other. Of others: the first.
     #[inline]
     pub fn link(&self) -> Option<Offset> {
-        Offset::from_raw(self.header().link.load(Ordering::Acquire) & !LEFT)
+        Offset::from_raw(self.header().link.load(Ordering::Acquire))
     }
 
-    /// Points the first version of a key to the newest one, which is not the one after a delete.
+    /// Points the first version of a key to the newest one.
     #[inline]
     pub fn set_newest(&self, newest: Offset) {
-        debug_assert!(self.older().is_none() && !self.has_left());
-        self.header().link.store(Offset::raw(Some(newest)), Ordering::Release);
-    }
-
-    /// Points the first version of a key to the newest one, the one after a delete; `false` if the
-    /// key has left the order because of that.
-    #[must_use]
-    pub fn set_newest_after_delete(&self, newest: Offset) -> bool {
         debug_assert!(self.older().is_none());
-        let set = |old: u32| (old & LEFT == 0).then_some(Offset::raw(Some(newest)));
-        self.header().link.fetch_update(Ordering::Release, Ordering::Relaxed, set).is_ok()
-    }
-
-    /// Takes the key whose first version this is out of the order for good: it has no version any
-    /// more. Nothing is done, and `false` returned, if a newer version than `newest`, which is a
-    /// delete that all readers see and that nothing lies under, has come meanwhile.
-    ///
-    /// When the key is written again, that will be its first version: see
-    /// [`has_left`](Entry::has_left).
-    pub fn leave(&self, newest: Option<Offset>) -> bool {
-        let (link, old) = (&self.header().link, Offset::raw(newest));
-        let left = link.compare_exchange(old, old | LEFT, Ordering::Relaxed, Ordering::Relaxed);
-        left.is_ok() || self.has_left()
-    }
-
-    /// Has the key whose first version this is left the order?
-    #[inline]
-    pub fn has_left(&self) -> bool {
-        self.header().link.load(Ordering::Relaxed) & LEFT != 0
+        self.header().link.store(newest.0.get(), Ordering::Release);
     }
 }
 
@@ -400,15 +436,9 @@ pub struct ArenaWriter {
     chunks: usize,
     allocated: usize,
     used: usize,
-    joins_operands: bool,
 }
 
 impl ArenaWriter {
-    /// Are merge operands to be joined where they are, from now on?
-    pub fn join_operands(&mut self, join: bool) {
-        self.joins_operands = join;
-    }
-
     /// Appends an entry behind the version `older` of the same key, with a link to the first version.
     /// Two `None`: the first version.
     ///
@@ -421,16 +451,15 @@ impl ArenaWriter {
         older: Option<Offset>,
         first: Option<Offset>,
     ) -> Offset {
-        let words = match key.kind {
-            // A put is what a put overwrites.
-            ValueKind::Put => Some(value.len().div_ceil(UNIT)).filter(|&words| words <= WORDS_MAX),
-            ValueKind::Merge if self.joins_operands => self.operand_words(value.len(), older),
-            _ => None,
-        };
-        let words = words.unwrap_or(0);
         let (key_len, value_len) = (key.user_key.len(), value.len());
         assert!(key_len < 1 << KEY_LEN_BITS && value_len < 1 << 30, "too long for a memtable");
-        let bytes = value_at(key_len) + value_len.div_ceil(UNIT).max(words) * UNIT;
+        // A put is what a put overwrites; operands are not.
+        let words = match key.kind {
+            ValueKind::Put => value_len.div_ceil(UNIT),
+            _ => 0,
+        };
+        let words = if words > WORDS_MAX { 0 } else { words };
+        let bytes = value_at(key_len) + value_len.next_multiple_of(UNIT);
         let (number, within) = self.room(bytes);
         let chunk = self.arena.chunk(number).expect("room made the chunk");
         let header = Header {
@@ -444,19 +473,16 @@ impl ArenaWriter {
         let used = within + bytes;
         // SAFETY: `room` found `bytes` free bytes at `within`, aligned (6), not yet published, so no
         // one else looks at them (1, 3), and header, key and value fit (`bytes`). The last word of
-        // the value, and all that it may grow to, is made whole before. Afterwards the Release store of `used` publishes them (2).
+        // the value is made whole before. Afterwards the Release store of `used` publishes them (2).
         unsafe {
             let at = chunk.add(within);
             at.cast::<Header>().write(header);
             ptr::copy_nonoverlapping(key.user_key.as_ptr(), at.add(ENTRY_HEADER).as_ptr(), key_len);
-            let last = value_at(key_len) + value_len.saturating_sub(1) / UNIT * UNIT;
-            if last + UNIT == bytes {
-                at.add(last).cast::<u64>().write(0);
-            } else if last < bytes {
-                ptr::write_bytes(at.add(last).as_ptr(), 0, bytes - last);
+            if value_len > 0 {
+                at.add(bytes - UNIT).cast::<u64>().write(0);
+                let to = at.add(value_at(key_len)).as_ptr();
+                ptr::copy_nonoverlapping(value.as_ptr(), to, value_len);
             }
-            let to = at.add(value_at(key_len)).as_ptr();
-            ptr::copy_nonoverlapping(value.as_ptr(), to, value_len);
             let header = chunk.cast::<ChunkHeader>().as_ref();
             header.used.store(used as u64, Ordering::Release);
         }
@@ -464,21 +490,8 @@ impl ArenaWriter {
         Offset::new(number, within)
     }
 
-    /// How many words a merge operand gets: twice those of the one before it, if that is full. So a
-    /// list is in few pieces.
-    fn operand_words(&self, len: usize, before: Option<Offset>) -> Option<usize> {
-        let full = |entry: &Entry<'_>| {
-            let room = entry.header().words() * UNIT;
-            entry.kind() == Some(ValueKind::Merge) && entry.value_len() + len > room
-        };
-        let before = before.map(|offset| self.arena.entry(offset)).filter(full);
-        let words = before.map_or(0, |entry| 2 * entry.header().words());
-        let words = words.min(OPERAND_WORDS_MAX).max(len.div_ceil(UNIT));
-        (words <= OPERAND_WORDS_MAX).then_some(words)
-    }
-
     /// Makes the version at `offset` the one of `trailer` and `value`, if it has the room and
-    /// `overwrite` allows it. Operands are only joined to operands.
+    /// `overwrite` allows it.
     #[inline(always)]
     pub fn overwrite(
         &mut self,
@@ -489,38 +502,23 @@ impl ArenaWriter {
     ) -> bool {
         let entry = self.arena.entry(offset);
         let header = entry.header();
-        let (words, len) = (header.words(), entry.value_len());
-        // What has no words is never written. What has no value needs none.
-        let fits = match (entry.kind(), ValueKind::from_byte(trailer as u8)) {
-            (Some(ValueKind::Merge), Some(ValueKind::Merge)) => {
-                self.joins_operands && len + value.len() <= words * UNIT
-            }
-            (Some(ValueKind::Merge), _) | (_, Some(ValueKind::Merge)) => false,
-            _ => value.len() <= words * UNIT && (words > 0 || len == 0),
-        };
+        let fits = value.len().div_ceil(UNIT) <= header.words() && header.words() > 0;
         if !fits || !overwrite.allows(entry.seqno()) {
             return false;
         }
-        let behind = if trailer as u8 == ValueKind::Merge as u8 { len } else { 0 };
         header.trailer.store(BUSY, Ordering::Relaxed);
         // Who sees one of the words below, and fences, sees BUSY or what comes after it.
         fence(Ordering::Release);
-        value_copy::store_behind(self.words(&entry), behind, value);
-        header.value_len.store((behind + value.len()) as u32, Ordering::Relaxed);
-        header.trailer.store(trailer, Ordering::Release);
-        true
-    }
-
-    /// The words of a value that no pin sees, to be written.
-    #[inline]
-    fn words<'a>(&'a self, entry: &Entry<'a>) -> &'a [AtomicU64] {
-        let header = entry.header();
         // SAFETY: all words that the entry has, inside the chunk and aligned (6), alive (4), ours to
         // write (1), under no other reference (7), and read by others as atomics only (3).
-        unsafe {
+        let words = unsafe {
             let from = entry.at.add(header.value_at()).cast::<AtomicU64>();
             slice::from_raw_parts(from.as_ptr(), header.words())
-        }
+        };
+        value_copy::store(words, value);
+        header.value_len.store(value.len() as u32, Ordering::Relaxed);
+        header.trailer.store(trailer, Ordering::Release);
+        true
     }
 
     /// Bytes of all chunks.
@@ -657,7 +655,7 @@ mod tests {
         assert_eq!(arena.entry(c).older(), Some(b));
         let mut seen = Vec::new();
         arena.walk(&mut Position::default(), |offset, _| seen.push(offset));
-        seen.sort_by_key(|offset| (offset.chunk(), offset.within()));
+        seen.sort_by_key(|o| o.0);
         assert_eq!(seen.len(), 3);
     }
 
@@ -681,7 +679,7 @@ mod tests {
     #[test]
     fn readers_see_what_was_published() {
         let (mut writer, arena) = Arena::new();
-        let slot = crate::memtable::offset::Slot::empty();
+        let slot = Slot::empty();
         assert_eq!(slot.both(), None);
         let many = if cfg!(miri) { 100 } else { 20_000 };
         std::thread::scope(|scope| {

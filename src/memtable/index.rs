@@ -18,7 +18,7 @@
 //! thus after the sequence number that he reads at was published.
 
 use crate::base::sync::{AtomicU32, AtomicU64, OnceLock, Ordering};
-use crate::memtable::offset::{Offset, Slot};
+use crate::memtable::arena::{Offset, Slot};
 
 const BUCKETS: usize = 64;
 const BUCKET_SLOTS: usize = 7;
@@ -127,16 +127,6 @@ impl Index {
             number = segment.next.load(Ordering::Acquire);
         }
         None
-    }
-
-    /// Looks at the bucket where a hash would be: its line is on its way then, and those of others that
-    /// are looked at before anything is done with this one.
-    #[inline]
-    pub fn look_ahead(&self, hash: u32) {
-        let number = self.number(hash);
-        if number != 0 {
-            std::hint::black_box(self.segment(number).bucket(hash, 0).tags.load(Ordering::Relaxed));
-        }
     }
 
     #[inline]

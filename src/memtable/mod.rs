@@ -18,7 +18,6 @@
 mod arena;
 mod cursor;
 mod index;
-mod offset;
 mod order;
 mod read_pins;
 #[cfg(test)]
@@ -31,9 +30,8 @@ use crate::base::key::{InternalKey, SEQNO_MAX, SeqNo, ValueKind};
 use crate::base::sync::{Arc, AtomicBool, AtomicU64, AtomicUsize, Mutex, Ordering};
 use crate::cache::budget::Reservation;
 use crate::iter::range_del::{RangeTombstone, RangeTombstones};
-use crate::memtable::arena::{Arena, ArenaWriter, Entry};
+use crate::memtable::arena::{Arena, ArenaWriter, Entry, Offset};
 use crate::memtable::index::{Index, IndexWriter};
-use crate::memtable::offset::Offset;
 use crate::memtable::order::Order;
 use crate::memtable::read_pins::Hold;
 
@@ -130,9 +128,8 @@ pub enum Peek<'a> {
     Absent,
     /// The newest version, which is the one to see.
     Newest(Found<'a>),
-    /// A newer one than asked for, one that is being overwritten, or a merge operand: look again with a
-    /// pin.
-    Unclear,
+    /// A newer one than asked for, or one that is being overwritten: look again with a pin.
+    Newer,
 }
 
 #[inline]
@@ -190,7 +187,7 @@ impl MemTable {
             None => Peek::Absent,
             Some(entry) => match entry.peek(at, copy) {
                 Some(found) => Peek::Newest(found),
-                None => Peek::Unclear,
+                None => Peek::Newer,
             },
         }
     }
@@ -239,27 +236,15 @@ impl MemTable {
         self.index.find(hash(key), same).map(|offset| self.arena.entry(offset))
     }
 
-    /// Fetches what looking for these keys needs, all at once: two misses for all of them. They should
-    /// be at most some dozens.
-    pub fn look_ahead(&self, keys: &[&[u8]]) {
-        keys.iter().for_each(|key| self.index.look_ahead(hash(key)));
-        for key in keys {
-            self.index.find(hash(key), |offset| {
-                self.arena.prefetch::<2>(offset);
-                false
-            });
-        }
-    }
-
     /// A cursor over the versions of all point keys that are visible at `pin`, standing nowhere. Puts
     /// into order what was written since the last one was opened: 30–100 ns for each new key. Waits
     /// for others who do.
     ///
     /// # Panics
     /// If the pin is not of this table's [`ReadPins`].
-    pub fn cursor(self: &Arc<Self>, pin: ReadPin) -> MemTableIterator {
+    pub fn cursor(self: &Arc<Self>, pin: &ReadPin) -> MemTableIterator {
         pin.hold(&self.pins);
-        self.cursor_of(Some(pin))
+        self.cursor_of(Some(pin.clone()))
     }
 
     /// A cursor over all versions of all point keys of a frozen table: needs no pin.
@@ -395,9 +380,6 @@ impl MemTableWriter {
             return self.insert_range(key, value);
         }
         let table = &*self.table;
-        if let Some(overwrite) = overwrite {
-            overwrite.check(&table.pins);
-        }
         let hash = hash(key.user_key);
         let same = |offset| {
             // The lines of a short value, which is likely overwritten, come along with the key's.
@@ -408,25 +390,18 @@ impl MemTableWriter {
             Some((slot, newest)) => {
                 let entry = table.arena.entry(newest);
                 assert!(entry.seqno() < key.seqno, "versions of a key come in order");
-                let first = first_version(entry, newest);
-                let deleted = entry.is_delete();
-                if deleted && table.arena.entry(first).has_left() {
-                    slot.store(hash, self.arena.push(key, value, None, None));
-                } else if let Some(overwrite) = overwrite
-                    && self.arena.overwrite(newest, key.trailer(), value, overwrite)
+                if key.kind != ValueKind::Merge
+                    && let Some(overwrite) = overwrite
                 {
-                    return self.note(key.seqno);
-                } else {
-                    let mut offset = self.arena.push(key, value, Some(newest), Some(first));
-                    let first = table.arena.entry(first);
-                    if !deleted {
-                        first.set_newest(offset);
-                    } else if !first.set_newest_after_delete(offset) {
-                        // A cursor was faster. What was pushed is never found.
-                        offset = self.arena.push(key, value, None, None);
+                    overwrite.check(&table.pins);
+                    if self.arena.overwrite(newest, key.trailer(), value, overwrite) {
+                        return self.note(key.seqno);
                     }
-                    slot.store(hash, offset);
                 }
+                let first = first_version(entry, newest);
+                let offset = self.arena.push(key, value, Some(newest), Some(first));
+                table.arena.entry(first).set_newest(offset);
+                slot.store(hash, offset);
             }
             None => {
                 let offset = self.arena.push(key, value, None, None);
@@ -498,12 +473,6 @@ impl MemTableWriter {
     #[inline]
     pub fn newest(&self, key: &[u8]) -> Option<SeqNo> {
         self.table.newest(key)
-    }
-
-    /// From now on merge operands of a key are joined where nobody needs them apart: because their
-    /// operator [`concatenates`](crate::iter::resolve::MergeOperator::concatenates), or not.
-    pub fn join_operands(&mut self, join: bool) {
-        self.arena.join_operands(join);
     }
 
     /// The readers' half.
