@@ -41,6 +41,7 @@
 #![allow(unsafe_code)]
 
 use std::cell::Cell;
+use std::ops::{Deref, DerefMut};
 
 use crate::base::sync::lock_api::RawMutex as _;
 use crate::base::sync::{
@@ -271,6 +272,50 @@ unsafe impl lock_api::RawMutex for RawBiasedMutex {
     fn is_locked(&self) -> bool {
         let inside = |seat: &Seat| seat.inside.load(Ordering::Relaxed);
         self.shared.is_locked() || self.seats.iter().any(inside)
+    }
+}
+
+/// The right to the value of a [`BiasedMutex`] by the bias, known to be so.
+pub struct OwnerGuard<'a, T> {
+    mutex: &'a BiasedMutex<T>,
+    bias: u64,
+    on_its_thread: NotSend,
+}
+
+/// Takes the lock if it is biased to this thread, which has not taken it yet. Else nothing happens:
+/// nobody's bias is taken away, and nobody is waited for.
+#[inline(always)]
+pub fn try_lock_biased<T>(mutex: &BiasedMutex<T>) -> Option<OwnerGuard<'_, T>> {
+    // SAFETY: nothing is unlocked through it (2).
+    match unsafe { mutex.raw() }.enter()?? {
+        Hold::Owner(bias, on_its_thread) => Some(OwnerGuard { mutex, bias, on_its_thread }),
+        Hold::Shared(_) => unreachable!("nobody enters by `shared`"),
+    }
+}
+
+impl<T> Deref for OwnerGuard<'_, T> {
+    type Target = T;
+
+    #[inline(always)]
+    fn deref(&self) -> &T {
+        // SAFETY: in, and alone (3).
+        unsafe { &*self.mutex.data_ptr() }
+    }
+}
+
+impl<T> DerefMut for OwnerGuard<'_, T> {
+    #[inline(always)]
+    fn deref_mut(&mut self) -> &mut T {
+        // SAFETY: in, and alone (3).
+        unsafe { &mut *self.mutex.data_ptr() }
+    }
+}
+
+impl<T> Drop for OwnerGuard<'_, T> {
+    #[inline(always)]
+    fn drop(&mut self) {
+        // SAFETY: what was entered by the bias is left (3).
+        unsafe { self.mutex.raw() }.leave(self.bias);
     }
 }
 

@@ -43,6 +43,7 @@ impl Family {
         *self.options.write() = Arc::new(options);
     }
 
+    #[inline]
     pub fn is_dropped(&self) -> bool {
         self.dropped.load(Ordering::Acquire)
     }

@@ -4,7 +4,7 @@
 //! it taken, or others waiting, joins the [`write_queue`](crate::db::write_queue), whose front leads a
 //! group: one log record, one sync, one publication for all in it.
 
-use crate::base::biased_mutex::{BiasedMutex, BiasedMutexGuard};
+use crate::base::biased_mutex::{BiasedMutex, BiasedMutexGuard, try_lock_biased};
 use crate::base::error::{Error, ErrorKind, Result};
 use crate::base::id::FamilyId;
 use crate::base::key::{InternalKey, SeqNo, ValueKind};
@@ -17,7 +17,7 @@ use crate::db::stats::count;
 use crate::db::super_version::{Immutable, SuperVersion};
 use crate::db::wal::Wal;
 use crate::db::write_queue::{Basis, Outcome, Ticket, WriteQueue};
-use crate::memtable::{MemTable, MemTableOptions, MemTableWriter, Overwrite};
+use crate::memtable::{MemTable, MemTableOptions, MemTableWriter, Overwrite, Place, ValueCopy};
 
 /// The commit pipeline.
 pub(in crate::db) struct Commit {
@@ -37,7 +37,7 @@ pub(in crate::db) struct CommitState {
     /// Single operations are encoded here on their way to the log.
     scratch: WriteBatch,
     /// Set while memtables are being changed; found set by a leader, an earlier one unwound half-way.
-    applying: bool,
+    pub applying: bool,
 }
 
 /// The writing half of a family.
@@ -171,7 +171,7 @@ impl Core {
         if !self.commit.queue.is_busy()
             && let Some(mut state) = self.commit.state.try_lock()
         {
-            return self.commit_alone(&mut state, payload, sync);
+            return self.commit_one(&mut state, payload, sync);
         }
         self.commit_in_group(payload, sync, None).map(|last| last.expect("no basis"))
     }
@@ -238,57 +238,81 @@ impl Core {
         outcomes
     }
 
-    /// Commits a payload that nobody else's joins.
-    #[inline(always)]
-    pub fn commit_alone(
+    /// The life of a write of keyed state: one operation on points, the log off, by the usual writer,
+    /// and nothing that asks for attention. The same as [`commit_one`](Core::commit_one) in a straight
+    /// line, without a locked instruction, in few registers. `None`: nothing was done, it is to go the
+    /// other way.
+    #[inline(never)]
+    pub fn commit_at_once(
         &self,
-        state: &mut CommitState,
-        payload: Payload<'_>,
-        sync: bool,
-    ) -> Result<SeqNo> {
-        if let Payload::One { family, kind, key, value } = payload
-            && let Some(seqno) =
-                self.commit_at_once(state, family, InternalKey::new(key, 0, kind), value)
-        {
-            return Ok(seqno);
-        }
-        self.commit_one(state, payload, sync)
-    }
-
-    /// The life of a write of keyed state: one operation, the log off, nothing that asks for attention.
-    /// The same as [`commit_one`](Core::commit_one) in a straight line. `None`: nothing was done, it is
-    /// to go that way.
-    #[inline(always)]
-    fn commit_at_once(
-        &self,
-        state: &mut CommitState,
         family: FamilyId,
-        key: InternalKey<'_>,
+        kind: ValueKind,
+        key: &[u8],
         value: &[u8],
     ) -> Option<SeqNo> {
-        let quiet = self.attention.load(Ordering::Relaxed) == 0 && !state.applying;
-        if !quiet || state.wal.is_some() {
-            return None;
-        }
-        let seqno = state.last_seqno + 1;
-        let writer = state.writers.get_mut(family.0 as usize)?.as_mut()?;
-        state.last_seqno = seqno;
+        let state = &mut *try_lock_biased(&self.commit.state)?;
+        let seqno = self.begin_at_once(state)?;
+        let pins = self.read_pins.try_hold_biased()?;
+        let mem = &mut state.writers.get_mut(family.0 as usize)?.as_mut()?.mem;
         state.applying = true;
-        let overwrite = self.read_pins.try_overwrite();
-        writer.mem.insert(InternalKey { seqno, ..key }, value, overwrite.as_ref());
-        let (full, grown) = (writer.mem.is_full(), writer.mem.has_grown());
+        let key = InternalKey::new(key, seqno, kind);
+        let added = mem.insert(key, value, Some(pins.overwrite()));
+        self.end_at_once(state, seqno);
+        drop(pins);
+        if added {
+            self.has_added(state, family);
+        }
+        Some(seqno)
+    }
+
+    /// May a change be made at once? Its sequence number then.
+    #[inline(always)]
+    pub fn begin_at_once(&self, state: &CommitState) -> Option<SeqNo> {
+        let quiet = self.attention.load(Ordering::Relaxed) == 0 && !state.applying;
+        (quiet && state.wal.is_none()).then_some(state.last_seqno + 1)
+    }
+
+    /// Publishes a change that was made at once.
+    #[inline(always)]
+    pub fn end_at_once(&self, state: &mut CommitState, seqno: SeqNo) {
         state.applying = false;
+        state.last_seqno = seqno;
         self.visible.store(seqno, Ordering::Release);
-        drop(overwrite);
         count(&self.counters.operations, 1);
         count(&self.counters.groups, 1);
+    }
+
+    /// After a memtable has taken room.
+    #[inline(never)]
+    pub fn has_added(&self, state: &mut CommitState, family: FamilyId) {
+        let writer = state.writer(family).expect("it was written to");
+        let (full, grown) = (writer.mem.is_full(), writer.mem.has_grown());
         if full {
             self.rotate_full(state);
         }
         if grown {
             self.keep_to_budget(state);
         }
-        Some(seqno)
+    }
+
+    /// The newest value of a key, `None` after a delete, if this thread is the usual writer, the
+    /// current memtable decides alone, and the value is short: two cache misses, no locked instruction,
+    /// no reference counted. With what was visible then, and the place.
+    #[inline(always)]
+    pub fn peek_at_once<'c>(
+        &self,
+        family: FamilyId,
+        key: &[u8],
+        copy: &'c mut ValueCopy,
+    ) -> Option<(Option<&'c [u8]>, SeqNo, Place)> {
+        let state = try_lock_biased(&self.commit.state)?;
+        if state.applying {
+            return None;
+        }
+        let writer = state.writers.get(family.0 as usize)?.as_ref()?;
+        let (place, found) = writer.mem.peek(key, copy)?;
+        let value = (found.kind == ValueKind::Put).then_some(found.value);
+        Some((value, self.visible(), place))
     }
 
     /// The life of a write. The order is the whole secret: log, sync, memtables, publication.
@@ -314,11 +338,12 @@ impl Core {
         state.last_seqno = last;
         state.applying = true;
         // Held until publication: no pin is taken in between.
-        let overwrite = self.read_pins.try_overwrite();
-        let (full, grown) = apply(state, &payload, first, overwrite.as_ref());
+        let pins = self.read_pins.try_hold();
+        let overwrite = pins.as_ref().map(|pins| pins.overwrite());
+        let (full, grown) = apply(state, &payload, first, overwrite);
         state.applying = false;
         self.visible.store(last, Ordering::Release);
-        drop(overwrite);
+        drop(pins);
         count(&self.counters.operations, operations);
         count(&self.counters.groups, 1);
         if full {
@@ -501,13 +526,14 @@ fn apply(
     state: &mut CommitState,
     payload: &Payload<'_>,
     first: SeqNo,
-    overwrite: Option<&Overwrite<'_>>,
+    overwrite: Option<Overwrite<'_>>,
 ) -> (bool, bool) {
     match *payload {
         Payload::One { family, kind, key, value } => {
             let writer = state.writer(family).expect("checked before the log was written");
-            writer.mem.insert(InternalKey::new(key, first, kind), value, overwrite);
-            (writer.mem.is_full(), writer.mem.has_grown())
+            let key = InternalKey::new(key, first, kind);
+            let added = writer.mem.insert(key, value, overwrite);
+            (added && writer.mem.is_full(), writer.mem.has_grown())
         }
         Payload::Batch(batch) => {
             let (mut full, mut grown) = (false, false);
@@ -515,8 +541,8 @@ fn apply(
                 let op = op.expect("our own batch");
                 let writer = state.writer(op.family).expect("checked before the log was written");
                 let key = InternalKey::new(op.key, seqno, op.kind);
-                writer.mem.insert(key, op.value, overwrite);
-                full |= writer.mem.is_full();
+                let added = writer.mem.insert(key, op.value, overwrite);
+                full |= added && writer.mem.is_full();
                 grown |= writer.mem.has_grown();
             }
             (full, grown)

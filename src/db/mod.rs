@@ -47,6 +47,7 @@ use crate::db::scan::{Scan, key_range};
 use crate::db::snapshot::Snapshot;
 use crate::db::stats::Stats;
 use crate::db::update::Update;
+use crate::memtable::ValueCopy;
 
 pub use crate::db::get::Reader;
 
@@ -442,16 +443,18 @@ impl Db {
         f: impl FnOnce(Option<&[u8]>) -> R,
     ) -> Result<R> {
         self.core.check(family)?;
-        let super_version = family.0.cell.load();
         let operator = || family.0.options().merge_operator.clone();
-        match snapshot {
-            Some(snapshot) => lookup(&super_version, self.core.pin_of(snapshot), operator, key, f),
-            None => {
-                // Loaded after the bundle was taken, as in `View::new`.
-                let at = &mut self.core.visible();
-                lookup_newest(&self.core, &super_version, operator, key, at, f)
-            }
+        if let Some(snapshot) = snapshot {
+            let pin = self.core.pin_of(snapshot);
+            return lookup(&family.0.cell.load(), pin, operator, key, f);
         }
+        if let Some((value, ..)) = self.core.peek_at_once(family.id(), key, &mut ValueCopy::new()) {
+            return Ok(f(value));
+        }
+        let super_version = family.0.cell.load();
+        // Loaded after the bundle was taken, as in `View::new`.
+        let at = &mut self.core.visible();
+        lookup_newest(&self.core, &super_version, operator, key, at, f)
     }
 
     #[inline]
@@ -468,6 +471,11 @@ impl Db {
             _ => {}
         }
         self.core.check_value(value)?;
+        if kind != ValueKind::RangeDelete
+            && self.core.commit_at_once(family.id(), kind, key, value).is_some()
+        {
+            return Ok(());
+        }
         let payload = Payload::One { family: family.id(), kind, key, value };
         self.core.commit(payload, self.core.options.sync).map(drop)
     }

@@ -212,17 +212,18 @@ impl Opening {
         let Some(mut log) = log else { return Ok(()) };
         log.must_reach(header.log_needed()).map_err(|e| e.in_file(&self.dir))?;
         let pins = Arc::clone(&self.read_pins);
-        let overwrite = pins.try_overwrite(); // nobody reads yet
+        let held = pins.try_hold(); // nobody reads yet
+        let overwrite = held.as_ref().map(|held| held.overwrite());
         let (mut last, next_family) = (0, header.next_family);
         while let Some((place, payload)) = log.next()? {
             last = self
-                .replay_batch(&payload, place.offset, next_family, last, overwrite.as_ref())
+                .replay_batch(&payload, place.offset, next_family, last, overwrite)
                 .map_err(|e| {
                     let name = FileName::Log(place.segment).to_string();
                     e.in_file(&self.dir.join(name))
                 })?;
         }
-        drop(overwrite);
+        drop(held);
         self.keys_hint = 0;
         self.log = Some(log);
         if Canary::SeqnosAreReused.is_planted() {
@@ -258,7 +259,7 @@ impl Opening {
         base: u64,
         next_family: u32,
         last: SeqNo,
-        overwrite: Option<&Overwrite<'_>>,
+        overwrite: Option<Overwrite<'_>>,
     ) -> Result<SeqNo> {
         let mut reader = BatchReader::new(payload, base)?.with_value_bytes_max(BATCH_BYTES_MAX);
         let mut seqno = reader.seqno();

@@ -2,14 +2,16 @@
 
 use std::cell::Cell;
 
+use crate::base::biased_mutex::try_lock_biased;
 use crate::base::error::Result;
-use crate::base::key::{SeqNo, ValueKind};
+use crate::base::key::{InternalKey, SeqNo, ValueKind};
 use crate::base::sync::Arc;
 use crate::db::column_family::ColumnFamily;
 use crate::db::commit::Payload;
 use crate::db::core::Core;
 use crate::db::get::lookup_newest;
 use crate::db::write_queue::Basis;
+use crate::memtable::ValueCopy;
 
 /// What an update makes of a key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,7 +43,11 @@ impl Core {
         mut f: impl FnMut(Option<&[u8]>, &mut Vec<u8>) -> Update,
     ) -> Result<SeqNo> {
         let mut value = BUFFER.take();
+        let mut first = self.update_at_once(family, key, sync, &mut value, &mut f);
         let outcome = loop {
+            if let Some(done) = first.take() {
+                break done;
+            }
             match self.try_update(family, key, sync, &mut value, &mut f) {
                 Ok(None) => continue,
                 Ok(Some(seqno)) => break Ok(seqno),
@@ -52,6 +58,51 @@ impl Core {
             BUFFER.set(value);
         }
         outcome
+    }
+
+    /// The update of a value that the current memtable has, by its usual writer: nobody's lock is
+    /// waited for, nothing counted, and the key looked up once. `None`: it is to be done the other way.
+    #[inline(always)]
+    fn update_at_once(
+        &self,
+        family: &ColumnFamily,
+        key: &[u8],
+        sync: bool,
+        value: &mut Vec<u8>,
+        f: &mut impl FnMut(Option<&[u8]>, &mut Vec<u8>) -> Update,
+    ) -> Option<Result<SeqNo>> {
+        let mut copy = ValueCopy::new();
+        let (old, at, place) = self.peek_at_once(family.id(), key, &mut copy)?;
+        value.clear();
+        let (kind, value) = match f(old, value) {
+            Update::Put => (ValueKind::Put, value.as_slice()),
+            Update::Delete => (ValueKind::Delete, &[][..]),
+            Update::Keep => return Some(Ok(at)),
+        };
+        if let Err(e) = self.check_value(value).and_then(|()| self.check(family)) {
+            return Some(Err(e));
+        }
+        let state = &mut *try_lock_biased(&self.commit.state)?;
+        if let Some(seqno) = self.begin_at_once(state) {
+            let pins = self.read_pins.try_hold_biased()?;
+            let mem = &mut state.writers.get_mut(family.id().0 as usize)?.as_mut()?.mem;
+            let key = InternalKey::new(key, seqno, kind);
+            state.applying = true;
+            let overwritten = mem.overwrite_at(&place, key, value, pins.overwrite());
+            state.applying = overwritten.is_some();
+            let added = !overwritten? && mem.insert(key, value, None);
+            self.end_at_once(state, seqno);
+            drop(pins);
+            if added {
+                self.has_added(state, family.id());
+            }
+            return Some(Ok(seqno));
+        }
+        if !state.writer(family.id())?.mem.stands(&place, key) {
+            return None;
+        }
+        let payload = Payload::One { family: family.id(), kind, key, value };
+        Some(self.commit_one(state, payload, sync))
     }
 
     fn try_update(
@@ -81,7 +132,7 @@ impl Core {
         {
             self.check(family)?; // it may have been dropped meanwhile
             return match state.is_unchanged(family.id(), key, &super_version.mem, at) {
-                true => self.commit_alone(&mut state, payload, sync).map(Some),
+                true => self.commit_one(&mut state, payload, sync).map(Some),
                 false => Ok(None),
             };
         }

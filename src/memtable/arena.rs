@@ -23,9 +23,9 @@
 //!    [`ArenaWriter::overwrite`] only. There is one `ArenaWriter` per arena, it is not `Clone`, and
 //!    both take it by `&mut`.
 //! 2. *Published when complete.* An entry and its chunk's address are written before its offset
-//!    leaves `push`. The offset reaches another thread through a Release store and an Acquire load
-//!    ([`Slot`], the link of an entry, a chunk's `used`) or through a lock, or by way of an entry that
-//!    did. So whoever has an offset sees the whole entry.
+//!    leaves `push`. The offset reaches another thread through a Release store and an Acquire load (a
+//!    slot of the index, the link of an entry, a chunk's `used`) or through a lock, or by way of an
+//!    entry that did. So whoever has an offset sees the whole entry.
 //! 3. *Never changed, but for these.* After that, key, pads, `older` and `shape` are never written;
 //!    trailer, link and value length are atomics and never accessed otherwise; the words of a value
 //!    with room to grow are written as atomics, by `overwrite` alone. Bytes not yet written are never
@@ -33,8 +33,10 @@
 //! 4. *Never moved, never freed early.* A chunk stays where it is until its `Arena` is dropped, and
 //!    what is lent from it borrows the `Arena`.
 //! 5. *Offsets are not invented.* An `Offset` comes out of `push`, or out of a place where one was put
-//!    in. This module alone can make one of a number. It is used only with the arena that it came
-//!    from: a memtable has one arena, and no offset leaves the memtable.
+//!    in. This module alone makes one of a number, and [`Slot`](super::offset::Slot) of one that it was
+//!    given. It, and an entry that it led to, is used only with the arena that it came from: a memtable
+//!    has one arena, and an offset leaves the memtable in a [`Place`](super::Place), which says of which
+//!    memtable it is.
 //! 6. *In bounds, aligned.* Chunks are aligned to 64 bytes, entries and values to 8. `push` checks
 //!    that an entry ends inside its chunk, with its value grown to the words of its shape; a value
 //!    length beyond these is never stored.
@@ -50,21 +52,16 @@
 
 use std::alloc::{Layout, alloc, dealloc, handle_alloc_error};
 use std::marker::PhantomData;
-use std::num::NonZeroU32;
 use std::ptr::{self, NonNull};
 use std::slice;
 
 use crate::base::key::{InternalKey, SeqNo, ValueKind};
 use crate::base::sync::{Arc, AtomicPtr, AtomicU32, AtomicU64, Ordering, fence};
 use crate::memtable::Found;
+use crate::memtable::offset::{CHUNKS_MAX, Offset, Position, UNIT, WITHIN_BITS};
 use crate::memtable::read_pins::{Hold, Overwrite};
 use crate::memtable::value_copy::{self, ValueCopy, WORDS_MAX};
 
-/// Most chunks of an arena. With chunks as they grow, good for at least 2 GiB of entries.
-const CHUNKS_MAX: usize = 256;
-/// Bits of an offset that say where in its chunk an entry is, in units of 8 bytes.
-const WITHIN_BITS: u32 = 22;
-const UNIT: usize = 8;
 const CHUNK_BYTES_MIN: usize = if cfg!(test) { 512 } else { 4 << 10 };
 const CHUNK_BYTES_MAX: usize = UNIT << WITHIN_BITS;
 const CHUNK_ALIGN: usize = 64;
@@ -74,70 +71,6 @@ const KEY_LEN_BITS: u32 = 24;
 
 /// The trailer of an entry that is being overwritten: newer than anything.
 const BUSY: u64 = u64::MAX;
-
-/// Names an entry of one arena. Never zero.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Offset(NonZeroU32);
-
-impl Offset {
-    fn new(chunk: usize, within: usize) -> Offset {
-        debug_assert!(chunk < CHUNKS_MAX && within.is_multiple_of(UNIT) && within >= CHUNK_HEADER);
-        let raw = (chunk as u32) << WITHIN_BITS | (within / UNIT) as u32;
-        Offset(NonZeroU32::new(raw).expect("a chunk begins with its header"))
-    }
-
-    fn from_raw(raw: u32) -> Option<Offset> {
-        NonZeroU32::new(raw).map(Offset)
-    }
-
-    fn raw(offset: Option<Offset>) -> u32 {
-        offset.map_or(0, |offset| offset.0.get())
-    }
-
-    #[inline]
-    fn chunk(self) -> usize {
-        (self.0.get() >> WITHIN_BITS) as usize
-    }
-
-    #[inline]
-    fn within(self) -> usize {
-        (self.0.get() & ((1 << WITHIN_BITS) - 1)) as usize * UNIT
-    }
-}
-
-/// One place of the hash index: the hash of a key above, the offset of its newest entry below.
-pub struct Slot(AtomicU64);
-
-impl Slot {
-    /// A free slot.
-    #[inline]
-    pub const fn empty() -> Slot {
-        Slot(AtomicU64::new(0))
-    }
-
-    /// The entry, if the slot is taken by one of a key with this hash.
-    #[inline]
-    pub fn load(&self, hash: u32) -> Option<Offset> {
-        let word = self.0.load(Ordering::Acquire);
-        if (word >> 32) as u32 != hash {
-            return None;
-        }
-        Offset::from_raw(word as u32)
-    }
-
-    /// Hash and entry, if the slot is taken.
-    pub fn both(&self) -> Option<(u32, Offset)> {
-        let word = self.0.load(Ordering::Acquire);
-        Some(((word >> 32) as u32, Offset::from_raw(word as u32)?))
-    }
-
-    /// Publishes an entry.
-    #[inline]
-    pub fn store(&self, hash: u32, offset: Offset) {
-        let word = u64::from(hash) << 32 | u64::from(offset.0.get());
-        self.0.store(word, Ordering::Release);
-    }
-}
 
 #[repr(C)]
 struct ChunkHeader {
@@ -230,7 +163,7 @@ impl Arena {
     }
 
     /// The entry at an offset. One cache miss if it is cold.
-    #[inline]
+    #[inline(always)]
     pub fn entry(&self, offset: Offset) -> Entry<'_> {
         let chunk = self.chunk(offset.chunk()).expect("the chunk of an offset exists");
         debug_assert!(
@@ -239,20 +172,6 @@ impl Arena {
         );
         // SAFETY: 5, 6: the offset was made by `push` for an entry inside this chunk.
         Entry { at: unsafe { chunk.add(offset.within()) }, arena: PhantomData }
-    }
-
-    /// Asks for the first lines of an entry, for they will be looked at soon.
-    #[inline]
-    pub fn prefetch<const LINES: usize>(&self, offset: Offset) {
-        #[cfg(all(target_arch = "x86_64", not(miri)))]
-        if let Some(chunk) = self.chunk(offset.chunk()) {
-            use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-            for line in 0..LINES {
-                let at = chunk.as_ptr().wrapping_add(offset.within() + line * CHUNK_ALIGN);
-                // SAFETY: a hint; it reads nothing and cannot fault. Every x86-64 has it (4).
-                unsafe { _mm_prefetch::<_MM_HINT_T0>(at.cast()) };
-            }
-        }
     }
 
     /// Visits all entries that were pushed since the last walk with the same position, each once.
@@ -303,22 +222,6 @@ impl Drop for Arena {
     }
 }
 
-/// How far a walk has come. The default is the beginning.
-#[derive(Clone, Copy, Debug)]
-pub struct Position {
-    /// The ordinary chunk that was being filled, and how much of it was seen.
-    open: usize,
-    within: usize,
-    /// The first chunk not looked at.
-    unseen: usize,
-}
-
-impl Default for Position {
-    fn default() -> Position {
-        Position { open: 0, within: 0, unseen: 1 }
-    }
-}
-
 /// A version of a key, in place.
 #[derive(Clone, Copy)]
 pub struct Entry<'a> {
@@ -332,6 +235,24 @@ impl<'a> Entry<'a> {
         // SAFETY: a complete entry begins here (2, 5), aligned (6), alive for 'a (4); what still
         // changes of it is atomic (3).
         unsafe { self.at.cast::<Header>().as_ref() }
+    }
+
+    /// Asks for the first lines of the entry, for they will be looked at soon.
+    #[inline(always)]
+    pub fn prefetch<const LINES: usize>(&self) {
+        #[cfg(all(target_arch = "x86_64", not(miri)))]
+        for line in 0..LINES {
+            use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+            let at = self.at.as_ptr().wrapping_add(line * CHUNK_ALIGN);
+            // SAFETY: a hint; it reads nothing and cannot fault. Every x86-64 has it (4).
+            unsafe { _mm_prefetch::<_MM_HINT_T0>(at.cast()) };
+        }
+    }
+
+    /// Is it of this key?
+    #[inline(always)]
+    pub fn has_key(&self, key: &[u8]) -> bool {
+        equal(self.key(), key)
     }
 
     /// The user key.
@@ -394,6 +315,25 @@ impl<'a> Entry<'a> {
         Some(Found::new(trailer, value))
     }
 
+    /// The version, for the one writer. `None` if it has a value that is not short enough to be
+    /// copied.
+    #[inline(always)]
+    pub fn peek_short<'c>(&self, copy: &'c mut ValueCopy) -> Option<Found<'c>> {
+        let header = self.header();
+        let trailer = header.trailer.load(Ordering::Relaxed);
+        let len = header.value_len.load(Ordering::Relaxed) as usize;
+        let count = len.div_ceil(UNIT);
+        if count > header.words() {
+            return None;
+        }
+        // SAFETY: as in `peek` (3, 4, 6).
+        let words = unsafe {
+            let from = self.at.add(header.value_at()).cast::<AtomicU64>();
+            slice::from_raw_parts(from.as_ptr(), count)
+        };
+        Some(Found::new(trailer, copy.fill(words, len)))
+    }
+
     /// Sequence number and kind in one word; beyond all others while it is being overwritten.
     #[inline]
     pub fn trailer(&self) -> u64 {
@@ -422,7 +362,7 @@ impl<'a> Entry<'a> {
     #[inline]
     pub fn set_newest(&self, newest: Offset) {
         debug_assert!(self.older().is_none());
-        self.header().link.store(newest.0.get(), Ordering::Release);
+        self.header().link.store(Offset::raw(Some(newest)), Ordering::Release);
     }
 }
 
@@ -490,17 +430,16 @@ impl ArenaWriter {
         Offset::new(number, within)
     }
 
-    /// Makes the version at `offset` the one of `trailer` and `value`, if it has the room and
-    /// `overwrite` allows it.
+    /// Makes `entry`, a version in this arena, the one of `trailer` and `value`, if it has the room
+    /// and `overwrite` allows it.
     #[inline(always)]
     pub fn overwrite(
         &mut self,
-        offset: Offset,
+        entry: Entry<'_>,
         trailer: u64,
         value: &[u8],
-        overwrite: &Overwrite<'_>,
+        overwrite: Overwrite<'_>,
     ) -> bool {
-        let entry = self.arena.entry(offset);
         let header = entry.header();
         let fits = value.len().div_ceil(UNIT) <= header.words() && header.words() > 0;
         if !fits || !overwrite.allows(entry.seqno()) {
@@ -585,6 +524,25 @@ impl ArenaWriter {
     }
 }
 
+/// `a == b`, without a call for keys of the usual lengths: their first and their last bytes.
+#[inline(always)]
+fn equal(a: &[u8], b: &[u8]) -> bool {
+    if a.len() != b.len() {
+        return false;
+    }
+    match a.len() {
+        8..=16 => {
+            a.first_chunk::<8>() == b.first_chunk::<8>()
+                && a.last_chunk::<8>() == b.last_chunk::<8>()
+        }
+        17..=32 => {
+            a.first_chunk::<16>() == b.first_chunk::<16>()
+                && a.last_chunk::<16>() == b.last_chunk::<16>()
+        }
+        _ => a == b,
+    }
+}
+
 /// Where in an entry its value begins.
 #[inline]
 fn value_at(key_len: usize) -> usize {
@@ -655,7 +613,7 @@ mod tests {
         assert_eq!(arena.entry(c).older(), Some(b));
         let mut seen = Vec::new();
         arena.walk(&mut Position::default(), |offset, _| seen.push(offset));
-        seen.sort_by_key(|o| o.0);
+        seen.sort_by_key(|o| o.chunk() << 32 | o.within());
         assert_eq!(seen.len(), 3);
     }
 
@@ -679,7 +637,7 @@ mod tests {
     #[test]
     fn readers_see_what_was_published() {
         let (mut writer, arena) = Arena::new();
-        let slot = Slot::empty();
+        let slot = crate::memtable::offset::Slot::empty();
         assert_eq!(slot.both(), None);
         let many = if cfg!(miri) { 100 } else { 20_000 };
         std::thread::scope(|scope| {
@@ -742,9 +700,14 @@ mod tests {
             });
             let mut seqno = 1;
             while seqno < many {
-                let Some(overwrite) = pins.try_overwrite() else { continue };
+                let Some(held) = pins.try_hold() else { continue };
                 let trailer = put(b"key", seqno + 1).trailer();
-                if writer.overwrite(offset, trailer, &value(seqno + 1), &overwrite) {
+                if writer.overwrite(
+                    arena.entry(offset),
+                    trailer,
+                    &value(seqno + 1),
+                    held.overwrite(),
+                ) {
                     seqno += 1;
                     visible.store(seqno, Ordering::Release);
                 }
@@ -752,12 +715,27 @@ mod tests {
             holder.join().unwrap();
             reader.join().unwrap();
         });
-        assert!(!writer.overwrite(offset, BUSY, &[0; 97], &pins.try_overwrite().unwrap()));
+        assert!(!writer.overwrite(
+            arena.entry(offset),
+            BUSY,
+            &[0; 97],
+            pins.try_hold().unwrap().overwrite()
+        ));
         let pin = pins.pin(&visible);
-        assert!(!writer.overwrite(offset, BUSY, b"", &pins.try_overwrite().unwrap()));
+        assert!(!writer.overwrite(
+            arena.entry(offset),
+            BUSY,
+            b"",
+            pins.try_hold().unwrap().overwrite()
+        ));
         drop(pin);
         let delete = InternalKey::new(b"key", many + 1, ValueKind::Delete).trailer();
-        assert!(writer.overwrite(offset, delete, b"", &pins.try_overwrite().unwrap()));
+        assert!(writer.overwrite(
+            arena.entry(offset),
+            delete,
+            b"",
+            pins.try_hold().unwrap().overwrite()
+        ));
         let version = arena.entry(offset).version(Hold::frozen(SEQNO_MAX)).unwrap();
         let kind = ValueKind::Delete;
         assert_eq!(version, Found { seqno: many + 1, kind, value: b"" });

@@ -6,7 +6,8 @@ use crate::base::key::{InternalKey, SEQNO_MAX, SeqNo, ValueKind};
 use crate::base::sync::Arc;
 use crate::iter::InternalIterator;
 use crate::memtable::MemTable;
-use crate::memtable::arena::{Entry, Offset};
+use crate::memtable::arena::Entry;
+use crate::memtable::offset::Offset;
 use crate::memtable::order::{Head, Order, Run, compare};
 use crate::memtable::read_pins::{Hold, ReadPin};
 
@@ -138,8 +139,8 @@ impl MemTableIterator {
         place.at += 1;
         if let Some(head) = place.run.heads().get(place.at + AHEAD) {
             match self.pin {
-                Some(_) => self.table.arena.prefetch::<1>(head.offset),
-                None => self.table.arena.prefetch::<3>(head.offset), // a flush
+                Some(_) => self.table.arena.entry(head.offset).prefetch::<1>(),
+                None => self.table.arena.entry(head.offset).prefetch::<3>(), // a flush
             }
         }
         self.settle_forward();
@@ -149,7 +150,7 @@ impl MemTableIterator {
         for place in &mut self.runs {
             place.at = place.run.lower_bound(&self.table.arena, &self.common, key);
             if let Some(head) = place.head() {
-                self.table.arena.prefetch::<1>(head.offset);
+                self.table.arena.entry(head.offset).prefetch::<1>();
             }
         }
     }

@@ -1,7 +1,7 @@
 //! From a key to its newest entry: extendible hashing over cache lines.
 //!
 //! ```text
-//! directory   2^depth segment numbers, by the top bits of the hash
+//! directory   2^depth segments, by the top bits of the hash
 //! segment     64 buckets, by the low 6 bits of the hash; a full one overflows into the next
 //! bucket      8 tags u8 (the last is unused) │ 7 slots: hash u32 │ offset u32; one cache line
 //! ```
@@ -16,9 +16,23 @@
 //! as it was, for those who still read it, until the table is dropped; a directory that doubles
 //! likewise. Who looks at something old misses only what was written after he got hold of it, and
 //! thus after the sequence number that he reads at was published.
+//!
+//! # Claims
+//!
+//! 1. *Published when complete.* Addresses of segments and directories are made by
+//!    [`IndexWriter::add_segment`] and [`IndexWriter::add_directory`] alone, of what is whole, and
+//!    stored with Release; every other place of an address was given one of these, and is loaded with
+//!    Acquire or by the writer itself. An address in a place is null or one of them.
+//! 2. *Never freed early.* What was made is in a list of the index, and freed once, by its `drop`. What
+//!    is lent from it borrows the index.
+//! 3. *Shared only.* After it is made it is reached through shared references alone; what changes in
+//!    it is atomic.
+#![allow(unsafe_code)]
 
-use crate::base::sync::{AtomicU32, AtomicU64, OnceLock, Ordering};
-use crate::memtable::arena::{Offset, Slot};
+use std::ptr;
+
+use crate::base::sync::{AtomicPtr, AtomicU32, AtomicU64, Ordering};
+use crate::memtable::offset::{Offset, Slot};
 
 const BUCKETS: usize = 64;
 const BUCKET_SLOTS: usize = 7;
@@ -29,10 +43,6 @@ const SPLIT_AT: u32 = if cfg!(test) { 48 } else { SLOTS as u32 * 3 / 4 };
 const KEYS_PER_SEGMENT: usize = SLOTS * 9 / 16;
 const DEPTH_MAX: u32 = 24;
 
-/// Segments of the first page; each page has twice as many as the one before.
-const PAGE_SEGMENTS: usize = 16;
-const PAGES: usize = 15;
-
 #[repr(C, align(64))]
 struct Bucket {
     /// A byte for each slot, from the lowest: 0 while it is free.
@@ -42,37 +52,36 @@ struct Bucket {
 
 struct Segment {
     buckets: [Bucket; BUCKETS],
-    /// Where it goes on when it is full and splitting does not help: 0 nowhere, else a segment.
-    next: AtomicU32,
+    /// Where it goes on when it is full and splitting does not help.
+    next: AtomicPtr<Segment>,
+    /// The one that was made before it.
+    before: AtomicPtr<Segment>,
+    /// Bits of the hash that its keys have in common.
+    depth: u32,
+    /// Keys in it and behind it. The writer's alone.
+    keys: AtomicU32,
 }
 
-/// Room for segments, which are allocated one by one.
-type Page = Box<[OnceLock<Box<Segment>>]>;
+struct Directory {
+    depth: u32,
+    /// Null: no key has these bits yet.
+    segments: Box<[AtomicPtr<Segment>]>,
+    /// The one that it replaced.
+    before: AtomicPtr<Directory>,
+}
 
 /// Readers' half.
 pub struct Index {
-    depth: AtomicU32,
-    directories: [OnceLock<Box<[AtomicU32]>>; DEPTH_MAX as usize + 1],
-    pages: [OnceLock<Page>; PAGES],
+    /// The current directory; never null.
+    directory: AtomicPtr<Directory>,
+    /// The segment made last.
+    segments: AtomicPtr<Segment>,
 }
-
-/// Names a segment: they are counted from [`FIRST`]; 0 is none.
-type Number = u32;
-
-const FIRST: Number = PAGE_SEGMENTS as Number;
 
 /// What only the writer knows.
 pub struct IndexWriter {
-    /// Keys and depth of each segment.
-    states: Vec<State>,
     keys: usize,
     bytes: usize,
-}
-
-#[derive(Clone, Copy, Default)]
-struct State {
-    keys: u32,
-    depth: u32,
 }
 
 impl Index {
@@ -81,32 +90,30 @@ impl Index {
         let segments = keys_hint.div_ceil(KEYS_PER_SEGMENT).next_power_of_two();
         let depth = segments.ilog2().min(DEPTH_MAX - 8);
         let index = Index {
-            depth: AtomicU32::new(depth),
-            directories: [const { OnceLock::new() }; DEPTH_MAX as usize + 1],
-            pages: [const { OnceLock::new() }; PAGES],
+            directory: AtomicPtr::new(ptr::null_mut()),
+            segments: AtomicPtr::new(ptr::null_mut()),
         };
-        let directory = directory((0..1 << depth).map(|_| 0));
-        let bytes = size_of_val(&*directory);
-        assert!(index.directories[depth as usize].set(directory).is_ok(), "just made");
-        (IndexWriter { states: Vec::new(), keys: 0, bytes }, index)
+        let mut writer = IndexWriter { keys: 0, bytes: 0 };
+        let nothing = (0..1 << depth).map(|_| AtomicPtr::new(ptr::null_mut()));
+        writer.add_directory(&index, depth, nothing.collect());
+        (writer, index)
     }
 
-    /// The newest entry of the key with this hash for which `same` holds.
-    #[inline]
-    pub fn find(&self, hash: u32, same: impl FnMut(Offset) -> bool) -> Option<Offset> {
-        self.find_slot(hash, same).map(|(_, offset)| offset)
+    /// The newest entry of the key with this hash that `same` knows, as `same` returns it.
+    #[inline(always)]
+    pub fn find<T>(&self, hash: u32, same: impl FnMut(Offset) -> Option<T>) -> Option<T> {
+        self.find_slot(hash, same).map(|(_, found)| found)
     }
 
     /// Likewise, with the slot it is in.
     #[inline(always)]
-    pub fn find_slot(
+    fn find_slot<T>(
         &self,
         hash: u32,
-        mut same: impl FnMut(Offset) -> bool,
-    ) -> Option<(&Slot, Offset)> {
-        let mut number = self.number(hash);
-        while number != 0 {
-            let segment = self.segment(number);
+        mut same: impl FnMut(Offset) -> Option<T>,
+    ) -> Option<(&Slot, T)> {
+        let mut next = self.place(hash);
+        while let Some(segment) = self.segment(next) {
             for i in 0..BUCKETS {
                 let bucket = segment.bucket(hash, i);
                 let tags = bucket.tags.load(Ordering::Relaxed);
@@ -114,9 +121,9 @@ impl Index {
                 while matches != 0 {
                     let slot = &bucket.slots[matches.trailing_zeros() as usize / 8];
                     if let Some(offset) = slot.load(hash)
-                        && same(offset)
+                        && let Some(found) = same(offset)
                     {
-                        return Some((slot, offset));
+                        return Some((slot, found));
                     }
                     matches &= matches - 1;
                 }
@@ -124,37 +131,56 @@ impl Index {
                     return None;
                 }
             }
-            number = segment.next.load(Ordering::Acquire);
+            next = &segment.next;
         }
         None
     }
 
-    #[inline]
-    fn directory(&self) -> (&[AtomicU32], u32) {
-        let depth = self.depth.load(Ordering::Acquire);
-        let directory = self.directories[depth as usize].get();
-        (directory.expect("published before its depth"), depth)
+    /// Points the key whose newest entry is `old` to a newer one.
+    pub fn point(&self, hash: u32, old: Offset, new: Offset) {
+        let same = |offset| (offset == old).then_some(());
+        let (slot, ()) = self.find_slot(hash, same).expect("an entry that was found");
+        slot.store(hash, new);
     }
 
     #[inline]
-    fn number(&self, hash: u32) -> Number {
-        let (directory, depth) = self.directory();
-        directory[prefix(hash, depth)].load(Ordering::Acquire)
+    fn directory(&self) -> &Directory {
+        // SAFETY: 1, 2, 3; there is one from the beginning.
+        unsafe { &*self.directory.load(Ordering::Acquire) }
+    }
+
+    /// Where the directory says which segment has the keys of a hash.
+    #[inline]
+    fn place(&self, hash: u32) -> &AtomicPtr<Segment> {
+        let directory = self.directory();
+        &directory.segments[prefix(hash, directory.depth)]
     }
 
     #[inline]
-    fn segment(&self, number: Number) -> &Segment {
-        let (page, place) = place(number);
-        let page = self.pages[page].get().expect("published before the number");
-        page[place].get().expect("published before the number")
+    fn segment(&self, place: &AtomicPtr<Segment>) -> Option<&Segment> {
+        // SAFETY: 1, 2, 3.
+        unsafe { place.load(Ordering::Acquire).as_ref() }
+    }
+}
+
+impl Drop for Index {
+    fn drop(&mut self) {
+        let mut segment = self.segments.load(Ordering::Acquire);
+        while !segment.is_null() {
+            // SAFETY: made of a box (1), not freed yet, and nothing lent from it is alive (2).
+            let freed = unsafe { Box::from_raw(segment) };
+            segment = freed.before.load(Ordering::Relaxed);
+        }
+        let mut directory = self.directory.load(Ordering::Acquire);
+        while !directory.is_null() {
+            // SAFETY: as above (1, 2).
+            let freed = unsafe { Box::from_raw(directory) };
+            directory = freed.before.load(Ordering::Relaxed);
+        }
     }
 }
 
 impl Segment {
-    fn new() -> Segment {
-        Segment { buckets: [const { Bucket::new() }; BUCKETS], next: AtomicU32::new(0) }
-    }
-
     /// The `i`-th bucket where a hash may be.
     #[inline]
     fn bucket(&self, hash: u32, i: usize) -> &Bucket {
@@ -207,19 +233,18 @@ impl IndexWriter {
     /// Adds a key that is not there yet. Splits first where it has become tight.
     pub fn insert(&mut self, index: &Index, hash: u32, offset: Offset) {
         loop {
-            let mut number = index.number(hash);
-            if number == 0 {
-                let depth = index.depth.load(Ordering::Relaxed);
-                number = self.add_segment(index, depth);
-                index.directory().0[prefix(hash, depth)].store(number, Ordering::Release);
-            }
-            let state = self.state(number);
-            if state.keys < SPLIT_AT || state.depth >= self.depth_limit() {
-                self.place(index, number, hash, offset);
+            let place = index.place(hash);
+            let segment = match index.segment(place) {
+                Some(segment) => segment,
+                None => self.add_segment(index, place, index.directory().depth),
+            };
+            let keys = segment.keys.load(Ordering::Relaxed);
+            if keys < SPLIT_AT || segment.depth >= self.depth_limit() {
+                self.fill(index, segment, hash, offset);
                 self.keys += 1;
                 return;
             }
-            self.split(index, hash, number);
+            self.split(index, hash, segment);
         }
     }
 
@@ -239,95 +264,90 @@ impl IndexWriter {
         ((self.keys / SPLIT_AT as usize + 1).ilog2() + 5).min(DEPTH_MAX)
     }
 
-    fn state(&mut self, number: Number) -> &mut State {
-        &mut self.states[(number - FIRST) as usize]
-    }
-
     /// Puts hash and offset into the first free slot of a segment, or of one of those behind it.
-    fn place(&mut self, index: &Index, number: Number, hash: u32, offset: Offset) {
-        self.state(number).keys += 1;
-        let mut number = number;
+    fn fill(&mut self, index: &Index, first: &Segment, hash: u32, offset: Offset) {
+        first.keys.store(first.keys.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
+        let mut segment = first;
         loop {
-            let segment = index.segment(number);
-            for i in 0..BUCKETS {
-                if segment.bucket(hash, i).fill(hash, offset) {
-                    return;
-                }
+            if (0..BUCKETS).any(|i| segment.bucket(hash, i).fill(hash, offset)) {
+                return;
             }
-            number = segment.next.load(Ordering::Relaxed);
-            if number == 0 {
-                number = self.add_segment(index, 0);
-                segment.next.store(number, Ordering::Release);
-            }
+            segment = match index.segment(&segment.next) {
+                Some(next) => next,
+                None => self.add_segment(index, &segment.next, segment.depth),
+            };
         }
     }
 
     #[cold]
-    fn split(&mut self, index: &Index, hash: u32, number: Number) {
-        let depth = self.state(number).depth;
-        if depth == index.depth.load(Ordering::Relaxed) {
+    fn split(&mut self, index: &Index, hash: u32, segment: &Segment) {
+        let depth = segment.depth;
+        if depth == index.directory().depth {
             self.double(index);
         }
-        let halves = [self.add_segment(index, depth + 1), self.add_segment(index, depth + 1)];
-        let mut old = number;
-        while old != 0 {
-            let segment = index.segment(old);
+        let halves = [const { AtomicPtr::new(ptr::null_mut()) }; 2];
+        let new = [0, 1].map(|half| self.add_segment(index, &halves[half], depth + 1));
+        let mut old = Some(segment);
+        while let Some(segment) = old {
             for slot in segment.buckets.iter().flat_map(|bucket| &bucket.slots) {
                 if let Some((hash, offset)) = slot.both() {
                     let half = prefix(hash, depth + 1) & 1;
-                    self.place(index, halves[half], hash, offset);
+                    self.fill(index, new[half], hash, offset);
                 }
             }
-            old = segment.next.load(Ordering::Relaxed);
+            old = index.segment(&segment.next);
         }
-        let (directory, directory_depth) = index.directory();
-        let each = 1 << (directory_depth - depth - 1);
+        let directory = index.directory();
+        let each = 1 << (directory.depth - depth - 1);
         let from = prefix(hash, depth) * 2 * each;
-        for (i, entry) in directory[from..from + 2 * each].iter().enumerate() {
-            entry.store(halves[i / each], Ordering::Release);
+        for (i, place) in directory.segments[from..from + 2 * each].iter().enumerate() {
+            place.store(halves[i / each].load(Ordering::Relaxed), Ordering::Release);
         }
     }
 
     fn double(&mut self, index: &Index) {
-        let (old, depth) = index.directory();
-        let both = |entry: &AtomicU32| [entry.load(Ordering::Relaxed); 2];
-        let new = directory(old.iter().flat_map(both));
-        self.bytes += size_of_val(&*new);
-        assert!(index.directories[depth as usize + 1].set(new).is_ok(), "directories only grow");
-        index.depth.store(depth + 1, Ordering::Release);
+        let old = index.directory();
+        let both = |place: &AtomicPtr<Segment>| {
+            [(); 2].map(|()| AtomicPtr::new(place.load(Ordering::Relaxed)))
+        };
+        self.add_directory(index, old.depth + 1, old.segments.iter().flat_map(both).collect());
     }
 
-    fn add_segment(&mut self, index: &Index, depth: u32) -> Number {
-        let number = FIRST + self.states.len() as Number;
-        self.states.push(State { keys: 0, depth });
-        let (page, place) = place(number);
-        assert!(page < PAGES, "the index of {} keys is full", self.keys);
-        let page = index.pages[page].get_or_init(|| {
-            let page: Page = (0..PAGE_SEGMENTS << page).map(|_| OnceLock::new()).collect();
-            self.bytes += size_of_val(&*page);
-            page
-        });
-        assert!(page[place].set(Box::new(Segment::new())).is_ok(), "segments are added once");
-        self.bytes += size_of::<Segment>() + size_of::<State>();
-        number
+    /// Makes `segments` the directory.
+    fn add_directory(&mut self, index: &Index, depth: u32, segments: Box<[AtomicPtr<Segment>]>) {
+        assert!(segments.len() == 1 << depth, "a place for every prefix");
+        self.bytes += size_of::<Directory>() + size_of_val(&*segments);
+        let before = AtomicPtr::new(index.directory.load(Ordering::Relaxed));
+        let directory = Box::into_raw(Box::new(Directory { depth, segments, before }));
+        index.directory.store(directory, Ordering::Release);
     }
-}
 
-fn directory(numbers: impl Iterator<Item = Number>) -> Box<[AtomicU32]> {
-    numbers.map(AtomicU32::new).collect()
+    /// Makes an empty segment and puts its address into `place`, which has none.
+    fn add_segment<'a>(
+        &mut self,
+        index: &'a Index,
+        place: &AtomicPtr<Segment>,
+        depth: u32,
+    ) -> &'a Segment {
+        self.bytes += size_of::<Segment>();
+        let segment = Box::into_raw(Box::new(Segment {
+            buckets: [const { Bucket::new() }; BUCKETS],
+            next: AtomicPtr::new(ptr::null_mut()),
+            before: AtomicPtr::new(index.segments.load(Ordering::Relaxed)),
+            depth,
+            keys: AtomicU32::new(0),
+        }));
+        index.segments.store(segment, Ordering::Release);
+        place.store(segment, Ordering::Release);
+        // SAFETY: 1, 2, 3: it is in the list since just now.
+        unsafe { &*segment }
+    }
 }
 
 /// The top bits of a hash.
 #[inline]
 fn prefix(hash: u32, bits: u32) -> usize {
     (u64::from(hash) << bits >> 32) as usize
-}
-
-/// Page and place in it.
-#[inline]
-fn place(number: Number) -> (usize, usize) {
-    let top = number.ilog2();
-    ((top - FIRST.ilog2()) as usize, (number - (1 << top)) as usize)
 }
 
 #[cfg(test)]
@@ -346,7 +366,9 @@ mod tests {
         let (mut arena_writer, arena) = Arena::new();
         let (mut writer, index) = Index::new(hint);
         let find = |key: u64| {
-            index.find(hash(key), |offset| arena.entry(offset).key() == key.to_le_bytes())
+            index.find(hash(key), |offset| {
+                (arena.entry(offset).key() == key.to_le_bytes()).then_some(offset)
+            })
         };
         let mut offsets = Vec::new();
         for key in 0..many {
@@ -370,7 +392,7 @@ mod tests {
     fn splits_lose_nothing() {
         let many = if cfg!(miri) { 200 } else { 20_000 };
         let grown = check(0, many, mix);
-        assert!(cfg!(miri) || grown.states.len() > 300);
+        assert!(cfg!(miri) || grown.bytes() > 300 * size_of::<Segment>());
         let hinted = check(many as usize * 8, many, mix);
         assert!(hinted.bytes() < grown.bytes() * 2);
     }

@@ -18,6 +18,7 @@
 mod arena;
 mod cursor;
 mod index;
+mod offset;
 mod order;
 mod read_pins;
 #[cfg(test)]
@@ -30,8 +31,9 @@ use crate::base::key::{InternalKey, SEQNO_MAX, SeqNo, ValueKind};
 use crate::base::sync::{Arc, AtomicBool, AtomicU64, AtomicUsize, Mutex, Ordering};
 use crate::cache::budget::Reservation;
 use crate::iter::range_del::{RangeTombstone, RangeTombstones};
-use crate::memtable::arena::{Arena, ArenaWriter, Entry, Offset};
+use crate::memtable::arena::{Arena, ArenaWriter, Entry};
 use crate::memtable::index::{Index, IndexWriter};
+use crate::memtable::offset::Offset;
 use crate::memtable::order::Order;
 use crate::memtable::read_pins::Hold;
 
@@ -58,6 +60,8 @@ const INDEX_BYTES_PER_KEY: usize = 16;
 
 /// What was written to one column family since the last flush: the readers' half.
 pub struct MemTable {
+    /// No other table has it.
+    number: u64,
     arena: Arc<Arena>,
     index: Index,
     /// The pins that its writer respects.
@@ -102,6 +106,17 @@ pub struct MemTableWriter {
     range_bytes: usize,
 }
 
+/// Where the newest version of a key was found, and when it had been written.
+#[derive(Clone, Copy, Debug)]
+pub struct Place {
+    /// In which table: its number.
+    table: u64,
+    /// How many entries that had.
+    entries: usize,
+    offset: Offset,
+    seqno: SeqNo,
+}
+
 /// A version of a key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Found<'a> {
@@ -132,7 +147,7 @@ pub enum Peek<'a> {
     Newer,
 }
 
-#[inline]
+#[inline(always)]
 fn hash(key: &[u8]) -> u32 {
     xxh3_64(key) as u32
 }
@@ -146,10 +161,12 @@ impl MemTable {
         space: Reservation,
     ) -> (MemTableWriter, Arc<MemTable>) {
         assert!(options.bytes_max <= BYTES_MAX, "bytes_max exceeds what a memtable can hold");
+        static NUMBERS: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(0);
         let (arena_writer, arena) = Arena::new();
         let (index_writer, index) = Index::new(options.keys_hint);
         let charged = space.bytes();
         let table = Arc::new(MemTable {
+            number: NUMBERS.fetch_add(1, Ordering::Relaxed),
             arena,
             index,
             pins: Arc::clone(pins),
@@ -232,8 +249,10 @@ impl MemTable {
 
     #[inline]
     fn find(&self, key: &[u8]) -> Option<Entry<'_>> {
-        let same = |offset| self.arena.entry(offset).key() == key;
-        self.index.find(hash(key), same).map(|offset| self.arena.entry(offset))
+        self.index.find(hash(key), |offset| {
+            let entry = self.arena.entry(offset);
+            entry.has_key(key).then_some(entry)
+        })
     }
 
     /// A cursor over the versions of all point keys that are visible at `pin`, standing nowhere. Puts
@@ -364,7 +383,7 @@ impl MemTableWriter {
     /// A range tombstone over an empty range is nothing, and not added. One or two cache misses.
     ///
     /// A put or delete replaces the newest version where it is, if `overwrite` allows it and the value
-    /// fits.
+    /// fits. `false` then: the table has neither more entries nor more bytes.
     ///
     /// # Panics
     /// If the key has a version with this sequence number or a greater one, or if the table would
@@ -374,34 +393,39 @@ impl MemTableWriter {
         &mut self,
         key: InternalKey<'_>,
         value: &[u8],
-        overwrite: Option<&Overwrite<'_>>,
-    ) {
+        overwrite: Option<Overwrite<'_>>,
+    ) -> bool {
         if key.kind == ValueKind::RangeDelete {
-            return self.insert_range(key, value);
+            self.insert_range(key, value);
+            return true;
         }
         let table = &*self.table;
         let hash = hash(key.user_key);
-        let same = |offset| {
+        let found = table.index.find(hash, |offset| {
+            let entry = table.arena.entry(offset);
             // The lines of a short value, which is likely overwritten, come along with the key's.
-            table.arena.prefetch::<3>(offset);
-            table.arena.entry(offset).key() == key.user_key
-        };
-        match table.index.find_slot(hash, same) {
-            Some((slot, newest)) => {
-                let entry = table.arena.entry(newest);
-                assert!(entry.seqno() < key.seqno, "versions of a key come in order");
-                if key.kind != ValueKind::Merge
-                    && let Some(overwrite) = overwrite
-                {
-                    overwrite.check(&table.pins);
-                    if self.arena.overwrite(newest, key.trailer(), value, overwrite) {
-                        return self.note(key.seqno);
-                    }
-                }
-                let first = first_version(entry, newest);
+            entry.prefetch::<3>();
+            entry.has_key(key.user_key).then_some((offset, entry))
+        });
+        if let Some((_, entry)) = found
+            && overwrite_in_place(&mut self.arena, table, entry, key, value, overwrite)
+        {
+            return false;
+        }
+        self.push(key, value, hash, found.map(|(newest, _)| newest));
+        true
+    }
+
+    /// Appends a version, behind the newest one if there is one.
+    #[inline(never)]
+    fn push(&mut self, key: InternalKey<'_>, value: &[u8], hash: u32, newest: Option<Offset>) {
+        let table = &*self.table;
+        match newest {
+            Some(newest) => {
+                let first = first_version(table.arena.entry(newest), newest);
                 let offset = self.arena.push(key, value, Some(newest), Some(first));
                 table.arena.entry(first).set_newest(offset);
-                slot.store(hash, offset);
+                table.index.point(hash, newest, offset);
             }
             None => {
                 let offset = self.arena.push(key, value, None, None);
@@ -411,6 +435,45 @@ impl MemTableWriter {
         }
         self.count(key.seqno);
         self.charge();
+    }
+
+    /// The newest version of `key`, if it is a put or a delete and decides alone what the key has, and
+    /// the place it is at. A short value is copied, a long one is not looked at: `None`.
+    #[inline(always)]
+    pub fn peek<'c>(&self, key: &[u8], copy: &'c mut ValueCopy) -> Option<(Place, Found<'c>)> {
+        let table = &*self.table;
+        if table.has_range_tombstones() {
+            return None;
+        }
+        let (offset, entry) = table.index.find(hash(key), |offset| {
+            let entry = table.arena.entry(offset);
+            entry.prefetch::<3>();
+            entry.has_key(key).then_some((offset, entry))
+        })?;
+        let found = entry.peek_short(copy)?;
+        let entries = table.counts.entries.load(Ordering::Relaxed);
+        let place = Place { table: table.number, entries, offset, seqno: found.seqno };
+        (found.kind != ValueKind::Merge).then_some((place, found))
+    }
+
+    /// Replaces what was found at `place`, if that is still what the key has in this table: `None` if
+    /// not. `Some(false)`: it is, but it cannot be overwritten. In both cases nothing was done.
+    #[inline(always)]
+    pub fn overwrite_at(
+        &mut self,
+        place: &Place,
+        key: InternalKey<'_>,
+        value: &[u8],
+        overwrite: Overwrite<'_>,
+    ) -> Option<bool> {
+        let entry = entry_at(&self.table, place, key.user_key)?;
+        Some(overwrite_in_place(&mut self.arena, &self.table, entry, key, value, Some(overwrite)))
+    }
+
+    /// Is what was found at `place` still what `key` has in this table?
+    #[inline]
+    pub fn stands(&self, place: &Place, key: &[u8]) -> bool {
+        entry_at(&self.table, place, key).is_some()
     }
 
     #[cold]
@@ -494,6 +557,41 @@ impl MemTableWriter {
         self.table.frozen.store(true, Ordering::Release);
         self.table
     }
+}
+
+/// The entry at `place`, if it is still what `key` has in `table`.
+#[inline(always)]
+fn entry_at<'t>(table: &'t MemTable, place: &Place, key: &[u8]) -> Option<Entry<'t>> {
+    let entries = table.counts.entries.load(Ordering::Relaxed);
+    if place.table != table.number || place.entries != entries {
+        return None;
+    }
+    // No entry, and no range tombstone, has come since: at most was this one overwritten.
+    let entry = table.arena.entry(place.offset);
+    (entry.seqno() == place.seqno && entry.has_key(key)).then_some(entry)
+}
+
+/// Makes the newest version of a key the new one, if it may.
+#[inline(always)]
+fn overwrite_in_place(
+    arena: &mut ArenaWriter,
+    table: &MemTable,
+    newest: Entry<'_>,
+    key: InternalKey<'_>,
+    value: &[u8],
+    overwrite: Option<Overwrite<'_>>,
+) -> bool {
+    assert!(newest.seqno() < key.seqno, "versions of a key come in order");
+    let Some(overwrite) = overwrite else { return false };
+    if key.kind == ValueKind::Merge {
+        return false;
+    }
+    overwrite.check(&table.pins);
+    let done = arena.overwrite(newest, key.trailer(), value, overwrite);
+    if done && key.seqno > table.counts.seqno_max.load(Ordering::Relaxed) {
+        table.counts.seqno_max.store(key.seqno, Ordering::Release);
+    }
+    done
 }
 
 #[inline]

@@ -12,7 +12,8 @@ use std::cmp::Ordering;
 use std::ops::Range;
 
 use crate::base::sync::Arc;
-use crate::memtable::arena::{Arena, Offset, Position};
+use crate::memtable::arena::Arena;
+use crate::memtable::offset::{Offset, Position};
 
 /// The last run takes single keys until it has this many.
 const TAIL_MAX: usize = if cfg!(test) { 8 } else { 128 };

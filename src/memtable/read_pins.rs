@@ -8,18 +8,22 @@
 
 use std::fmt;
 use std::marker::PhantomData;
+use std::ops::Deref;
 
-use crate::base::biased_mutex::{BiasedMutex, BiasedMutexGuard};
+use crate::base::biased_mutex::{BiasedMutex, OwnerGuard, try_lock_biased};
 use crate::base::key::SeqNo;
 use crate::base::sync::{Arc, AtomicU64, Ordering};
 
 /// The register of all read pins of a database. A leaf lock.
 #[derive(Default)]
-pub struct ReadPins(BiasedMutex<Vec<Held>>);
+pub struct ReadPins(BiasedMutex<Register>);
+
+/// What the lock of [`ReadPins`] guards.
+pub type Register = Vec<Held>;
 
 /// ReadPins of one sequence number, ascending in the register.
 #[derive(Clone, Copy)]
-struct Held {
+pub struct Held {
     seqno: SeqNo,
     pins: usize,
 }
@@ -40,13 +44,17 @@ impl ReadPins {
         ReadPin { seqno, pins: Arc::clone(self) }
     }
 
-    /// The right to overwrite, unless somebody is just taking or letting go of a pin. It must be held
-    /// until what was written is published.
+    /// Keeps all pins as they are, unless somebody is just taking or letting go of one. It must be held
+    /// until what was overwritten is published.
+    #[inline]
+    pub fn try_hold(&self) -> Option<HeldPins<'_, impl Deref<Target = Register>>> {
+        Some(HeldPins { held: self.0.try_lock()?, pins: self })
+    }
+
+    /// Likewise, if the register's lock is biased to this thread.
     #[inline(always)]
-    pub fn try_overwrite(&self) -> Option<Overwrite<'_>> {
-        let held = self.0.try_lock()?;
-        let newest = held.last().map(|held| held.seqno);
-        Some(Overwrite { newest, pins: self, _held: held })
+    pub fn try_hold_biased(&self) -> Option<HeldPins<'_, OwnerGuard<'_, Register>>> {
+        Some(HeldPins { held: try_lock_biased(&self.0)?, pins: self })
     }
 }
 
@@ -97,11 +105,28 @@ impl fmt::Debug for ReadPin {
     }
 }
 
-/// The right to overwrite versions that no pin sees; no pin comes or goes while it is held.
-pub struct Overwrite<'a> {
-    newest: Option<SeqNo>,
+/// The register, in which no pin comes or goes as long as this is there.
+pub struct HeldPins<'a, G> {
+    held: G,
     pins: &'a ReadPins,
-    _held: BiasedMutexGuard<'a, Vec<Held>>,
+}
+
+impl<G: Deref<Target = Register>> HeldPins<'_, G> {
+    /// The right to overwrite.
+    #[inline(always)]
+    pub fn overwrite(&self) -> Overwrite<'_> {
+        // No operation has the number 0: what no pin sees is greater.
+        let newest = self.held.last().map_or(0, |held| held.seqno);
+        Overwrite { newest, pins: self.pins }
+    }
+}
+
+/// The right to overwrite versions that no pin sees; no pin comes or goes in its lifetime.
+#[derive(Clone, Copy)]
+pub struct Overwrite<'a> {
+    /// What the newest pin sees; 0 without one.
+    newest: SeqNo,
+    pins: &'a ReadPins,
 }
 
 impl Overwrite<'_> {
@@ -115,7 +140,7 @@ impl Overwrite<'_> {
     /// May the version with this number be overwritten by a later one?
     #[inline]
     pub(super) fn allows(&self, seqno: SeqNo) -> bool {
-        self.newest.is_none_or(|newest| newest < seqno)
+        self.newest < seqno
     }
 }
 

@@ -58,18 +58,24 @@ enum Op {
     Open,
     Seek(Key),
     SeekForPrev(Key),
+    /// The writer looks, and keeps the place.
+    Look(Key),
+    /// Overwrites what was found at one of the places, perhaps long ago.
+    Replace(u8, u16),
 }
 
 impl Arbitrary for Op {
     fn arbitrary(g: &mut Gen) -> Op {
         let key = Key::arbitrary(g);
-        match u8::arbitrary(g) % 20 {
+        match u8::arbitrary(g) % 24 {
             0..=9 => Op::Insert(key, u8::arbitrary(g), u16::arbitrary(g) % 900),
             10..=14 => Op::Get(key, u8::arbitrary(g)),
             15 => Op::Pin,
             16 => Op::Unpin(u8::arbitrary(g)),
             17 => Op::Open,
             18 => Op::Seek(key),
+            19..=20 => Op::Look(key),
+            21..=22 => Op::Replace(u8::arbitrary(g), u16::arbitrary(g) % 90),
             _ => Op::SeekForPrev(key),
         }
     }
@@ -166,6 +172,28 @@ fn check_get(table: &MemTable, oracle: &Oracle, key: &[u8], seqno: SeqNo, pin: O
     }
 }
 
+/// What the writer finds decides alone: a put or a delete, and no range tombstone.
+fn check_look(
+    writer: &MemTableWriter,
+    oracle: &Oracle,
+    key: &[u8],
+    places: &mut Vec<(Vec<u8>, SeqNo, super::Place)>,
+) {
+    let newest = oracle_versions(oracle, key, SEQNO_MAX).next();
+    match writer.peek(key, &mut ValueCopy::new()) {
+        Some((place, found)) => {
+            assert_eq!(Some(found), newest);
+            assert!(found.kind != ValueKind::Merge && writer.stands(&place, key));
+            places.push((key.to_vec(), found.seqno, place));
+        }
+        None => {
+            assert!(newest.is_none_or(|newest| {
+                newest.kind == ValueKind::Merge || newest.value.len() > 256
+            }))
+        }
+    }
+}
+
 fn agrees_with_a_map(ops: Vec<Op>, freeze: bool) -> TestResult {
     let budget = MemoryBudget::new(1 << 30);
     let (mut writer, table, register) = new(&budget);
@@ -174,6 +202,7 @@ fn agrees_with_a_map(ops: Vec<Op>, freeze: bool) -> TestResult {
     let mut pins: Vec<ReadPin> = Vec::new();
     let visible = AtomicU64::new(0);
     let mut seqno = 0;
+    let mut places = Vec::new();
     for op in ops {
         match op {
             Op::Insert(Key(key), kind, len) => {
@@ -182,13 +211,36 @@ fn agrees_with_a_map(ops: Vec<Op>, freeze: bool) -> TestResult {
                 let kind = ValueKind::from_byte(kind % 3 + 1).unwrap();
                 let value = vec![seqno as u8; usize::from(len) / if may { 9 } else { 1 }];
                 let value = if kind == ValueKind::Delete { Vec::new() } else { value };
-                let overwrite = register.try_overwrite().filter(|_| may);
+                let held = register.try_hold().filter(|_| may);
+                let overwrite = held.as_ref().map(|held| held.overwrite());
                 let version = InternalKey::new(&key, seqno, kind);
-                writer.insert(version, &value, overwrite.as_ref());
+                writer.insert(version, &value, overwrite);
                 assert_eq!(writer.newest(&key), Some(seqno));
                 oracle.insert((key, Reverse(seqno)), (kind, value));
                 visible.store(seqno, Ordering::Release);
             }
+            Op::Look(Key(key)) => check_look(&writer, &oracle, &key, &mut places),
+            Op::Replace(which, len) if !places.is_empty() => {
+                let (key, found, place) = &places[usize::from(which) % places.len()];
+                let newest = oracle_versions(&oracle, key, SEQNO_MAX).next().expect("found once");
+                let stands = writer.stands(place, key);
+                assert!(newest.seqno == *found || !stands, "it was overwritten");
+                assert!(!writer.stands(place, &[&key[..], b"?"].concat()), "of another key");
+                let held = register.try_hold().expect("nobody else is here");
+                let value = vec![len as u8; usize::from(len)];
+                let version = InternalKey::new(key, seqno + 1, ValueKind::Put);
+                match writer.overwrite_at(place, version, &value, held.overwrite()) {
+                    None => assert!(!stands),
+                    Some(false) => assert!(stands),
+                    Some(true) => {
+                        assert!(stands && pins.iter().all(|pin| pin.seqno() < *found));
+                        seqno += 1;
+                        oracle.insert((key.clone(), Reverse(seqno)), (ValueKind::Put, value));
+                        visible.store(seqno, Ordering::Release);
+                    }
+                }
+            }
+            Op::Replace(..) => {}
             Op::Get(Key(key), which) => {
                 let pin = usize::from(which) % (pins.len() + 1);
                 check_get(&table, &oracle, &key, seqno, pins.get(pin));
@@ -309,11 +361,12 @@ fn giant_values() {
     let budget = MemoryBudget::new(1 << 30);
     let (mut writer, table, pins) = new(&budget);
     let giant = vec![9; if cfg!(miri) { 9000 } else { 32 << 20 }];
-    let overwrite = pins.try_overwrite();
-    writer.insert(InternalKey::new(b"b", 1, ValueKind::Put), &giant, overwrite.as_ref());
-    writer.insert(InternalKey::new(b"a", 2, ValueKind::Put), b"small", overwrite.as_ref());
-    writer.insert(InternalKey::new(b"b", 3, ValueKind::Put), &giant[1..], overwrite.as_ref());
-    drop(overwrite);
+    let held = pins.try_hold();
+    let overwrite = held.as_ref().map(|held| held.overwrite());
+    writer.insert(InternalKey::new(b"b", 1, ValueKind::Put), &giant, overwrite);
+    writer.insert(InternalKey::new(b"a", 2, ValueKind::Put), b"small", overwrite);
+    writer.insert(InternalKey::new(b"b", 3, ValueKind::Put), &giant[1..], overwrite);
+    drop(held);
     assert!(writer.is_full() || cfg!(miri));
     let table = {
         drop(table);
@@ -359,9 +412,10 @@ fn range_tombstones_count_and_cover() {
 #[should_panic(expected = "versions of a key come in order")]
 fn versions_come_in_order() {
     let (mut writer, _, pins) = new(&MemoryBudget::new(1 << 30));
-    let overwrite = pins.try_overwrite();
-    writer.insert(InternalKey::new(b"k", 2, ValueKind::Put), b"", overwrite.as_ref());
-    writer.insert(InternalKey::new(b"k", 2, ValueKind::Put), b"", overwrite.as_ref());
+    let held = pins.try_hold();
+    let overwrite = held.as_ref().map(|held| held.overwrite());
+    writer.insert(InternalKey::new(b"k", 2, ValueKind::Put), b"", overwrite);
+    writer.insert(InternalKey::new(b"k", 2, ValueKind::Put), b"", overwrite);
 }
 
 /// A writer and readers at once. Version `v` of key `k` has a sequence number that both tell, so that
@@ -438,10 +492,11 @@ fn readers_beside_the_writer() {
         for seqno in 1..=KEYS * ROUNDS {
             let k = (seqno - 1) % KEYS;
             let value = vec![k as u8; seqno as usize % 100];
-            let overwrite = pins.try_overwrite();
+            let held = pins.try_hold();
+            let overwrite = held.as_ref().map(|held| held.overwrite());
             let key = key(k);
             let version = InternalKey::new(&key, seqno, ValueKind::Put);
-            writer.insert(version, &value, overwrite.as_ref());
+            writer.insert(version, &value, overwrite);
             visible.store(seqno, Ordering::Release);
         }
     });

@@ -61,7 +61,7 @@ impl ValueCopy {
 /// Both sides hold `bytes` bytes; the atomic side is aligned to words, and `bytes` is a multiple of
 /// their size.
 #[cfg(all(target_arch = "x86_64", not(any(miri, loom))))]
-#[inline]
+#[inline(always)]
 unsafe fn copy_wide(from: *const u8, to: *mut u8, bytes: usize) -> bool {
     if bytes < 32 || !std::arch::is_x86_feature_detected!("avx") {
         return false;
@@ -102,7 +102,7 @@ unsafe fn copy_wide(_: *const u8, _: *mut u8, _: usize) -> bool {
 ///
 /// # Panics
 /// If the value needs more words than there are.
-#[inline]
+#[inline(always)]
 pub fn store(words: &[AtomicU64], value: &[u8]) {
     let (whole, rest) = value.as_chunks::<WORD>();
     let to = &words[..whole.len()];

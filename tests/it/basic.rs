@@ -214,3 +214,55 @@ fn a_checkpoint_is_the_moment_it_was_taken_at_and_rescales() {
         both.close().unwrap();
     }
 }
+
+/// One thread that is alone is the usual writer, and reads and writes by that right. What its closures
+/// do meanwhile to the database counts, as if others did it.
+#[test]
+fn closures_of_an_update_may_use_the_database() {
+    let dir = Path::new("update");
+    let fs = Arc::new(MemFs::new());
+    let options = Options { log: false, ..Options::default() };
+    let db = Db::open(dir, options, env(&fs, 1)).unwrap();
+    let a = db.column_family("a", small()).unwrap();
+    for _ in 0..100 {
+        db.put(&a, b"usual", b"writer").unwrap();
+    }
+    let number = |old: Option<&[u8]>| old.map_or(0, |old| old[0]);
+    let count = |meddle: &dyn Fn(u8)| {
+        let mut tries = 0;
+        db.update(&a, b"n", |old, out| {
+            meddle(tries);
+            tries += 1;
+            out.push(number(old) + 1);
+            Update::Put
+        })
+        .unwrap();
+        (tries, number(db.get(&a, b"n").unwrap().as_deref()))
+    };
+    assert_eq!(count(&|_| ()), (1, 1));
+    assert_eq!(count(&|_| assert_eq!(db.get(&a, b"n").unwrap().unwrap(), [1])), (1, 2));
+    // Others' keys do not matter, unless they take room.
+    assert_eq!(count(&|_| db.put(&a, b"usual", b"again!").unwrap()), (1, 3));
+    assert_eq!(count(&|tries| db.put(&a, &[b'o', tries], b"new").unwrap()).1, 4);
+    // The key itself does, whatever is done to it.
+    let once = |tries, meddle: &dyn Fn()| {
+        if tries == 0 {
+            meddle()
+        }
+    };
+    assert_eq!(count(&|tries| once(tries, &|| db.put(&a, b"n", &[9]).unwrap())), (2, 10));
+    assert_eq!(count(&|tries| once(tries, &|| db.delete(&a, b"n").unwrap())), (2, 1));
+    assert_eq!(count(&|tries| once(tries, &|| db.delete_range(&a, b"n", b"o").unwrap())), (2, 1));
+    assert_eq!(count(&|tries| once(tries, &|| db.flush_all().unwrap())), (2, 2));
+    let snapshot = db.snapshot();
+    assert_eq!(count(&|_| ()), (1, 3));
+    assert_eq!(db.get_at(&a, &snapshot, b"n").unwrap().unwrap(), [2]);
+    drop(snapshot);
+    let other = count(&|tries| {
+        once(tries, &|| {
+            std::thread::scope(|scope| scope.spawn(|| db.put(&a, b"n", &[20]).unwrap()).join())
+                .unwrap();
+        });
+    });
+    assert_eq!(other, (2, 21));
+}

@@ -75,9 +75,10 @@ fn is_whole(found: Found<'_>) -> bool {
 }
 
 fn put(writer: &mut MemTableWriter, pins: &ReadPins, key: &[u8], seqno: SeqNo) {
-    let overwrite = pins.try_overwrite();
+    let held = pins.try_hold();
+    let overwrite = held.as_ref().map(|held| held.overwrite());
     let key = InternalKey::new(key, seqno, ValueKind::Put);
-    writer.insert(key, &value(seqno), overwrite.as_ref());
+    writer.insert(key, &value(seqno), overwrite);
 }
 
 /// As a leader commits: the pins are let go after publication.
@@ -88,11 +89,12 @@ fn commit(
     key: &[u8],
     seqno: SeqNo,
 ) {
-    let overwrite = pins.try_overwrite();
+    let held = pins.try_hold();
+    let overwrite = held.as_ref().map(|held| held.overwrite());
     let key = InternalKey::new(key, seqno, ValueKind::Put);
-    writer.insert(key, &value(seqno), overwrite.as_ref());
+    writer.insert(key, &value(seqno), overwrite);
     visible.store(seqno, Ordering::Release);
-    drop(overwrite);
+    drop(held);
 }
 
 /// Appends without overwriting.
