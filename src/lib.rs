@@ -66,6 +66,7 @@ pub use crate::compaction::filter::Decision;
 pub use crate::compaction::filter::EntryKind;
 pub use crate::db::Db;
 pub use crate::db::Reader;
+pub use crate::db::Writer;
 pub use crate::db::column_family::ColumnFamily;
 pub use crate::db::file_set::FileSet;
 pub use crate::db::file_set::PendingCheckpoint;

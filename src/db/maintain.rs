@@ -322,15 +322,22 @@ impl Core {
         }
         self.apply(&mut edit, |_| {})?;
         self.remove_obsolete();
+        self.refuse_writes(); // under the lock: nothing is committed that is not in the tables
         drop(state);
         self.let_go();
         Ok(())
     }
 
-    /// Lets go of the directory. Nothing is written any more, whoever still holds a part of this.
-    pub fn let_go(&self) {
+    /// The database is closed.
+    fn refuse_writes(&self) {
         let _ = self.halt.set(Error::new(ErrorKind::Halted, "the database was closed"));
         self.attention.fetch_or(crate::db::core::attention::HALTED, Ordering::Release);
+    }
+
+    /// Lets go of the directory. Nothing is written any more, whoever still holds a part of this.
+    pub fn let_go(&self) {
+        self.refuse_writes();
+        drop(self.commit.state.lock()); // whoever is writing has written
         // An edit that somebody is still writing is written; no other begins.
         let _manifest = self.manifest.lock();
         drop(self.lock.lock().take());

@@ -27,6 +27,7 @@ mod super_version;
 pub(crate) mod update;
 mod wal;
 mod write_queue;
+mod writer;
 
 use std::fmt;
 use std::ops::RangeBounds;
@@ -50,6 +51,7 @@ use crate::db::update::Update;
 use crate::memtable::ValueCopy;
 
 pub use crate::db::get::Reader;
+pub use crate::db::writer::Writer;
 
 /// An open database: ordered keys in column families, with snapshots, merges, range deletes and
 /// checkpoints.
@@ -138,13 +140,13 @@ impl Db {
     /// [`ErrorKind`](crate::ErrorKind). The same for all writes.
     #[inline]
     pub fn put(&self, family: &ColumnFamily, key: &[u8], value: &[u8]) -> Result<()> {
-        self.one(family, ValueKind::Put, key, value)
+        self.core.write_one(family, ValueKind::Put, key, value)
     }
 
     /// Deletes `key`; no error if it has no value.
     #[inline]
     pub fn delete(&self, family: &ColumnFamily, key: &[u8]) -> Result<()> {
-        self.one(family, ValueKind::Delete, key, &[])
+        self.core.write_one(family, ValueKind::Delete, key, &[])
     }
 
     /// Adds an operand for the family's merge operator to `key`. Reads nothing.
@@ -153,7 +155,7 @@ impl Db {
     /// `InvalidArgument` besides, if the family has no merge operator.
     #[inline]
     pub fn merge(&self, family: &ColumnFamily, key: &[u8], operand: &[u8]) -> Result<()> {
-        self.one(family, ValueKind::Merge, key, operand)
+        self.core.write_one(family, ValueKind::Merge, key, operand)
     }
 
     /// Deletes all keys from `start` up to, but without, `end`, for the cost of one write. Meant for
@@ -163,7 +165,7 @@ impl Db {
         if start >= end {
             return self.core.check(family);
         }
-        self.one(family, ValueKind::RangeDelete, start, end)
+        self.core.write_one(family, ValueKind::RangeDelete, start, end)
     }
 
     /// Applies all operations of a batch, over any families, or none of them. Returns the sequence
@@ -187,9 +189,7 @@ impl Db {
         key: &[u8],
         f: impl FnMut(Option<&[u8]>, &mut Vec<u8>) -> Update,
     ) -> Result<()> {
-        self.core.check(family)?;
-        check_key(key)?;
-        self.core.update(family, key, self.core.options.sync, f).map(drop)
+        self.core.update_one(family, key, f)
     }
 
     /// Makes every write so far durable, if the log is on. Costs one sync.
@@ -280,6 +280,15 @@ impl Db {
     pub fn reader(&self, family: &ColumnFamily) -> Result<Reader> {
         self.core.check(family)?;
         Ok(Reader::new(Arc::clone(&self.core), family))
+    }
+
+    /// A writer of one family.
+    ///
+    /// # Errors
+    /// `InvalidArgument` or `NotFound` for the handle of another database, or a dropped family.
+    pub fn writer(&self, family: &ColumnFamily) -> Result<Writer> {
+        self.core.check(family)?;
+        Ok(Writer::new(Arc::clone(&self.core), family))
     }
 
     /// A cursor over the keys of a range, such as `&b"a"[..]..b"c"` or `..`, as of now.
@@ -456,29 +465,6 @@ impl Db {
         let at = &mut self.core.visible();
         lookup_newest(&self.core, &super_version, operator, key, at, f)
     }
-
-    #[inline]
-    fn one(&self, family: &ColumnFamily, kind: ValueKind, key: &[u8], value: &[u8]) -> Result<()> {
-        self.core.check(family)?;
-        match kind {
-            // The empty key stands before all others: a range may begin there.
-            ValueKind::RangeDelete if key.is_empty() => {}
-            _ => check_key(key)?,
-        }
-        match kind {
-            ValueKind::RangeDelete => check_key(value)?,
-            ValueKind::Merge => self.core.check_operator(&family.0)?,
-            _ => {}
-        }
-        self.core.check_value(value)?;
-        if kind != ValueKind::RangeDelete
-            && self.core.commit_at_once(family.id(), kind, key, value).is_some()
-        {
-            return Ok(());
-        }
-        let payload = Payload::One { family: family.id(), kind, key, value };
-        self.core.commit(payload, self.core.options.sync).map(drop)
-    }
 }
 
 impl Drop for Db {
@@ -495,6 +481,49 @@ impl fmt::Debug for Db {
 }
 
 impl Core {
+    /// One operation of the caller's on one family.
+    #[inline]
+    pub(in crate::db) fn write_one(
+        &self,
+        family: &ColumnFamily,
+        kind: ValueKind,
+        key: &[u8],
+        value: &[u8],
+    ) -> Result<()> {
+        self.check(family)?;
+        match kind {
+            // The empty key stands before all others: a range may begin there.
+            ValueKind::RangeDelete if key.is_empty() => {}
+            _ => check_key(key)?,
+        }
+        match kind {
+            ValueKind::RangeDelete => check_key(value)?,
+            ValueKind::Merge => self.check_operator(&family.0)?,
+            _ => {}
+        }
+        self.check_value(value)?;
+        if kind != ValueKind::RangeDelete
+            && self.commit_at_once(family.id(), kind, key, value).is_some()
+        {
+            return Ok(());
+        }
+        let payload = Payload::One { family: family.id(), kind, key, value };
+        self.commit(payload, self.options.sync).map(drop)
+    }
+
+    /// One read-modify-write of the caller's.
+    #[inline]
+    pub(in crate::db) fn update_one(
+        &self,
+        family: &ColumnFamily,
+        key: &[u8],
+        f: impl FnMut(Option<&[u8]>, &mut Vec<u8>) -> Update,
+    ) -> Result<()> {
+        self.check(family)?;
+        check_key(key)?;
+        self.update(family, key, self.options.sync, f).map(drop)
+    }
+
     #[inline]
     pub(in crate::db) fn check_value(&self, value: &[u8]) -> Result<()> {
         match value.len() <= self.options.value_bytes_max {

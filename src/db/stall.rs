@@ -80,6 +80,9 @@ impl Core {
                 self.tell(&Event::Stalled { reason: reason.clone() });
             }
             self.check_halted()?;
+            if self.stopping.load(Ordering::Acquire) {
+                return busy(reason); // nobody works on it any more
+            }
             if waited_ms >= self.options.stall_ms_max {
                 return busy(reason);
             }

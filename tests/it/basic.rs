@@ -265,4 +265,46 @@ fn closures_of_an_update_may_use_the_database() {
         });
     });
     assert_eq!(other, (2, 21));
+
+/// A writer does what the database does, and nothing any more when that is closed.
+#[test]
+fn a_writer_writes_as_long_as_the_database_is_open() {
+    for in_order in [true, false] {
+        let fs = MemFs::new();
+        let open = || Db::open(Path::new("db"), Options::default(), env(&fs, 5)).unwrap();
+        let db = open();
+        let family = db.column_family("f", small()).unwrap();
+        let writer = db.writer(&family).unwrap();
+        writer.put(b"a", b"1").unwrap();
+        writer.clone().merge(b"a", b"2").unwrap();
+        writer.put(b"b", b"3").unwrap();
+        writer.delete(b"b").unwrap();
+        let update = |old: Option<&[u8]>, new: &mut Vec<u8>| {
+            new.extend_from_slice(old.unwrap_or(b"none"));
+            new.push(b'!');
+            Update::Put
+        };
+        writer.update(b"a", update).unwrap();
+        writer.update(b"c", update).unwrap();
+        let wrong = writer.put(b"", b"").map_err(|e| e.kind());
+        assert_eq!(wrong, Err(ErrorKind::InvalidArgument));
+        let want = [(&b"a"[..], &b"1,2!"[..]), (b"c", b"none!")];
+        let want = want.map(|(key, value)| (key.to_vec(), value.to_vec()));
+        assert_eq!(all(&db, &family), want);
+        match in_order {
+            true => db.close().unwrap(),
+            false => drop(db),
+        }
+        for refused in [writer.put(b"d", b"4"), writer.delete(b"a"), writer.update(b"a", update)] {
+            assert_eq!(refused.map_err(|e| e.kind()), Err(ErrorKind::Halted));
+        }
+        let db = open();
+        let family = db.column_family("f", small()).unwrap();
+        assert_eq!(all(&db, &family), want);
+        let other = Db::open(Path::new("other"), Options::default(), env(&fs, 6)).unwrap();
+        assert!(other.writer(&family).is_err(), "a family of another database");
+        db.drop_column_family(&family).unwrap();
+        let dropped = db.writer(&family).map(drop).map_err(|e| e.kind());
+        assert_eq!(dropped, Err(ErrorKind::NotFound));
+    }
 }

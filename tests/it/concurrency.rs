@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use alluvium::{
-    Background, ColumnFamily, ColumnFamilyOptions, Db, Env, Fs, MemFs, MemoryBudget, Options,
-    Update, WriteBatch, WriteOptions,
+    Background, ColumnFamily, ColumnFamilyOptions, Db, Env, ErrorKind, Fs, MemFs, MemoryBudget,
+    Options, Update, WriteBatch, WriteOptions, Writer,
 };
 
 use crate::basic::small;
@@ -154,4 +154,55 @@ fn threads_with_a_log_agree() {
 #[test]
 fn threads_without_a_log_agree() {
     run(false);
+}
+
+/// Counts upwards until the database refuses; returns how far it came.
+fn count(writer: &Writer, name: u8, begun: &AtomicU64) -> u64 {
+    for n in 0u64.. {
+        match writer.put(&[&[name][..], &n.to_be_bytes()].concat(), &[7; 40]) {
+            Ok(()) => begun.fetch_max(n, Ordering::Relaxed),
+            Err(e) => {
+                // Busy: it waited for a flush, and nobody flushes any more.
+                assert!(matches!(e.kind(), ErrorKind::Halted | ErrorKind::Busy), "{e}");
+                return n;
+            }
+        };
+    }
+    unreachable!("it ends")
+}
+
+/// The database ends amid somebody's writes: what was acknowledged is there afterwards, and no more.
+#[test]
+fn a_database_ends_amid_writes() {
+    for (log, in_order) in [(false, true), (true, true), (true, false)] {
+        let fs = MemFs::new();
+        let db = open(&fs, 3, log);
+        let family = families(&db).0;
+        let writer = db.writer(&family).unwrap();
+        let begun = AtomicU64::new(0);
+        let counts: Vec<u64> = std::thread::scope(|scope| {
+            let counting = [1, 2].map(|name| {
+                let (writer, begun) = (writer.clone(), &begun);
+                scope.spawn(move || count(&writer, name, begun))
+            });
+            while begun.load(Ordering::Relaxed) < 500 {
+                std::thread::yield_now();
+            }
+            match in_order {
+                true => db.close().unwrap(),
+                false => drop(db),
+            }
+            counting.into_iter().map(|thread| thread.join().unwrap()).collect()
+        });
+        let db = open(&fs, 4, log);
+        let family = families(&db).0;
+        for (name, count) in [1, 2].into_iter().zip(counts) {
+            let mut scan = db.scan_prefix(&family, &[name]).unwrap();
+            let mut found = 0;
+            while scan.next().unwrap() {
+                found += 1;
+            }
+            assert_eq!(found, count, "log {log}, in order {in_order}");
+        }
+    }
 }
