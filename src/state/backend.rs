@@ -16,7 +16,9 @@ use crate::state::batch::StateBatch;
 
 use crate::state::cell::Shared;
 use crate::state::evolution::resolve_fixed;
+use crate::state::key::KeyBuilder;
 use crate::state::key::KeyShape;
+use crate::state::key::group_of;
 use crate::state::key_group::JavaHash;
 use crate::state::key_group::KeyGroupRange;
 use crate::state::key_group::assign;
@@ -98,7 +100,8 @@ pub struct StateBackend<K> {
     pub(in crate::state) meta: Meta,
     pub(in crate::state) keys: Arc<dyn Serializer<Value = K>>,
     pub(in crate::state) options: BackendOptions,
-    pub(in crate::state) current_group: Option<u16>,
+    /// Composes the current key.
+    pub(in crate::state) current: KeyBuilder,
     /// What is held in memory of each queue of timers, by name.
     pub(in crate::state) timers: BTreeMap<String, Arc<Mutex<Heads>>>,
     /// For states whose values expire.
@@ -172,21 +175,13 @@ impl<K: JavaHash + 'static> StateBackend<K> {
         let keys: Arc<dyn Serializer<Value = K>> = Arc::new(keys);
         let (meta, keys) = attach(&db, &options, keys)?;
         let db = Arc::new(db);
-        let shared = Owner(Arc::new(Shared::new(&Arc::downgrade(&db), keys.fixed_len())));
-        let (current_group, timers) = (None, BTreeMap::new());
+        let shared = Owner(Arc::new(Shared::new(&Arc::downgrade(&db))));
+        let current = KeyBuilder::new(KeyShape { key: keys.fixed_len(), namespace: Some(0) });
+        let timers = BTreeMap::new();
         let time = options.clock.clone().map(|clock| Arc::new(Time::new(clock)));
         let look_step = look_step(options.ttl.values());
-        let backend = StateBackend {
-            db,
-            shared,
-            meta,
-            keys,
-            options,
-            current_group,
-            timers,
-            time,
-            look_step,
-        };
+        let backend =
+            StateBackend { db, shared, meta, keys, options, current, timers, time, look_step };
         backend.open_families()?;
         Ok(backend)
     }
@@ -240,8 +235,8 @@ impl<K: JavaHash + 'static> StateBackend<K> {
         if !self.options.key_groups.contains(group) {
             return Err(self.foreign(group));
         }
-        self.shared.0.set_key(group, |out| self.keys.encode(key, out));
-        self.current_group = Some(group);
+        self.current.set_key(group, |out| self.keys.encode(key, out));
+        self.shared.0.set_key(&mut self.current);
         Ok(())
     }
 }
@@ -266,14 +261,16 @@ impl<K: 'static> StateBackend<K> {
     /// # Errors
     /// `Corruption` if the serializer of keys does not read what it wrote.
     pub fn current_key(&self) -> Result<Option<K>> {
-        let Some(bytes) = self.shared.0.current_key() else { return Ok(None) };
-        let shape = KeyShape { key: self.keys.fixed_len(), namespace: Some(0) };
-        self.keys.decode(shape.parse_cell(&bytes)?.key).map(Some)
+        if !self.current.has_key() {
+            return Ok(None);
+        }
+        let key = self.current.shape().parse_cell(self.current.key_prefix())?.key;
+        self.keys.decode(key).map(Some)
     }
 
     /// The key group of the current key: Flink's `getCurrentKeyGroupIndex`.
     pub fn current_key_group(&self) -> Option<u16> {
-        self.current_group
+        self.current.has_key().then(|| group_of(self.current.key_prefix()))
     }
 
     /// The groups whose keys this backend takes: Flink's `getKeyGroupRange`.

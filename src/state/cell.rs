@@ -1,9 +1,10 @@
 //! What the handles of all states share: the backend's current key, and the way to a cell.
 //!
 //! Handles own everything that they need, so that they can be stored beside their backend. The
-//! current key is the backend's: a counter tells a handle at the price of one load whether the key
-//! has changed since it last looked, and only then it copies the key, under a lock that nobody
-//! contends for. All other buffers are the handle's own, and are used again and again.
+//! current key is the backend's: its version tells a handle at the price of one load whether the key
+//! has changed since it last looked, and only then it copies the key, without a lock. All other buffers
+//! are the handle's own, and are used again and again. Reading or writing one value, this layer has no
+//! locked instruction and allocates nothing.
 
 use std::collections::BTreeMap;
 
@@ -16,6 +17,7 @@ use crate::Snapshot;
 use crate::Update;
 use crate::WriteBatch;
 use crate::WriteOptions;
+use crate::Writer;
 use crate::base::error::Error;
 use crate::base::error::Result;
 use crate::base::key::KeyRange;
@@ -24,28 +26,23 @@ use crate::base::sync::AtomicU64;
 use crate::base::sync::Mutex;
 use crate::base::sync::Ordering;
 use crate::base::sync::Weak;
+use crate::state::current_key::CLOSED;
+use crate::state::current_key::CurrentKey;
+use crate::state::current_key::NO_KEY;
+use crate::state::current_key::UNSEEN;
 use crate::state::key::KeyBuilder;
 use crate::state::key::KeyShape;
 use crate::state::meta::in_state;
 use crate::state::serializer::Serializer;
+use crate::state::serializer::put_delimited;
 use crate::state::snapshot::View;
 use crate::state::ttl::Touch;
 use crate::state::ttl::Toucher;
 use crate::state::ttl::Ttl;
 
-/// No key has been set.
-const NO_KEY: u64 = 0;
-/// What a handle has seen that has seen none: no version is equal to it.
-const UNSEEN: u64 = u64::MAX - 1;
-/// The backend is gone.
-const CLOSED: u64 = u64::MAX;
-
 /// The backend's half of what it shares with its handles.
 pub struct Shared {
-    /// [`NO_KEY`], [`CLOSED`], or the number of keys set so far.
-    version: AtomicU64,
-    /// Key group and key, as every composite key begins.
-    key: Mutex<KeyBuilder>,
+    key: CurrentKey,
     /// How often the database was exchanged; as in `opened`, to be looked at without its lock.
     exchanges: AtomicU64,
     opened: Mutex<Opened>,
@@ -71,30 +68,22 @@ impl Opened {
 }
 
 impl Shared {
-    pub fn new(db: &Weak<Db>, key_len: Option<usize>) -> Shared {
-        let key = KeyBuilder::new(KeyShape { key: key_len, namespace: None });
+    pub fn new(db: &Weak<Db>) -> Shared {
         let opened = Opened { db: Weak::clone(db), exchanges: 0, families: BTreeMap::new() };
-        let (key, opened) = (Mutex::new(key), Mutex::new(opened));
-        let (version, exchanges) = (AtomicU64::new(NO_KEY), AtomicU64::new(0));
-        Shared { version, key, exchanges, opened }
+        let (key, opened) = (CurrentKey::new(), Mutex::new(opened));
+        Shared { key, exchanges: AtomicU64::new(0), opened }
     }
 
-    pub fn set_key(&self, group: u16, encode: impl FnOnce(&mut Vec<u8>)) {
-        let mut key = self.key.lock();
-        key.set_key(group, encode);
-        // Only the backend writes it, and it has `&mut self`.
-        self.version.store(self.version.load(Ordering::Relaxed) + 1, Ordering::Release);
-    }
-
-    /// Key group and key of the current key, if there is one.
-    pub fn current_key(&self) -> Option<Vec<u8>> {
-        let key = self.key.lock();
-        key.has_key().then(|| key.key_prefix().to_vec())
+    /// The current key, as the owner composed it.
+    #[inline]
+    pub fn set_key(&self, key: &mut KeyBuilder) {
+        let (padded, bytes) = key.padded_key_prefix();
+        self.key.set(padded, bytes);
     }
 
     /// From now on every handle returns errors.
     pub fn close(&self) {
-        self.version.store(CLOSED, Ordering::Release);
+        self.key.close();
     }
 
     /// Lets handles go on with another database, in which these states are theirs, after
@@ -105,17 +94,27 @@ impl Shared {
         opened.exchanges += 1;
         opened.families = families;
         self.exchanges.store(opened.exchanges, Ordering::Release);
-        let version = match self.key.lock().has_key() {
-            // Handles compare it with what they have seen: greater than any number of keys.
-            true => opened.exchanges << 48,
-            false => NO_KEY,
-        };
-        self.version.store(version, Ordering::Release);
+        self.key.reopen(opened.exchanges);
     }
 
     pub fn db(&self) -> Result<Arc<Db>> {
         self.opened.lock().db.upgrade().ok_or_else(closed)
     }
+}
+
+#[cold]
+fn read_only() -> Error {
+    Error::invalid("a snapshot cannot be changed")
+}
+
+#[cold]
+fn no_key(version: u64) -> Error {
+    if version == CLOSED { closed() } else { Error::invalid("no key is set") }
+}
+
+#[cold]
+fn no_namespace() -> Error {
+    Error::invalid("no namespace is set")
 }
 
 #[cold]
@@ -130,6 +129,7 @@ pub struct Cell<N> {
     exchanges: u64,
     family: ColumnFamily,
     reader: Reader,
+    writer: Writer,
     /// What is to be shown, if it is not the newest.
     pinned: Option<Arc<Snapshot>>,
     /// Older snapshots are in another form.
@@ -138,6 +138,7 @@ pub struct Cell<N> {
     /// Version of the key in `builder`; [`UNSEEN`] if that is to be made anew.
     seen: u64,
     serializer: Arc<dyn Serializer<Value = N>>,
+    /// Delimited, as it stands in composite keys.
     namespace: Vec<u8>,
     has_namespace: bool,
     /// If its values expire.
@@ -156,7 +157,8 @@ impl<N: 'static> Cell<N> {
         let opened = shared.opened.lock();
         let (db, exchanges) = (Weak::clone(&opened.db), opened.exchanges);
         drop(opened);
-        let reader = shared.db()?.reader(&family)?;
+        let opened = shared.db()?;
+        let (reader, writer) = (opened.reader(&family)?, opened.writer(&family)?);
         let shape = KeyShape { key: key_len, namespace: serializer.fixed_len() };
         Ok(Cell {
             shared,
@@ -164,6 +166,7 @@ impl<N: 'static> Cell<N> {
             exchanges,
             family,
             reader,
+            writer,
             pinned: None,
             since,
             builder: KeyBuilder::new(shape),
@@ -233,15 +236,19 @@ impl<N: 'static> Cell<N> {
 
     /// The database, to write to.
     fn db_mut(&self) -> Result<Arc<Db>> {
-        match &self.pinned {
-            None => self.db(),
-            Some(_) => Err(Error::invalid("a snapshot cannot be changed")),
-        }
+        self.check_writable()?;
+        self.db()
+    }
+
+    #[inline]
+    fn check_writable(&self) -> Result<()> {
+        if self.pinned.is_none() { Ok(()) } else { Err(read_only()) }
     }
 
     pub fn set_namespace(&mut self, namespace: &N) {
         self.namespace.clear();
-        self.serializer.encode(namespace, &mut self.namespace);
+        let width = self.builder.shape().namespace;
+        put_delimited(width, &mut self.namespace, |out| self.serializer.encode(namespace, out));
         self.has_namespace = true;
         self.seen = UNSEEN;
     }
@@ -249,43 +256,43 @@ impl<N: 'static> Cell<N> {
     /// Makes the builder stand on the current cell.
     #[inline]
     fn find(&mut self) -> Result<()> {
-        let version = self.shared.version.load(Ordering::Acquire);
-        if version == self.seen { Ok(()) } else { self.compose(version) }
+        if self.shared.key.version() == self.seen { Ok(()) } else { self.compose() }
     }
 
-    fn compose(&mut self, version: u64) -> Result<()> {
-        self.compose_key(version)?;
+    fn compose(&mut self) -> Result<()> {
+        let version = self.compose_key()?;
         if !self.has_namespace {
-            return Err(Error::invalid("no namespace is set"));
+            return Err(no_namespace());
         }
-        let namespace = &self.namespace;
-        self.builder.set_namespace(|out| out.extend_from_slice(namespace));
+        self.builder.set_delimited_namespace(&self.namespace);
         self.seen = version;
         Ok(())
     }
 
-    fn compose_key(&mut self, version: u64) -> Result<()> {
-        match version {
-            CLOSED => return Err(closed()),
-            NO_KEY => return Err(Error::invalid("no key is set")),
-            _ => {}
+    /// Makes the builder stand on the current key, and returns its version.
+    #[inline]
+    fn compose_key(&mut self) -> Result<u64> {
+        self.seen = UNSEEN;
+        let key = &self.shared.key;
+        let version = self.builder.copy_key_prefix(|out| key.copy(out));
+        if version == CLOSED || version == NO_KEY {
+            return Err(no_key(version));
         }
-        self.follow()?;
-        let key = self.shared.key.lock();
-        self.builder.set_key_prefix(key.key_prefix());
-        Ok(())
+        // Stored before the version that brought us here.
+        if self.shared.exchanges.load(Ordering::Acquire) != self.exchanges {
+            self.follow()?;
+        }
+        Ok(version)
     }
 
-    /// Goes on with the database that is open now, if it was exchanged.
+    /// Goes on with the database that is open now: it was exchanged.
+    #[cold]
     fn follow(&mut self) -> Result<()> {
-        // Stored before the version that brought us here.
-        if self.shared.exchanges.load(Ordering::Acquire) == self.exchanges {
-            return Ok(());
-        }
         let opened = self.shared.opened.lock();
         if opened.exchanges != self.exchanges {
             let family = opened.family(self.family.name())?;
-            self.reader = opened.db.upgrade().ok_or_else(closed)?.reader(family)?;
+            let db = opened.db.upgrade().ok_or_else(closed)?;
+            (self.reader, self.writer) = (db.reader(family)?, db.writer(family)?);
             self.family = family.clone();
             self.db = Weak::clone(&opened.db);
             self.exchanges = opened.exchanges;
@@ -374,29 +381,39 @@ impl<N: 'static> Cell<N> {
         outcome.map_err(|e| in_state(self.family.name(), &e))
     }
 
+    #[inline]
     pub fn put(&mut self, value: &[u8]) -> Result<()> {
         self.find()?;
-        self.db_mut()?.put(&self.family, self.builder.cell(), value)
+        self.check_writable()?;
+        self.writer.put(self.builder.cell(), value)
     }
 
+    #[inline]
     pub fn merge(&mut self, operand: &[u8]) -> Result<()> {
         self.find()?;
-        self.db_mut()?.merge(&self.family, self.builder.cell(), operand)
+        self.check_writable()?;
+        self.writer.merge(self.builder.cell(), operand)
     }
 
+    #[inline]
     pub fn delete(&mut self) -> Result<()> {
         self.find()?;
-        self.db_mut()?.delete(&self.family, self.builder.cell())
+        self.check_writable()?;
+        self.writer.delete(self.builder.cell())
     }
 
+    #[inline]
     pub fn put_entry(&mut self, user_key: impl FnOnce(&mut Vec<u8>), value: &[u8]) -> Result<()> {
         self.find()?;
-        self.db_mut()?.put(&self.family, self.builder.entry(user_key), value)
+        self.check_writable()?;
+        self.writer.put(self.builder.entry(user_key), value)
     }
 
+    #[inline]
     pub fn delete_entry(&mut self, user_key: impl FnOnce(&mut Vec<u8>)) -> Result<()> {
         self.find()?;
-        self.db_mut()?.delete(&self.family, self.builder.entry(user_key))
+        self.check_writable()?;
+        self.writer.delete(self.builder.entry(user_key))
     }
 
     /// Reads the cell and writes what `f` makes of it, in one step.
@@ -405,10 +422,11 @@ impl<N: 'static> Cell<N> {
         mut f: impl FnMut(Option<&[u8]>, &mut Vec<u8>) -> Update,
     ) -> Result<()> {
         self.find()?;
-        let (db, cell) = (self.db_mut()?, self.builder.cell());
+        self.check_writable()?;
+        let cell = self.builder.cell();
         match &self.ttl {
-            None => db.update(&self.family, cell, f),
-            Some(ttl) => db.update(&self.family, cell, |old, out| ttl.update(old, out, &mut f)),
+            None => self.writer.update(cell, f),
+            Some(ttl) => self.writer.update(cell, |old, out| ttl.update(old, out, &mut f)),
         }
     }
 
@@ -419,10 +437,11 @@ impl<N: 'static> Cell<N> {
         mut f: impl FnMut(Option<&[u8]>, &mut Vec<u8>) -> Update,
     ) -> Result<()> {
         self.find()?;
-        let (db, key) = (self.db_mut()?, self.builder.entry(user_key));
+        self.check_writable()?;
+        let key = self.builder.entry(user_key);
         match &self.ttl {
-            None => db.update(&self.family, key, f),
-            Some(ttl) => db.update(&self.family, key, |old, out| ttl.update(old, out, &mut f)),
+            None => self.writer.update(key, f),
+            Some(ttl) => self.writer.update(key, |old, out| ttl.update(old, out, &mut f)),
         }
     }
 
@@ -442,9 +461,7 @@ impl<N: 'static> Cell<N> {
         target: &N,
         sources: impl IntoIterator<Item = &'a N>,
     ) -> Result<(Vec<u8>, Vec<Vec<u8>>)> {
-        let version = self.shared.version.load(Ordering::Acquire);
-        self.compose_key(version)?;
-        self.seen = UNSEEN;
+        self.compose_key()?;
         let (serializer, builder) = (&*self.serializer, &mut self.builder);
         let mut cell = |namespace: &N| {
             builder.set_namespace(|out| serializer.encode(namespace, out));
@@ -488,6 +505,11 @@ impl<N: 'static> Cell<N> {
         let mut batch = WriteBatch::new();
         fill(&mut batch, &self.family);
         self.db_mut()?.write(&batch, WriteOptions::default()).map(drop)
+    }
+
+    /// The state's family.
+    pub fn family(&self) -> ColumnFamily {
+        self.family.clone()
     }
 
     /// The widths of the parts of its keys.

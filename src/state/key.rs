@@ -16,6 +16,7 @@ use crate::base::format::Layout;
 use crate::base::format::field;
 use crate::base::key::KeyRange;
 use crate::base::limits::KEY_GROUPS_MAX;
+use crate::state::current_key::WORD_BYTES;
 use crate::state::key_group::PREFIX_BYTES;
 use crate::state::serializer::put_delimited;
 use crate::state::serializer::read_delimited;
@@ -183,9 +184,30 @@ impl KeyBuilder {
     /// the same width: states share their backend's current key.
     #[inline]
     pub fn set_key_prefix(&mut self, prefix: &[u8]) {
-        self.buffer.clear();
-        self.buffer.extend_from_slice(prefix);
+        self.copy_key_prefix(|out| {
+            out.clear();
+            out.extend_from_slice(prefix);
+        });
+    }
+
+    /// The same, with a prefix that `copy` puts in place of what is in the buffer. If it leaves nothing
+    /// there, there is no key.
+    #[inline]
+    pub(in crate::state) fn copy_key_prefix<R>(
+        &mut self,
+        copy: impl FnOnce(&mut Vec<u8>) -> R,
+    ) -> R {
+        let returned = copy(&mut self.buffer);
         self.end_key();
+        returned
+    }
+
+    /// The key prefix in whole words, with anything behind it, and its length in bytes.
+    #[inline]
+    pub(in crate::state) fn padded_key_prefix(&mut self) -> (&[[u8; WORD_BYTES]], usize) {
+        self.buffer.truncate(self.key_end);
+        self.buffer.extend_from_slice(&[0; WORD_BYTES - 1]);
+        (self.buffer.as_chunks().0, self.key_end)
     }
 
     fn end_key(&mut self) {
@@ -202,6 +224,21 @@ impl KeyBuilder {
         assert!(self.key_end > 0, "no key is set");
         self.buffer.truncate(self.key_end);
         put_delimited(self.shape.namespace, &mut self.buffer, encode);
+        self.cell_end = self.buffer.len();
+    }
+
+    /// Puts a namespace behind the key that is delimited already, as by
+    /// [`set_namespace`](KeyBuilder::set_namespace).
+    ///
+    /// # Panics
+    /// If there is no key.
+    #[inline]
+    pub(in crate::state) fn set_delimited_namespace(&mut self, namespace: &[u8]) {
+        assert!(self.key_end > 0, "no key is set");
+        self.buffer.truncate(self.key_end);
+        if !namespace.is_empty() {
+            self.buffer.extend_from_slice(namespace);
+        }
         self.cell_end = self.buffer.len();
     }
 
@@ -263,6 +300,15 @@ impl KeyBuilder {
 fn put_group(group: u16, out: &mut Vec<u8>) {
     assert!(u32::from(group) < KEY_GROUPS_MAX, "no key group");
     out.extend_from_slice(&group.to_be_bytes());
+}
+
+/// The key group of a composite key, or of a timer's.
+///
+/// # Panics
+/// If it has less than two bytes.
+#[inline]
+pub fn group_of(key: &[u8]) -> u16 {
+    u16::from_be_bytes([key[0], key[1]])
 }
 
 fn read_group(d: &mut Decoder<'_>) -> Result<u16> {
@@ -386,6 +432,13 @@ mod tests {
         other.set_key_prefix(builder.key_prefix());
         other.set_namespace(|_| ());
         assert_eq!(other.cell(), b"\0\x01\x01a\0");
+        other.set_delimited_namespace(b"\x02yy");
+        assert_eq!(other.cell(), builder.cell());
+        let padded = other.padded_key_prefix();
+        assert_eq!((padded.0.as_flattened(), padded.1), (&b"\0\x01\x01a\0\0\0\0"[..], 4));
+        assert_eq!(other.key_prefix(), builder.key_prefix());
+        other.copy_key_prefix(Vec::clear);
+        assert!(!other.has_key());
     }
 
     #[test]

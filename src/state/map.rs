@@ -2,6 +2,7 @@
 
 use std::iter::FusedIterator;
 
+use crate::ColumnFamily;
 use crate::Scan;
 use crate::WriteBatch;
 use crate::WriteOptions;
@@ -161,9 +162,8 @@ impl<K: 'static, V: 'static, N: 'static> MapState<K, V, N> {
         decode: impl Fn(&[u8], &[u8]) -> Result<T> + Send + 'static,
     ) -> Result<MapIter<T>> {
         let (scan, prefix_len) = self.cell.scan()?;
-        let name = self.cell.name().to_owned();
-        let toucher = self.cell.toucher();
-        Ok(MapIter { scan: Some(scan), prefix_len, name, decode: Box::new(decode), toucher })
+        let (family, toucher) = (self.cell.family(), self.cell.toucher());
+        Ok(MapIter { scan: Some(scan), prefix_len, family, decode: Box::new(decode), toucher })
     }
 
     /// Removes all entries, or none: Flink's `clear()`. Reads up to 65 keys; one write.
@@ -198,7 +198,7 @@ pub struct MapIter<T> {
     scan: Option<Scan>,
     /// Bytes of a composite key before the user key.
     prefix_len: usize,
-    name: String,
+    family: ColumnFamily,
     decode: Decode<T>,
     /// If entries expire.
     toucher: Option<Toucher>,
@@ -216,7 +216,7 @@ impl<T> MapIter<T> {
             }
         }
         let decoded = (self.decode)(&scan.key()[self.prefix_len..], scan.value());
-        decoded.map(Some).map_err(|e| in_state(&self.name, &e))
+        decoded.map(Some).map_err(|e| in_state(self.family.name(), &e))
     }
 }
 

@@ -15,7 +15,8 @@
 //! into bytes and back, [`evolution`] tells whether others can take their place, and [`migration`]
 //! writes state anew. [`window`] is a namespace.
 //! [`backend`] is the whole, set up by [`options`]; [`value`], [`list`], [`reducing`], [`aggregating`]
-//! and [`map`] are the handles, which [`registration`] makes and which share [`cell`] and [`change`];
+//! and [`map`] are the handles, which [`registration`] makes and which share [`cell`], [`change`] and
+//! the [`current_key`];
 //! [`timer`] is what is to be done later; [`ttl`] is how values expire; [`meta`] remembers which states
 //! there are; [`snapshot`] shows them as they were, [`batch`] writes several at once, [`rollback`]
 //! returns them to a checkpoint, and [`rescale`] divides them anew. State that belongs to no key is
@@ -26,6 +27,7 @@ pub mod backend;
 pub mod batch;
 pub mod cell;
 pub mod change;
+pub mod current_key;
 pub mod evolution;
 pub mod key;
 pub mod key_group;

@@ -197,11 +197,22 @@ pub fn put_delimited(
     encode: impl FnOnce(&mut Vec<u8>),
 ) {
     let start = out.len();
+    let Some(fixed) = fixed_len else { return put_after_length(out, encode) };
     encode(out);
-    let len = out.len() - start;
-    match fixed_len {
-        Some(fixed) => assert_eq!(len, fixed, "a serializer broke its fixed width"),
-        None => {
+    assert_eq!(out.len() - start, fixed, "a serializer broke its fixed width");
+}
+
+/// Nearly all lengths take one byte: there is room for that, and where it is not enough all moves.
+#[inline]
+fn put_after_length(out: &mut Vec<u8>, encode: impl FnOnce(&mut Vec<u8>)) {
+    let start = out.len();
+    out.push(0);
+    encode(out);
+    let len = out.len() - start - 1;
+    match u8::try_from(len) {
+        Ok(short @ ..0x80) => out[start] = short,
+        _ => {
+            out.remove(start);
             put_varint(out, len as u64);
             let prefix = out.len() - start - len;
             out[start..].rotate_right(prefix);

@@ -13,6 +13,7 @@ use crate::base::sync::Weak;
 use crate::state::backend::StateBackend;
 use crate::state::cell::Shared;
 use crate::state::evolution::resolve_fixed;
+use crate::state::key::KeyBuilder;
 use crate::state::key_group::JavaHash;
 use crate::state::key_group::KeyGroupRange;
 use crate::state::key_group::assign;
@@ -67,6 +68,8 @@ pub struct StateSnapshot<K> {
     families: Arc<BTreeMap<String, ColumnFamily>>,
     max_parallelism: u32,
     key_groups: KeyGroupRange,
+    /// Composes the current key.
+    current: KeyBuilder,
 }
 
 /// What a handle needs in order to show a snapshot.
@@ -79,12 +82,13 @@ pub struct View {
 
 impl<K: 'static> Clone for StateSnapshot<K> {
     fn clone(&self) -> StateSnapshot<K> {
-        let shared = Shared::new(&self.view.db, self.keys.fixed_len());
+        let shared = Shared::new(&self.view.db);
         StateSnapshot {
             view: View { shared: Arc::new(shared), ..self.view.clone() },
             states: Arc::clone(&self.states),
             keys: Arc::clone(&self.keys),
             families: Arc::clone(&self.families),
+            current: KeyBuilder::new(self.current.shape()),
             ..*self
         }
     }
@@ -97,7 +101,7 @@ impl<K: 'static> StateSnapshot<K> {
     ) -> StateSnapshot<K> {
         let pinned = Arc::new(backend.db.snapshot());
         let (db, keys) = (Arc::downgrade(&backend.db), Arc::clone(&backend.keys));
-        let shared = Arc::new(Shared::new(&db, keys.fixed_len()));
+        let shared = Arc::new(Shared::new(&db));
         StateSnapshot {
             view: View { db, pinned, shared },
             states: Arc::clone(backend.meta.states()),
@@ -105,6 +109,7 @@ impl<K: 'static> StateSnapshot<K> {
             families,
             max_parallelism: backend.max_parallelism(),
             key_groups: backend.key_groups(),
+            current: KeyBuilder::new(backend.current.shape()),
         }
     }
 
@@ -125,7 +130,8 @@ impl<K: 'static> StateSnapshot<K> {
             let range = self.key_groups;
             return Err(Error::invalid(format!("key group {group} is not in {range}")));
         }
-        self.view.shared.set_key(group, |out| self.keys.encode(key, out));
+        self.current.set_key(group, |out| self.keys.encode(key, out));
+        self.view.shared.set_key(&mut self.current);
         Ok(())
     }
 

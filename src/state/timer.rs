@@ -6,7 +6,9 @@
 //! special: timers are data like any other, and belong to their key groups.
 
 pub(in crate::state) mod heads;
+mod held;
 mod service;
+mod tournament;
 
 use crate::Scan;
 use crate::StateBackend;
@@ -17,6 +19,8 @@ use crate::base::sync::Arc;
 use crate::base::sync::Mutex;
 use crate::state::cell::Cell;
 use crate::state::key::KeyShape;
+use crate::state::key::group_of;
+use crate::state::key::put_timer_head;
 use crate::state::key_group::PREFIX_BYTES;
 use crate::state::meta::in_state;
 use crate::state::serializer::Serializer;
@@ -48,6 +52,7 @@ pub struct TimerQueue<K, N = ()> {
     heads: Arc<Mutex<Heads>>,
     keys: Arc<dyn Serializer<Value = K>>,
     namespaces: Arc<dyn Serializer<Value = N>>,
+    /// The key of the timer that is looked at.
     buffer: Vec<u8>,
 }
 
@@ -83,25 +88,23 @@ impl<K: 'static, N: 'static> TimerQueue<K, N> {
         &mut self,
         time: i64,
         namespace: &N,
-        change: impl FnOnce(&mut Heads, Store<'_>, u16, &[u8]) -> Result<bool>,
+        change: impl FnOnce(&mut Heads, Store<'_>, &[u8]) -> Result<bool>,
     ) -> Result<bool> {
         let TimerQueue { cell, heads, buffer, .. } = self;
         cell.set_namespace(namespace);
         cell.with(|db, family, builder| {
             let (group, rest) = builder.cell().split_at(PREFIX_BYTES);
             buffer.clear();
-            buffer.extend_from_slice(&(time ^ i64::MIN).to_be_bytes());
+            put_timer_head(group_of(group), time, buffer);
             buffer.extend_from_slice(rest);
-            let group = u16::from_be_bytes([group[0], group[1]]);
-            change(&mut heads.lock(), Store { db, family }, group, buffer)
+            change(&mut heads.lock(), Store { db, family }, buffer)
         })
     }
 
     /// The first timer: Flink's `peek`. Reads the store only where what is held in memory has come to
     /// an end: at most one seek for each of as many timers.
     pub fn peek(&mut self) -> Result<Option<Timer<K, N>>> {
-        let head = self.head()?;
-        head.map(|(group, timer)| self.decode(group, &timer)).transpose()
+        if self.find_head(i64::MAX)? { self.decode_head().map(Some) } else { Ok(None) }
     }
 
     /// Removes and returns the first timer: Flink's `poll`. The current key does not change. As
@@ -112,18 +115,17 @@ impl<K: 'static, N: 'static> TimerQueue<K, N> {
 
     /// Removes and returns the first timer if its time is not after `time`.
     pub fn poll_until(&mut self, time: i64) -> Result<Option<Timer<K, N>>> {
-        let Some((group, bytes)) = self.head()? else { return Ok(None) };
-        let timer = self.decode(group, &bytes)?;
-        if timer.time > time {
+        if !self.find_head(time)? {
             return Ok(None);
         }
-        self.delete(group, &bytes)?;
+        let timer = self.decode_head()?;
+        self.delete_head()?;
         Ok(Some(timer))
     }
 
     /// Is there no timer? Flink's `isEmpty`. As [`peek`](TimerQueue::peek).
     pub fn is_empty(&mut self) -> Result<bool> {
-        Ok(self.head()?.is_none())
+        Ok(!self.find_head(i64::MAX)?)
     }
 
     /// Number of timers: Flink's `size`. Visits all of them.
@@ -167,30 +169,33 @@ impl<K: 'static, N: 'static> TimerQueue<K, N> {
         TimerIter { scan: Some(scan), shape, keys, namespaces, name }
     }
 
-    /// Key group and bytes of the first timer.
-    fn head(&mut self) -> Result<Option<(u16, Vec<u8>)>> {
-        let mut heads = self.heads.lock();
-        self.cell.store(|db, family| {
-            let head = heads.head(Store { db, family })?;
-            Ok(head.map(|(timer, group)| (group, timer.to_vec())))
+    /// Puts the key of the first timer into the buffer, if there is one and it is not after `time`.
+    fn find_head(&mut self, time: i64) -> Result<bool> {
+        let TimerQueue { cell, heads, buffer, .. } = self;
+        let latest = (time ^ i64::MIN) as u64;
+        cell.store(|db, family| {
+            let mut heads = heads.lock();
+            let Some((timer, group)) = heads.head(Store { db, family })? else { return Ok(false) };
+            if timer.flipped_time() > latest {
+                return Ok(false);
+            }
+            buffer.clear();
+            buffer.extend_from_slice(&group.to_be_bytes());
+            timer.put(buffer);
+            Ok(true)
         })
     }
 
-    fn delete(&mut self, group: u16, timer: &[u8]) -> Result<()> {
-        let mut heads = self.heads.lock();
-        self.cell.store(|db, family| heads.remove(Store { db, family }, group, timer)).map(drop)
+    /// Deletes the timer that [`find_head`](TimerQueue::find_head) found.
+    fn delete_head(&mut self) -> Result<()> {
+        let TimerQueue { cell, heads, buffer, .. } = self;
+        cell.store(|db, family| heads.lock().remove(Store { db, family }, buffer)).map(drop)
     }
 
-    fn decode(&self, group: u16, timer: &[u8]) -> Result<Timer<K, N>> {
-        let key = [&group.to_be_bytes(), timer].concat();
-        decode(self.cell.shape(), &key, &*self.keys, &*self.namespaces)
+    /// The timer that [`find_head`](TimerQueue::find_head) found.
+    fn decode_head(&self) -> Result<Timer<K, N>> {
+        decode(self.cell.shape(), &self.buffer, &*self.keys, &*self.namespaces)
             .map_err(|e| in_state(self.cell.name(), &e))
-    }
-
-    /// The bytes of the key of a timer.
-    fn key_of(&self, group: u16, timer: &[u8]) -> Result<Vec<u8>> {
-        let key = [&group.to_be_bytes(), timer].concat();
-        Ok(self.cell.shape().parse_timer(&key)?.key.to_vec())
     }
 }
 
@@ -417,16 +422,15 @@ fn fire<K: 'static, N: 'static>(
     if !backend.owns(&queue.cell) {
         return Err(Error::invalid("the timer service is of another backend"));
     }
-    let due = queue.heads.lock().now;
-    let head = queue.head()?;
-    let head = head.map(|(group, bytes)| Ok((queue.decode(group, &bytes)?, group, bytes)));
-    let due = head.transpose()?.filter(|(timer, ..)| timer.time <= due);
-    let Some((timer, group, bytes)) = due else {
+    let now = queue.heads.lock().now;
+    if !queue.find_head(now)? {
         backend.look_for_expired();
         return Ok(None);
-    };
-    backend.set_current_key_bytes(group, &queue.key_of(group, &bytes)?);
-    queue.delete(group, &bytes)?;
+    }
+    let timer = queue.decode_head()?;
+    let key = queue.cell.shape().parse_timer(&queue.buffer)?.key;
+    backend.set_current_key_bytes(group_of(&queue.buffer), key);
+    queue.delete_head()?;
     Ok(Some(timer))
 }
 

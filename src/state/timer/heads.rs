@@ -17,8 +17,11 @@ use crate::ColumnFamily;
 use crate::Db;
 use crate::base::error::Result;
 use crate::base::key::successor;
+use crate::state::key::group_of;
 use crate::state::key_group::KeyGroupRange;
 use crate::state::key_group::PREFIX_BYTES;
+use crate::state::timer::held::HeldTimer;
+use crate::state::timer::tournament::Tournament;
 
 /// Timers of all key groups together that are held, about.
 const HELD_MAX: usize = 1 << 16;
@@ -29,9 +32,6 @@ const PAGE_MIN: usize = 8;
 /// over the deleted ones quickly.
 const PAGES_PER_RANGE_DELETE: usize = 16;
 
-/// A timer's key without its key group: time, key and namespace. Their order is that of firing.
-pub type TimerBytes = Box<[u8]>;
-
 /// The first timers of each key group of one queue, shared by its handles.
 #[derive(Debug)]
 pub struct Heads {
@@ -40,27 +40,27 @@ pub struct Heads {
     page: usize,
     /// One for each key group of the range.
     groups: Vec<Group>,
-    /// The first timer of each group that has any, with the group.
-    order: BTreeSet<(TimerBytes, u16)>,
+    /// Between the first timers of all groups that have any, by their place in the range.
+    order: Tournament,
     /// Groups whose first timer is not known.
     unread: BTreeSet<u16>,
     /// Up to when timers are due.
     pub now: i64,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Group {
     /// All timers before `bound`.
-    first: BTreeSet<TimerBytes>,
+    first: BTreeSet<HeldTimer>,
     /// From here on the store is unread; `None`: all timers are in `first`.
-    bound: Option<TimerBytes>,
+    bound: Option<HeldTimer>,
     /// Deletions since the last range delete.
     deleted: usize,
 }
 
 impl Group {
-    fn holds(&self, timer: &[u8]) -> bool {
-        self.bound.as_deref().is_none_or(|bound| timer < bound)
+    fn holds(&self, timer: &HeldTimer) -> bool {
+        self.bound.as_ref().is_none_or(|bound| timer < bound)
     }
 }
 
@@ -71,33 +71,17 @@ pub struct Store<'a> {
     pub family: &'a ColumnFamily,
 }
 
-impl Store<'_> {
-    fn put(self, key: &[u8]) -> Result<()> {
-        self.db.put(self.family, key, &[])
-    }
-}
-
-fn compose(group: u16, timer: &[u8]) -> Vec<u8> {
-    let mut key = Vec::with_capacity(PREFIX_BYTES + timer.len());
-    key.extend_from_slice(&group.to_be_bytes());
-    key.extend_from_slice(timer);
-    key
-}
-
-fn group_of(key: &[u8]) -> u16 {
-    u16::from_be_bytes([key[0], key[1]])
-}
-
 impl Heads {
     /// Knows nothing yet. Reads up to `page` timers of a group at once.
     pub fn new(range: KeyGroupRange, page: usize) -> Heads {
         let page_max = (HELD_MAX / range.len()).max(PAGE_MIN);
-        let group = || Group { bound: Some(TimerBytes::default()), ..Group::default() };
+        let unread = Some(HeldTimer::LEAST);
+        let group = || Group { first: BTreeSet::new(), bound: unread.clone(), deleted: 0 };
         Heads {
             range,
             page: page.clamp(1, page_max),
             groups: std::iter::repeat_with(group).take(range.len()).collect(),
-            order: BTreeSet::new(),
+            order: Tournament::new(range.len()),
             unread: range.iter().collect(),
             now: i64::MIN,
         }
@@ -108,12 +92,19 @@ impl Heads {
         self.range
     }
 
+    /// Place of a group in the range.
+    fn place(&self, group: u16) -> usize {
+        usize::from(group - self.range.start())
+    }
+
     fn group(&mut self, group: u16) -> &mut Group {
-        &mut self.groups[usize::from(group - self.range.start())]
+        let place = self.place(group);
+        &mut self.groups[place]
     }
 
     /// Reads a page of each group whose head is not known: at most one seek for each of those that
     /// have timers left, with one cursor.
+    #[cold]
     fn read(&mut self, store: Store<'_>) -> Result<()> {
         let (Some(&first), Some(&last)) = (self.unread.first(), self.unread.last()) else {
             return Ok(());
@@ -129,98 +120,113 @@ impl Heads {
             }
             let mut page = BTreeSet::new();
             while more && group_of(scan.key()) == group && page.len() < self.page {
-                page.insert(scan.key()[PREFIX_BYTES..].into());
+                page.insert(HeldTimer::new(&scan.key()[PREFIX_BYTES..])?);
                 more = scan.next()?;
             }
             let rest = more && group_of(scan.key()) == group;
-            let bound = rest.then(|| scan.key()[PREFIX_BYTES..].into());
-            if let Some(head) = page.first() {
-                self.order.insert((TimerBytes::clone(head), group));
-            }
+            let bound = rest.then(|| HeldTimer::new(&scan.key()[PREFIX_BYTES..])).transpose()?;
             let known = self.group(group);
             (known.first, known.bound) = (page, bound);
             self.unread.remove(&group);
+            self.reorder(group);
         }
         Ok(())
     }
 
+    /// The key from which a group is unread.
     fn unread_from(&mut self, group: u16) -> Vec<u8> {
-        let bound = self.group(group).bound.as_deref().unwrap_or_default();
-        compose(group, bound)
+        let mut key = group.to_be_bytes().to_vec();
+        match &self.group(group).bound {
+            // Not behind keys that are too short to be a timer's: they are to be found.
+            Some(bound) if *bound != HeldTimer::LEAST => bound.put(&mut key),
+            _ => {}
+        }
+        key
+    }
+
+    /// Reads on if the first timer of any group is not known.
+    #[inline]
+    fn know(&mut self, store: Store<'_>) -> Result<()> {
+        if self.unread.is_empty() { Ok(()) } else { self.read(store) }
     }
 
     /// The first timer of all, with its group.
-    pub fn head(&mut self, store: Store<'_>) -> Result<Option<(&[u8], u16)>> {
-        self.read(store)?;
-        Ok(self.order.first().map(|(timer, group)| (&**timer, *group)))
+    pub fn head(&mut self, store: Store<'_>) -> Result<Option<(&HeldTimer, u16)>> {
+        self.know(store)?;
+        let Some(winner) = self.order.first() else { return Ok(None) };
+        let head = self.groups[usize::from(winner.index)].first.first();
+        Ok(head.map(|head| (head, self.range.start() + winner.index)))
     }
 
-    /// Registers a timer. Is it the head now, and was not there before?
-    pub fn add(&mut self, store: Store<'_>, group: u16, timer: &[u8]) -> Result<bool> {
-        self.read(store)?;
+    /// Registers the timer with this key. Is it the head now, and was not there before?
+    pub fn add(&mut self, store: Store<'_>, key: &[u8]) -> Result<bool> {
+        self.know(store)?;
+        let (group, timer) = (group_of(key), HeldTimer::new(&key[PREFIX_BYTES..])?);
         let page = self.page;
         let known = self.group(group);
-        let holds = known.holds(timer);
-        if holds && known.first.contains(timer) {
-            return Ok(false);
-        }
-        store.put(&compose(group, timer))?;
-        if !holds {
+        if !known.holds(&timer) {
+            store.db.put(store.family, key, &[])?;
             return Ok(false); // the group has a head before it
         }
-        let known = self.group(group);
-        let before = known.first.first().cloned();
-        known.first.insert(timer.into());
+        if known.first.contains(&timer) {
+            return Ok(false);
+        }
+        store.db.put(store.family, key, &[])?;
+        let leads = known.first.first().is_none_or(|head| timer < *head);
+        known.first.insert(timer);
         if known.first.len() > 2 * page {
             let beyond = known.first.iter().nth(page).cloned().expect("there are more");
             known.first.split_off(&beyond);
             known.bound = Some(beyond);
         }
-        self.reorder(group, before);
-        Ok(self.order.first().is_some_and(|(head, of)| **head == *timer && *of == group))
+        if leads {
+            self.reorder(group);
+        }
+        Ok(leads && self.is_first(group))
     }
 
-    /// Deletes a timer, if it is there. Was it the head?
-    pub fn remove(&mut self, store: Store<'_>, group: u16, timer: &[u8]) -> Result<bool> {
-        self.read(store)?;
-        let was_head =
-            self.order.first().is_some_and(|(head, of)| **head == *timer && *of == group);
+    /// Deletes the timer with this key, if it is there. Was it the head?
+    pub fn remove(&mut self, store: Store<'_>, key: &[u8]) -> Result<bool> {
+        self.know(store)?;
+        let (group, timer) = (group_of(key), HeldTimer::new(&key[PREFIX_BYTES..])?);
+        let is_first = self.is_first(group);
         let enough = self.page * PAGES_PER_RANGE_DELETE;
         let known = self.group(group);
-        if known.holds(timer) && !known.first.contains(timer) {
+        if known.holds(&timer) && !known.first.contains(&timer) {
             return Ok(false);
         }
-        let before = known.first.first().cloned();
-        let leads = before.as_deref() == Some(timer);
-        let key = compose(group, timer);
+        let leads = known.first.first() == Some(&timer);
         if leads && known.deleted >= enough {
             // It is the first of its group: everything up to it is gone.
-            store.db.delete_range(store.family, &group.to_be_bytes(), &successor(&key))?;
+            store.db.delete_range(store.family, &group.to_be_bytes(), &successor(key))?;
             known.deleted = 0;
         } else {
-            store.db.delete(store.family, &key)?;
+            store.db.delete(store.family, key)?;
             known.deleted += 1;
         }
-        known.first.remove(timer);
-        self.reorder(group, before);
-        Ok(was_head)
+        known.first.remove(&timer);
+        if leads {
+            self.reorder(group);
+        }
+        Ok(leads && is_first)
     }
 
-    /// The head of a group may have changed from `before`.
-    fn reorder(&mut self, group: u16, before: Option<TimerBytes>) {
-        let known = self.group(group);
-        let now = known.first.first().cloned();
-        if now.is_none() && known.bound.is_some() {
-            self.unread.insert(group);
+    /// Is the first timer of this group the first of all?
+    fn is_first(&self, group: u16) -> bool {
+        self.order.first().is_some_and(|winner| usize::from(winner.index) == self.place(group))
+    }
+
+    /// The first timer of a group has changed.
+    fn reorder(&mut self, group: u16) {
+        let place = self.place(group);
+        let Heads { groups, order, unread, .. } = self;
+        let known = &groups[place];
+        let first = known.first.first();
+        if first.is_none() && known.bound.is_some() {
+            unread.insert(group);
         }
-        if before == now {
-            return;
-        }
-        if let Some(before) = before {
-            self.order.remove(&(before, group));
-        }
-        if let Some(now) = now {
-            self.order.insert((now, group));
-        }
+        let head = |place: u16| groups[usize::from(place)].first.first();
+        let rank = first.map(HeldTimer::flipped_time);
+        order.set(place as u16, rank, |a, b| head(a) < head(b));
     }
 }

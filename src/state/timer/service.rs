@@ -65,8 +65,8 @@ impl<K: 'static> StateBackend<K> {
     /// Goes to a key of which only the bytes are at hand. Its group must be one of the backend's.
     pub(in crate::state) fn set_current_key_bytes(&mut self, group: u16, key: &[u8]) {
         assert!(self.options.key_groups.contains(group), "a timer of another backend");
-        self.shared.0.set_key(group, |out| out.extend_from_slice(key));
-        self.current_group = Some(group);
+        self.current.set_key(group, |out| out.extend_from_slice(key));
+        self.shared.0.set_key(&mut self.current);
     }
 
     /// Is this a cell of a state of this backend?
