@@ -265,6 +265,7 @@ fn closures_of_an_update_may_use_the_database() {
         });
     });
     assert_eq!(other, (2, 21));
+}
 
 /// A writer does what the database does, and nothing any more when that is closed.
 #[test]
