@@ -11,6 +11,9 @@ cd "$(dirname "$0")/.."
 rm -rf target/reliability
 seed=$((16#$(git rev-parse HEAD:src 2>/dev/null | cut -c1-8 || true)))
 run() { cargo run --release --quiet -p "$@"; }
+check() { # a model checker: tests/check is a package of its own
+    cargo run --quiet --manifest-path tests/check/Cargo.toml --features "$1" --bin "$1" -- "${@:2}"
+}
 
 echo "power cuts, faults, damage, hostile bytes, filters"
 run alluvium-sim -- sweep --budget ci --seed "$seed"
@@ -22,6 +25,10 @@ echo "real processes: killed, out of space, out of handles, and for a while"
 run alluvium-process -- kill --kills 300 --seed "$seed"
 run alluvium-process -- limits --seed "$seed"
 run alluvium-process -- soak --seconds 25 --seed "$seed"
+echo "orders of threads: all of small structures, random ones of whole small databases, planted bugs"
+check loom
+check shuttle --schedules 2000 --seed "$seed"
+check shuttle canaries --schedules 6000 --seed "$seed"
 echo "fuzz targets: the corpus and mutations"
 cargo test --quiet --test it -- fuzz_replay
 echo "planted bugs"

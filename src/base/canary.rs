@@ -2,10 +2,11 @@
 //!
 //! Each is one line somewhere in the engine, of a class of bugs that databases really had. In a build
 //! without the feature `canary` none of them is there: [`Canary::is_planted`] is the constant `false`.
-//! With it, the harness chooses one at run time, and must find it: `alluvium-sim canaries`.
+//! With it, the harness chooses one at run time, and must find it: `alluvium-sim canaries`, and
+//! `shuttle canaries` in `tests/check` for those that only an unlucky order of threads shows.
 
 #[cfg(feature = "canary")]
-use crate::base::sync::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering}; // no model checker's: asking changes no order
 
 /// Who must find a bug.
 #[cfg(feature = "canary")]
@@ -23,6 +24,8 @@ pub enum Harness {
     Hostile,
     /// Compaction filters beside snapshots.
     Filter,
+    /// Random schedules of whole small databases.
+    Threads,
 }
 
 macro_rules! canaries {
@@ -110,6 +113,16 @@ canaries! {
         "A restore removes the objects that it has linked.";
     LostAnswerDeletes: Fault, "an ambiguous put taken for a failure",
         "Objects are deleted although the envelope that names them may exist.";
+    VisibleBeforeWritten: Threads, "a batch seen in parts",
+        "A batch is published before it is in the memtables.";
+    NextLeaderSleeps: Threads, "a lost wake-up",
+        "Who came while a group was led is not woken to lead the next.";
+    MemtablesGoFirst: Threads, "a gap while a flush is installed",
+        "The memtables that were flushed go before their table is there.";
+    WaitsWithoutAsking: Threads, "what is waited for comes just before the wait",
+        "A writer without room waits although there may be room by now.";
+    FlushTakesLater: Threads, "a checkpoint beside a flush",
+        "A flush takes memtables from both sides of a checkpoint.";
 }
 
 /// The place of the planted bug in [`Canary::ALL`], counted from 1; 0: none.

@@ -63,13 +63,17 @@ impl Versions {
 pub(in crate::db) struct Signals {
     flush: (Sender<()>, Receiver<()>),
     compact: (Sender<()>, Receiver<()>),
+    /// How many compact.
+    compactors: usize,
     /// Inline mode: jobs begun and not finished. A leaf lock, never held while a job runs.
     begun: Mutex<Vec<Job>>,
 }
 
 impl Signals {
     pub fn new(compactors: usize) -> Signals {
-        Signals { flush: bounded(1), compact: bounded(compactors.max(1)), begun: Mutex::default() }
+        let compactors = compactors.max(1);
+        let (flush, compact) = (bounded(1), bounded(compactors));
+        Signals { flush, compact, compactors, begun: Mutex::default() }
     }
 
     /// Inline mode: takes a job that has begun.
@@ -82,7 +86,10 @@ impl Signals {
     pub fn work(&self) {
         // A full channel already says so.
         let _ = self.flush.0.try_send(());
-        while self.compact.0.try_send(()).is_ok() {}
+        // One each, and no more: who fills the channel while others empty it may never end.
+        for _ in 0..self.compactors {
+            let _ = self.compact.0.try_send(());
+        }
     }
 }
 

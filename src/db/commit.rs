@@ -5,6 +5,7 @@
 //! group: one log record, one sync, one publication for all in it.
 
 use crate::base::biased_mutex::{BiasedMutex, BiasedMutexGuard, try_lock_biased};
+use crate::base::canary::Canary;
 use crate::base::error::{Error, ErrorKind, Result};
 use crate::base::id::FamilyId;
 use crate::base::key::{InternalKey, SeqNo, ValueKind};
@@ -340,6 +341,9 @@ impl Core {
         // Held until publication: no pin is taken in between.
         let pins = self.read_pins.try_hold();
         let overwrite = pins.as_ref().map(|pins| pins.overwrite());
+        if Canary::VisibleBeforeWritten.is_planted() {
+            self.visible.store(last, Ordering::Release);
+        }
         let (full, grown) = apply(state, &payload, first, overwrite);
         state.applying = false;
         self.visible.store(last, Ordering::Release);

@@ -3,6 +3,7 @@
 //! A job goes through four hands: *picked* and claimed under the `versions` lock, *stepped* under no
 //! lock, *recorded* in the manifest under the manifest lock, *installed* under the `versions` lock.
 
+use crate::base::canary::Canary;
 use crate::base::error::{Error, ErrorKind, Result};
 use crate::base::id::FileNumber;
 use crate::base::key::{SEQNO_MAX, SeqNo};
@@ -249,7 +250,8 @@ pub(in crate::db) fn expired(
 fn flushable(versions: &Versions, family: &Family) -> Vec<Immutable> {
     let now = family.cell.load();
     let pending = versions.checkpoints.iter().filter_map(|pending| pending.needs(family.id));
-    let limit = pending.min().unwrap_or(SeqNo::MAX);
+    let limit = pending.min().filter(|_| !Canary::FlushTakesLater.is_planted());
+    let limit = limit.unwrap_or(SeqNo::MAX);
     now.immutables.iter().rev().take_while(|immutable| immutable.upto <= limit).cloned().collect()
 }
 
@@ -455,11 +457,15 @@ impl Core {
             for replaced in family.cell.load().immutables.iter().filter(|i| i.upto <= flushed) {
                 self.holders.flushed(&family, &replaced.table);
             }
-            family.cell.update(|old| SuperVersion {
+            let without_flushed = |old: &SuperVersion, version: &Arc<Version>| SuperVersion {
                 mem: Arc::clone(&old.mem),
                 immutables: old.immutables.iter().filter(|i| i.upto > flushed).cloned().collect(),
-                version: Arc::clone(&live.version),
-            });
+                version: Arc::clone(version),
+            };
+            if Canary::MemtablesGoFirst.is_planted() {
+                family.cell.update(|old| without_flushed(old, &old.version));
+            }
+            family.cell.update(|old| without_flushed(old, &live.version));
             versions
                 .checkpoints
                 .retain(|pending| !pending.fill(&live.record, &live.version, flushed));

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::base::canary::Canary;
 use crate::base::error::{Error, Result};
 use crate::base::sync::{Arc, Ordering};
 use crate::db::background::Versions;
@@ -93,11 +94,16 @@ impl Core {
             } else {
                 self.signals.work();
                 let mut versions = self.versions.lock();
-                if let Some(error) = versions.flush_error.take() {
+                let failed =
+                    versions.flush_error.take().or_else(|| versions.compaction_error.take());
+                if let Some(error) = failed {
                     return Err(error);
                 }
-                if let Some(error) = versions.compaction_error.take() {
-                    return Err(error);
+                // Asked again under the lock: what has ended the wait since was announced to nobody.
+                let over =
+                    self.check_halted().is_err() || !matches!(self.stall(), Some(Stall::Wait(_)));
+                if over && !Canary::WaitsWithoutAsking.is_planted() {
+                    continue;
                 }
                 let slice = Duration::from_millis(SLICE_MS);
                 if self.progress.wait_for(&mut versions, slice).timed_out() {

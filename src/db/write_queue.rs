@@ -12,6 +12,7 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
+use crate::base::canary::Canary;
 use crate::base::error::Result;
 use crate::base::key::SeqNo;
 use crate::base::sync::{Arc, AtomicBool, Condvar, Mutex, Ordering};
@@ -162,7 +163,7 @@ impl WriteQueue {
         self.busy.store(line.led || line.expected > 1, Ordering::Relaxed);
         let next = line.tickets.front().cloned();
         drop(line);
-        if let Some(next) = next {
+        if let Some(next) = next.filter(|_| !Canary::NextLeaderSleeps.is_planted()) {
             next.wake(Turn::Leads);
         }
     }

@@ -4,6 +4,8 @@
 pub mod biased_mutex;
 #[path = "../../../src/base/bytes.rs"]
 pub mod bytes;
+#[path = "../../../src/base/canary.rs"]
+pub mod canary;
 #[path = "../../../src/base/checksum.rs"]
 pub mod checksum;
 #[path = "../../../src/base/coding.rs"]

@@ -24,7 +24,7 @@ pub struct Life {
     pub name: &'static str,
     pub live: fn(),
     /// Of this many schedules in all, one of this kind.
-    pub share: usize,
+    pub share: u64,
 }
 
 pub const LIVES: &[Life] = &[
@@ -164,10 +164,11 @@ fn groups() {
 /// A writer that overwrites, and readers of every kind: no half of a batch, no way back.
 fn views() {
     let (_, _, small) = begin(false);
+    small.put_pair(b"old", 9, false).unwrap();
     let writer = small.beside(|small| {
-        for n in 1..5 {
+        for n in 1..7 {
             small.put_pair(b"pair", n, false).unwrap();
-            if n == 2 {
+            if n == 3 {
                 small.db.delete_range(&small.families[0], b"q", b"r").unwrap();
             }
         }
@@ -189,18 +190,25 @@ fn views() {
     });
     let others = small.beside(|small| {
         let mut reader = small.db.reader(&small.families[1]).unwrap();
-        let first = reader.get_with(b"pair", number).unwrap();
-        let mut scan = small.db.scan_prefix(&small.families[1], b"pair").unwrap();
-        let scanned = if scan.next().unwrap() { number(Some(scan.value())) } else { 0 };
-        assert!(first <= scanned, "a scan sees less than was read before");
-        drop(scan);
-        let last = reader.get_with(b"pair", number).unwrap();
-        assert!(scanned <= last, "a reader sees less than was scanned before");
+        let mut last = 0;
+        for _ in 0..3 {
+            let read = reader.get_with(b"pair", number).unwrap();
+            let mut scan = small.db.scan_prefix(&small.families[0], b"pair").unwrap();
+            let scanned = if scan.next().unwrap() { number(Some(scan.value())) } else { 0 };
+            drop(scan);
+            let got = small.get(0, b"pair");
+            for _ in 0..3 {
+                assert_eq!(small.get(0, b"old"), 9, "what was always there is not");
+            }
+            let seen = [last, read, scanned, got];
+            assert!(seen.is_sorted(), "time goes back: {seen:?}");
+            last = got;
+        }
     });
     end(writer);
     end(snapshots);
     end(others);
-    assert_eq!([small.get(0, b"pair"), small.get(1, b"pair")], [4, 4]);
+    assert_eq!([small.get(0, b"pair"), small.get(1, b"pair")], [6, 6]);
     small.close();
 }
 
@@ -268,7 +276,9 @@ fn synced() {
 
 /// Writers that outrun the background wait, and go on.
 fn stalls() {
-    let (disk, fs, small) = begin(true);
+    let fs: Arc<dyn Fs> = Arc::new(MemFs::new());
+    let options = Options { immutables_max: 1, ..options(true) }; // every other write has to wait
+    let small = open(&fs, options.clone(), Background::Threads(1));
     let writers: Vec<_> = (0..2u8)
         .map(|writer| {
             small.beside(move |small| {
@@ -282,8 +292,7 @@ fn stalls() {
     writers.into_iter().for_each(end);
     small.db.wait_idle().unwrap();
     small.close();
-    drop(disk);
-    let again = open(&fs, options(true), Background::Inline);
+    let again = open(&fs, options, Background::Inline);
     for (writer, n) in [(0, 1), (0, 5), (1, 1), (1, 5)] {
         let value = again.db.get(&again.families[0], &[writer, n]).unwrap();
         assert_eq!(value.as_deref(), Some(&[n; LONG][..]));

@@ -3,6 +3,7 @@
 mod channel;
 #[cfg(feature = "loom")]
 mod loom;
+#[cfg(feature = "loom")]
 mod once;
 #[cfg(feature = "shuttle")]
 mod shuttle;
@@ -14,6 +15,7 @@ pub use self::shuttle::*;
 pub use channel::{Receiver, Sender, TryRecvError, bounded, unbounded};
 #[cfg(feature = "shuttle")]
 pub use channel::{Select, wait_for};
+#[cfg(feature = "loom")]
 pub use once::OnceLock;
 pub use std::sync::atomic::Ordering;
 // Reference counts are taken to be right.

@@ -242,6 +242,61 @@ impl<T> AtomicPtr<T> {
     }
 }
 
+/// A cell that is written once. It takes as many steps if it is set as if it is not: one that stands
+/// in a `static` outlives a schedule, and the next has to go on as if it were the first.
+pub struct OnceLock<T>(UnsafeCell<Option<T>>);
+
+// SAFETY: one thread at a time, and what is set stays.
+unsafe impl<T: Send + Sync> Sync for OnceLock<T> {}
+
+impl<T> OnceLock<T> {
+    pub const fn new() -> OnceLock<T> {
+        OnceLock(UnsafeCell::new(None))
+    }
+
+    pub fn get(&self) -> Option<&T> {
+        point();
+        // SAFETY: as for `Sync`.
+        unsafe { (*self.0.get()).as_ref() }
+    }
+
+    pub fn set(&self, value: T) -> Result<(), T> {
+        if self.get().is_some() {
+            return Err(value);
+        }
+        // SAFETY: nobody refers to what is not there.
+        unsafe { *self.0.get() = Some(value) };
+        Ok(())
+    }
+
+    pub fn take(&mut self) -> Option<T> {
+        self.0.get_mut().take()
+    }
+
+    pub fn get_or_init(&self, init: impl FnOnce() -> T) -> &T {
+        match self.get() {
+            Some(value) => value,
+            None => {
+                let value = init();
+                // SAFETY: as for `set`; another may have set it while `init` ran.
+                unsafe { (*self.0.get()).get_or_insert(value) }
+            }
+        }
+    }
+}
+
+impl<T> Default for OnceLock<T> {
+    fn default() -> OnceLock<T> {
+        OnceLock::new()
+    }
+}
+
+impl<T> std::fmt::Debug for OnceLock<T> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("OnceLock")
+    }
+}
+
 /// A thread that can be asked whether it has ended.
 pub struct JoinHandle<T> {
     handle: ::shuttle::thread::JoinHandle<T>,
