@@ -6,59 +6,111 @@
 #   canaries  every bug that can be planted, each looked for a minute   (10)
 #   golden    every damage to the golden files, and forged inputs        (as long as it takes)
 #   process   processes that are killed, and a soak                     (60)
-#   fuzz      every fuzz target, with libFuzzer where cargo-fuzz is there,
+#   fuzz      every fuzz target, with libFuzzer where cargo-fuzz and a nightly toolchain are there,
 #             else mutations on stable                                  (4 a target)
+#   threads   all orders of small structures, random schedules of whole small databases    (30)
+#   miri      the unit tests of the files with `unsafe`, and of what they stand on, under Miri,
+#             where a nightly toolchain has it                          (as long as it takes)
 #
-# Without a part: all of them, one after the other. `--minutes` is for each part (for canaries, for
-# all of them together). What fails prints one line that replays it.
+# Without a part: all of them, one after the other. `--minutes` is for each part; for fuzz and canaries,
+# for all targets and bugs together. What fails prints one line that replays it, and the next part goes on.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
+all=(sim model canaries golden process fuzz threads miri)
 parts=() minutes="" seed=$(date +%s)
 while [ $# -gt 0 ]; do
     case "$1" in
         --minutes) minutes=$2; shift ;;
         --seed) seed=$2; shift ;;
-        sim | model | canaries | golden | process | fuzz) parts+=("$1") ;;
-        *) sed -n '2,13s/^# \{0,1\}//p' "$0" >&2; exit 2 ;;
+        sim | model | canaries | golden | process | fuzz | threads | miri) parts+=("$1") ;;
+        *) sed -n '2,18s/^# \{0,1\}//p' "$0" >&2; exit 2 ;;
     esac
     shift
 done
-[ ${#parts[@]} -gt 0 ] || parts=(sim model canaries golden process fuzz)
+[ ${#parts[@]} -gt 0 ] || parts=("${all[@]}")
+rm -rf target/reliability # the report is of one commit
 
-sim() { cargo run --release --quiet -p alluvium-sim -- "$@"; }
-
-fuzz() {
-    local seconds=$((${1:-4} * 60)) target
-    for target in fuzz/fuzz_targets/*.rs; do
-        target=$(basename "$target" .rs)
-        if cargo fuzz --version >/dev/null 2>&1; then
-            (cd fuzz && cargo +nightly fuzz run "$target" -- -max_total_time="$seconds" -seed="$seed")
-        else
-            FUZZ_MUTATIONS=$((seconds * 500)) cargo test --release --quiet --test it \
-                "fuzz_replay::$target"
-        fi
-    done
+run() { cargo run --release --quiet -p "$@"; }
+check() {
+    cargo run --quiet --manifest-path tests/check/Cargo.toml --features "$1" --bin "$1" -- "${@:2}"
 }
 
+sim() { run alluvium-sim -- sweep --minutes "${minutes:-90}" --seed "$seed"; }
+
+model() { run alluvium-sim -- model --minutes "${minutes:-40}" --seed "$seed"; }
+
+canaries() {
+    # Most are found at once; half a minute is what the rarest need.
+    local seconds=60
+    [ -z "$minutes" ] || seconds=$((minutes * 60 / 29 + 30))
+    run alluvium-sim --features canary -- canaries --all --seconds "$seconds" --seed "$seed"
+}
+
+golden() { run alluvium-sweep; }
+
+process() {
+    local most=3000 kills=$((${minutes:-60} * 150))
+    run alluvium-process -- kill --kills $((kills < most ? kills : most)) --seed "$seed" &&
+        run alluvium-process -- soak --minutes "${minutes:-60}" --seed "$seed"
+}
+
+fuzz() {
+    local targets=(fuzz/fuzz_targets/*.rs) seconds=240 target failed=0
+    [ -z "$minutes" ] || seconds=$((minutes * 60 / ${#targets[@]} + 1))
+    if cargo fuzz --version >/dev/null 2>&1 && cargo +nightly --version >/dev/null 2>&1; then
+        (cd fuzz && cargo +nightly fuzz build)
+        for target in "${targets[@]}"; do
+            fuzz_one "$(basename "$target" .rs)" "$seconds" || failed=1
+        done
+    else
+        echo "cargo-fuzz or a nightly toolchain is missing: mutations on stable"
+        FUZZ_MUTATIONS=$((seconds * 500)) cargo test --release --quiet --test it fuzz_replay || failed=1
+    fi
+    return $failed
+}
+
+# One target for so many seconds. What it finds on the way stays in fuzz/target; the corpus of the
+# sources is for seeds, and for inputs that found a bug.
+fuzz_one() {
+    local target=$1 new=target/corpus/$1 log
+    log=$(mktemp)
+    cd fuzz
+    mkdir -p "$new"
+    if cargo +nightly fuzz run "$target" "$new" "corpus/$target" -- \
+        -max_total_time="$2" -seed=$((seed % 4294967295 + 1)) -timeout=30 -malloc_limit_mb=80 \
+        -verbosity=0 -print_final_stats=1 >"$log" 2>&1; then
+        echo "$target: $(sed -n 's/^stat::number_of_executed_units: *//p' "$log") inputs, $2 s"
+        cd ..
+        rm "$log"
+    else
+        tail -n 60 "$log"
+        echo "BAD $target; replay it: $(sed -n 's/^\tcargo fuzz run/(cd fuzz \&\& cargo +nightly fuzz run/p' "$log" | head -n 1))"
+        cd ..
+        return 1
+    fi
+}
+
+threads() {
+    check loom &&
+        check shuttle --schedules 2000 --minutes "${minutes:-30}" --seed "$seed" &&
+        check shuttle canaries --schedules 20000 --seed "$seed"
+}
+
+miri() {
+    if ! cargo +nightly miri --version >/dev/null 2>&1; then
+        echo "Miri is missing: rustup component add --toolchain nightly miri rust-src"
+        return 0
+    fi
+    # No C, no isolation from the clock. What maps files it cannot run.
+    MIRIFLAGS="-Zmiri-disable-isolation" QUICKCHECK_TESTS=5 \
+        cargo +nightly miri test --quiet --no-default-features --lib -- base:: memtable::
+}
+
+failed=()
 for part in "${parts[@]}"; do
     printf '\n== %s, seed %s\n' "$part" "$seed"
-    case "$part" in
-        sim) sim sweep --minutes "${minutes:-90}" --seed "$seed" ;;
-        model) sim model --minutes "${minutes:-40}" --seed "$seed" ;;
-        canaries)
-            seconds=60
-            [ -z "$minutes" ] || seconds=$((minutes * 60 / 29 + 1))
-            cargo run --release --quiet -p alluvium-sim --features canary -- \
-                canaries --all --seconds "$seconds" --seed "$seed"
-            ;;
-        golden) cargo run --release --quiet -p alluvium-sweep ;;
-        process)
-            cargo run --release --quiet -p alluvium-process -- kill --kills 3000 --seed "$seed"
-            cargo run --release --quiet -p alluvium-process -- soak --minutes "${minutes:-60}" \
-                --seed "$seed"
-            ;;
-        fuzz) fuzz "$minutes" ;;
-    esac
+    "$part" || failed+=("$part")
 done
-cargo run --release --quiet -p alluvium-report -- --partial
+run alluvium-report -- --partial || failed+=(report)
+[ ${#failed[@]} -eq 0 ] || { echo "failed: ${failed[*]}"; exit 1; }
