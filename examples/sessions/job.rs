@@ -259,9 +259,13 @@ impl Job<'_> {
         Ok(saved)
     }
 
-    /// Loses everything but the store, and goes on from the newest checkpoint in it.
+    /// Loses everything but the store, in the midst of a checkpoint, and goes on from the newest one that
+    /// the store has.
     fn crash(&mut self) -> Outcome<()> {
+        let under_way = self.operators.iter().map(Operator::checkpoint);
+        let under_way = under_way.collect::<Outcome<Vec<_>>>()?;
         self.lose()?;
+        drop(under_way);
         self.registry = open_registry(&self.store)?;
         match self.registry.base() {
             Some(saved) => self.restore("crash", self.settings.parallelism, &saved),
@@ -288,13 +292,19 @@ impl Job<'_> {
 
     fn restore(&mut self, what: &str, parallelism: u32, saved: &Saved) -> Outcome<()> {
         let progress = Progress::decode(&saved.envelope.user);
-        self.progress = progress.ok_or("a checkpoint of another job")?;
+        let progress = progress.ok_or("a checkpoint of another job")?;
+        let items = self.progress.items - progress.items;
+        let told = self.told.len() as u64 - progress.told;
+        self.progress = progress;
         self.told.truncate(self.progress.told as usize);
         self.clock.store(self.progress.watermark(), Ordering::Relaxed);
         self.next_checkpoint = saved.id + 1;
         self.start(parallelism, Some(saved))?;
         self.advance(self.progress.watermark())?;
-        println!("{what:<11} to checkpoint {} of item {}", saved.id, self.progress.items);
+        println!(
+            "{what:<11} to checkpoint {} of item {}: {items} items and {told} sessions are done again",
+            saved.id, progress.items
+        );
         Ok(())
     }
 

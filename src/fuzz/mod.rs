@@ -20,7 +20,7 @@ pub use crate::fuzz::repair::table as repair_table;
 pub use crate::fuzz::seeds::seeds;
 
 /// The names of all targets.
-pub const TARGETS: [&str; 26] = [
+pub const TARGETS: [&str; 27] = [
     "batch",
     "block",
     "cell",
@@ -40,6 +40,7 @@ pub const TARGETS: [&str; 26] = [
     "options",
     "packed",
     "patch",
+    "postcard",
     "properties",
     "segments",
     "state",
@@ -79,6 +80,7 @@ pub fn target(name: &str, bytes: &[u8]) {
         "options" => pieces::options(bytes),
         "packed" => pieces::packed(bytes),
         "patch" => directory::patch(bytes),
+        "postcard" => state::postcard(bytes),
         "properties" => pieces::properties(bytes),
         "segments" => directory::segments(bytes),
         "state" => parts::state(bytes),

@@ -1,6 +1,10 @@
 //! Good inputs for each target, to be mutated: written by the engine itself.
 
+use std::collections::BTreeMap;
 use std::path::Path;
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 
 use crate::base::bytes::Bytes;
 use crate::base::coding::put_prefixed;
@@ -24,6 +28,7 @@ use crate::state::key::{KeyBuilder, KeyShape, TimerKey};
 use crate::state::meta::{BackendRecord, StateKind, StateRecord};
 use crate::state::operator::OperatorState;
 use crate::state::operator_snapshot::OperatorSnapshot;
+use crate::state::postcard::PostcardSerializer;
 use crate::state::serializer::{Serializer, builtin};
 use crate::table::block_builder::BlockBuilder;
 use crate::table::compression::{Codec, Compressor};
@@ -55,6 +60,7 @@ pub fn seeds(target: &str) -> Vec<Vec<u8>> {
         "options" => vec![ColumnFamilyOptions::default().encode(), Vec::new()],
         "packed" => packed(),
         "patch" => changes(5),
+        "postcard" => values(),
         "properties" => vec![properties()],
         "segments" => vec![segments()],
         "store" => vec![stored()],
@@ -377,6 +383,22 @@ fn expiring() -> Vec<Vec<u8>> {
     };
     let value = |time| [&limit[..], &stamped(time)].concat();
     vec![value(1000), value(1001), list(&[1, 1001, 2, -5]), list(&[1, 2]), list(&[2000])]
+}
+
+/// One for each type that the target reads.
+fn values() -> Vec<Vec<u8>> {
+    fn bytes<T: Serialize + DeserializeOwned + 'static>(value: &T) -> Vec<u8> {
+        let mut out = Vec::new();
+        PostcardSerializer::<T>::new("value", 1).encode(value, &mut out);
+        out
+    }
+    let by_month: BTreeMap<u8, Vec<i64>> = [(1, vec![-1, 300]), (12, vec![])].into();
+    vec![
+        bytes(&(70_000u32, Some("N328AA".to_owned()), by_month)),
+        bytes(&vec![(true, 'ü', vec!["JFK".to_owned(), String::new()]), (false, 'a', vec![])]),
+        bytes(&(i128::MIN, Some(Some(1u64 << 60)), [1u16, 0, u16::MAX])),
+        bytes(&(5u32, "version 1".to_owned())),
+    ]
 }
 
 /// Metadata of a map, and operator state of three instances.

@@ -1,12 +1,20 @@
 //! Targets of keyed state: cells and what is in them, keys of timers, and values that expire.
 
+use std::collections::BTreeMap;
+use std::fmt::Debug;
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
 use crate::base::error::ErrorKind;
 use crate::compaction::filter::{CompactionFilter, Decision, EntryKind};
 use crate::fuzz::parts::expected;
 use crate::iter::resolve::MergeOperator;
+use crate::state::evolution::{Compatibility, SerializerSnapshot};
 use crate::state::key::{KeyBuilder, KeyShape};
 use crate::state::list::{Elements, ListAppend, repack};
 use crate::state::meta::StateKind;
+use crate::state::postcard::PostcardSerializer;
 use crate::state::serializer::{Builtin, Serializer, builtin};
 use crate::state::ttl::cleanup::{LastAccess, TtlFilter};
 use crate::state::ttl::time_of;
@@ -83,6 +91,40 @@ fn list(bytes: &[u8]) {
     let mut combined = Vec::new();
     if ListAppend.combine(b"", older, newer, &mut combined) {
         assert_eq!(combined, bytes);
+    }
+}
+
+/// Values of types of serde. What is accepted is a value, which comes back from its own bytes.
+pub(super) fn postcard(bytes: &[u8]) {
+    returns::<(u32, Option<String>, BTreeMap<u8, Vec<i64>>)>(bytes);
+    returns::<Vec<(bool, char, Vec<String>)>>(bytes);
+    returns::<(i128, Option<Option<u64>>, [u16; 3])>(bytes);
+    let serializer = PostcardSerializer::new("value", 2)
+        .from_version(1, |old: (u32, String)| (old.0, vec![old.1]));
+    let stored = SerializerSnapshot { version: 1, ..serializer.snapshot() };
+    let Compatibility::AfterMigration(older) = serializer.compatibility(&stored) else {
+        panic!("version 1 is migrated")
+    };
+    match older.decode(bytes) {
+        Ok((number, texts)) => {
+            let mut again = Vec::new();
+            serializer.encode(&(number, texts), &mut again);
+            assert_eq!(serializer.decode(&again).expect("our own").0, number);
+        }
+        Err(e) => assert_eq!(e.kind(), ErrorKind::Corruption, "{e}"),
+    }
+}
+
+fn returns<T: Serialize + DeserializeOwned + PartialEq + Debug + 'static>(bytes: &[u8]) {
+    let serializer = PostcardSerializer::<T>::new("value", 1);
+    match serializer.decode(bytes) {
+        Ok(value) => {
+            let mut again = Vec::new();
+            serializer.encode(&value, &mut again);
+            assert_eq!(serializer.decode(&again).expect("our own"), value);
+            assert!(again.len() <= bytes.len(), "the shortest of its encodings");
+        }
+        Err(e) => assert_eq!(e.kind(), ErrorKind::Corruption, "{e}"),
     }
 }
 

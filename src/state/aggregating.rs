@@ -93,7 +93,8 @@ impl<A: AggregateFunction, N: 'static> AggregatingState<A, N> {
         Ok(AggregatingState::new(cell, serializer, function))
     }
 
-    /// Goes to another namespace, which stays current, whatever the key, until the next call.
+    /// Goes to another namespace, which stays current, whatever the key, until the next call: Flink's
+    /// `setCurrentNamespace`. Serializes it; touches no data.
     pub fn set_current_namespace(&mut self, namespace: &N) {
         self.cell.set_namespace(namespace);
     }

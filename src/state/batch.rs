@@ -51,7 +51,8 @@ impl StateBatch {
         StateBatch { shared, batch: WriteBatch::new(), buffer: Vec::new() }
     }
 
-    /// Sets a value.
+    /// Sets a value. This and all that follow serialize, and touch no data before the
+    /// [`commit`](StateBatch::commit).
     ///
     /// # Errors
     /// `InvalidArgument`: no current key or namespace, or a handle of another backend. The same for
@@ -127,7 +128,8 @@ impl StateBatch {
         })
     }
 
-    /// Clears a state of any type; a map by a range delete.
+    /// Clears a state of any type; a map by a range delete, which all later reads of the state ask for
+    /// until it is compacted away: clear a small map with [`MapState::clear`].
     ///
     /// # Errors
     /// The same.

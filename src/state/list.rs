@@ -158,7 +158,8 @@ impl<T: 'static, N: 'static> ListState<T, N> {
         Ok(ListState::new(cell, Arc::clone(&self.serializer)))
     }
 
-    /// Goes to another namespace, which stays current, whatever the key, until the next call.
+    /// Goes to another namespace, which stays current, whatever the key, until the next call: Flink's
+    /// `setCurrentNamespace`. Serializes it; touches no data.
     pub fn set_current_namespace(&mut self, namespace: &N) {
         self.cell.set_namespace(namespace);
     }

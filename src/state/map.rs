@@ -59,7 +59,8 @@ impl<K: 'static, V: 'static, N: 'static> MapState<K, V, N> {
         Ok(MapState::new(cell, Arc::clone(&self.keys), Arc::clone(&self.values)))
     }
 
-    /// Goes to another namespace, which stays current, whatever the key, until the next call.
+    /// Goes to another namespace, which stays current, whatever the key, until the next call: Flink's
+    /// `setCurrentNamespace`. Serializes it; touches no data.
     pub fn set_current_namespace(&mut self, namespace: &N) {
         self.cell.set_namespace(namespace);
     }

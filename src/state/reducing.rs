@@ -50,7 +50,8 @@ impl<V: 'static, N: 'static> ReducingState<V, N> {
         Ok(ReducingState::new(cell, serializer, reduce))
     }
 
-    /// Goes to another namespace, which stays current, whatever the key, until the next call.
+    /// Goes to another namespace, which stays current, whatever the key, until the next call: Flink's
+    /// `setCurrentNamespace`. Serializes it; touches no data.
     pub fn set_current_namespace(&mut self, namespace: &N) {
         self.cell.set_namespace(namespace);
     }

@@ -104,19 +104,19 @@ impl TtlConfig {
         Ok(TtlConfig { ttl, update, visibility, cleanup_in_background: true })
     }
 
-    /// The same with another [`update`](TtlConfig::update).
+    /// The same with another [`update`](TtlConfig::update): Flink's `setUpdateType`.
     pub fn with_update(mut self, update: TtlUpdate) -> TtlConfig {
         self.update = update;
         self
     }
 
-    /// The same with another [`visibility`](TtlConfig::visibility).
+    /// The same with another [`visibility`](TtlConfig::visibility): Flink's `setStateVisibility`.
     pub fn with_visibility(mut self, visibility: TtlVisibility) -> TtlConfig {
         self.visibility = visibility;
         self
     }
 
-    /// The same without cleaning up in the background.
+    /// The same without cleaning up in the background: Flink's `disableCleanupInBackground`.
     pub fn without_cleanup_in_background(mut self) -> TtlConfig {
         self.cleanup_in_background = false;
         self

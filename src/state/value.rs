@@ -56,7 +56,8 @@ impl<V: 'static, N: 'static> ValueState<V, N> {
         Ok(ValueState { default: self.default.clone(), ..state })
     }
 
-    /// Goes to another namespace, which stays current, whatever the key, until the next call.
+    /// Goes to another namespace, which stays current, whatever the key, until the next call: Flink's
+    /// `setCurrentNamespace`. Serializes it; touches no data.
     pub fn set_current_namespace(&mut self, namespace: &N) {
         self.cell.set_namespace(namespace);
     }

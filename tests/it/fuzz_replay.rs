@@ -139,7 +139,7 @@ macro_rules! targets {
 targets!(
     batch/1 block/1 cell/1 checkpoints/60 current/1 directory/10 edit/1 envelope/1 filter/1
     import/5 inspect/1 keyed/300 log/1 manifest/1 model/10 name/1 options/1 packed/1 patch/10
-    properties/1 segments/1 state/1 store/5 table/1 timer/1 ttl/1
+    postcard/1 properties/1 segments/1 state/1 store/5 table/1 timer/1 ttl/1
 );
 
 #[test]

@@ -2,65 +2,83 @@
 //! off, buffered or synced: as its name decides, or as `ALLUVIUM_LOG` says ([`job::Log`]); the gate runs
 //! all with each. Tests with a name of ours have no one counterpart.
 //!
-//! | Flink 2.3.0 | here |
-//! |---|---|
-//! | **StateBackendTestBase** | |
-//! | `testEnableStateLatencyTracking` | no latency tracking: the listener and `Stats` tell what happens |
-//! | `testIsSafeToReuseState` | `states`: always, as values are serialized when they are written |
-//! | `testKeyGroupedInternalPriorityQueue`, `…AddAll` | `timers` |
-//! | `testGetKeys`, `testGetKeysAndNamespaces`, `testNumStateEntries` | `states` |
-//! | `testRequireNonNullNamespace` | `states`: a namespace cannot be null, but missing |
-//! | `testEmptyStateCheckpointing` | `states`: no null handles; a checkpoint of nothing restores as nothing |
-//! | `testBackendUsesRegisteredKryo…` (4), `testKryoRegistering…` (3), `testKryoRestoreResilience…`, `testPojoRestoreResilience…` | `serializers`: that one of the caller's is used, and what it had registered is found again |
-//! | `testValueState`, `testValueStateRace`, `testMultipleValueStates`, `testValueStateNullUpdate`, `testValueStateNullAsDefaultValue`, `testValueStateDefaultValue`, `testCopyDefaultValue` | `states`; a snapshot's handles stand for the serialized query |
-//! | `testValueStateWorkWithTtl` | `ttl` |
-//! | `testListState`, `testListStateAPIs`, `testListStateMerging`, `testListStateDefaultValue` | `states` |
-//! | `testListStateAddNull`, `…AddAllNullEntries`, `…AddAllNull`, `…UpdateNullEntries`, `…UpdateNull` | nothing to run: the types have no null |
-//! | `testReducingState`, `…AddAndGet`, `…Merging`, `…DefaultValue` | `states` |
-//! | `testAggregatingStateAddAndGetWith…Accumulator`, `…MergingWith…Accumulator` | `states` |
-//! | `testMapState`, `…IsEmpty`, `…IteratorArbitraryAccess`, `…EntryCompare`, `…DefaultValue`, `…GetKeys`, `…GetKeysAndNamespaces` | `states`; `remove` and `put` for `iterator.remove` and `setValue` |
-//! | `testSnapshotNonAccessedState`, `testKeyGroupSnapshotRestoreScale…`, `testKeyGroupsSnapshotRestore…` | `checkpoints` |
-//! | `testRestoreWithWrongKeySerializer`, `test…StateRestoreWithWrongSerializers` (4) | `migration` |
-//! | `testQueryableStateRegistration`, `testConcurrentMapIfQueryable` | no registry of queryable state; reading from other threads: `views` |
-//! | `testParallelAsyncSnapshots`, `testAsyncSnapshot`, `testAsyncSnapshotCancellation`, `testCheckConcurrencyProblemWhenPerformingCheckpointAsync` | `checkpoints` |
-//! | `testNonConcurrentSnapshotTransformerAccess` | a checkpoint is files: nothing transforms them |
-//! | `testConcurrentModificationWithApplyToAllKeys`, `testApplyToAllKeysLambdaFunction` | `states` |
-//! | **EmbeddedRocksDBStateBackendTest** | |
-//! | `testCorrectMergeOperatorSet`, `testCompletingSnapshot`, `testSmallFilesCompaction`, `testSharedIncrementalStateDeRegistration` | `checkpoints` |
-//! | `testReleasingSnapshotAfterBackendClosed`, `testDismissingSnapshot` | `checkpoints` |
-//! | `testDismissingSnapshotNotRunnable`, `testCancelRunningSnapshot` | giving up is a drop, after which nothing can be run, and there are no streams; `testAsyncSnapshotCancellation` |
-//! | `testDisposeDeletesAllDirectories` | closing keeps the directory, on purpose: local recovery |
-//! | `testMapStateClear` | `checkpoints` |
-//! | `testConfigureTernaryBooleanConfigs`, metrics of restores | options of Java |
-//! | **RocksIncrementalSnapshotStrategyTest** `testCheckpointIsIncremental`, and what was run of unconfirmed, aborted and restored bases | `checkpoints`, `registry`: an unconfirmed checkpoint is never a base, a restored one is. No savepoints |
-//! | **RocksDBClaimSavepointThenCheckpointRestoreTest** | `registry`: `test_first_checkpoint_survives_metadata_round_trip`. No claim modes; envelopes name objects, not paths |
-//! | **Uploader** `testMultiThreadUpload…`, `testUploadedSstCanBeCleanedUp` | one thread uploads here; what failures leave: the crate's `only_what_the_base_lacks_is_put`, `answers_that_are_lost_cost_no_data`, `a_crash_while_saving_leaves_all_or_nothing` |
-//! | **Downloader** `testMultiThreadRestore…`, `testMultiThreadCleanupOnFailure`, newer ones of causes | one thread downloads; `everything_wrong_is_told_and_nothing_is_restored`, `a_crash_while_restoring_leaves_all_or_nothing`; `checkpoints`: `a_failed_restore_leaves_no_database` |
-//! | **RocksIncrementalCheckpointRescalingTest** `testScalingUp`, `testScalingDown` | `checkpoints` |
-//! | **RocksDBIncrementalCheckpointUtilsTest** clip | `checkpoints`: `test_clip_db_with_key_group_range`; there is no best handle to be chosen, as all are clipped |
-//! | **RocksDBAutoCompactionIngestRestoreTest** | `checkpoints`: `test_auto_compaction_enabled_with_ingest_db_restore`; no temporary databases |
-//! | **StateAssignmentOperationTest** `testRepartition…` (5), `testReDistributeCombinedPartitionableStates` | `operator` |
-//! | `testChannelState…`, `testOnlyUpstreamChannelStateAssignment`, `testStateWithFullyFinishedOperators` | records in flight and finished operators are the stream processor's |
-//! | **SharedStateRegistryTest** `testRegistryNormal`, `testUnregisterWithUnexistedKey`, `testUnregisterNonInitialCheckpoint`, `testUnregisterInitialCheckpoint` | `registry` |
-//! | `testUnregisterUnusedSavepointState`, `testRegisterChangelogStateBackendHandles`, `testUnregisterInitialCheckpointUsedInChangelog`, `testFireMergingOperatorStateRegister` | no savepoints, no changelog, no merged files |
-//! | IncrementalRemoteKeyedStateHandleTest, placeholders | handles do not own objects: envelopes name them, and only `Registry` deletes |
-//! | **InternalPriorityQueueTestBase**, **InternalTimerServiceImplTest** | `timers` |
-//! | **TtlStateTestBase**, RocksDBTtlStateTestBase | `ttl` |
-//! | `testIncrementalCleanup…` (2) | of the heap backend; here compaction cleans up: `testCompactFilter…`, and `tests/it/state_model` beside checkpoints and restores |
-//! | **StateBackendMigrationTestBase** | `migration`; timers are never migrated: `timers` |
-//! | **StateSerializerProviderTest** | there is no such object; its rules: `migration` (`a_registered_state_is_not_migrated`, `migrated_parts_and_others_are_joined`) |
-//! | **OperatorStateBackendTest** `testRegisterStates`, `testSnapshotEmpty`, `testSnapshotBroadcastStateWithEmptyOperatorState`, `testSnapshotRestoreSync`, `testSnapshotRestoreAsync` | `operator` |
-//! | `testCreateOnAbstractStateBackend`, `testRegisterStatesWithoutTypeSerializer`, `testCorrectClassLoaderUsedOnSnapshot`, `testSnapshotAsyncClose`, `testSnapshotAsyncCancel` | of Java: class loaders, Kryo, streams |
-//! | KeyGroupRangeTest, KeyGroupRangeAssignment tests | the crate's `state::key_group`, with vectors printed by Flink |
-//! | CompositeKeySerializationUtilsTest, SerializedCompositeKeyBuilderTest | the crate's `state::key`: another layout, the same properties |
-//! | RocksDBRocksStateKeysIteratorTest, …KeysAndNamespacesIteratorTest | `checkpoints`: `test_iterator` |
-//! | RocksKeyGroupsRocksSingleStateIteratorTest, KeyGroupRangeOffsetTest, StateSnapshotCompressionTest | no stream of entries: a checkpoint is files |
-//! | RocksDBWriteBatchWrapperTest | batches are not flushed by themselves: `views` |
-//! | DistributeStateHandlerHelperTest | every table is clipped |
-//! | RocksDBFullRestoreOperationTest, RocksDBRecoveryTest | `checkpoints`: `a_failed_restore_leaves_no_database` |
-//! | **RocksDBMapStateTest** | `checkpoints` |
-//! | TaskLocalStateStoreImplTest | no task-local store: objects of a store on the same disk are linked |
-
+//! A test of Flink's is found in the module of the second column, by its name in snake case; where there
+//! is none, the third column says why. A test holds the table to that.
+//!
+//! | Flink 2.3.0 | module | |
+//! |---|---|---|
+//! | **StateBackendTestBase** | | |
+//! | `testEnableStateLatencyTracking` | – | no latency tracking: the listener and `Stats` tell what happens |
+//! | `testIsSafeToReuseState` | `states` | always, as values are serialized when they are written |
+//! | `testKeyGroupedInternalPriorityQueue`, `testKeyGroupedInternalPriorityQueueAddAll` | `timers` | |
+//! | `testGetKeys`, `testGetKeysAndNamespaces`, `testNumStateEntries` | `states` | |
+//! | `testRequireNonNullNamespace` | `states` | a namespace cannot be null, but missing |
+//! | `testEmptyStateCheckpointing` | `states` | no null handles: a checkpoint of nothing restores as nothing |
+//! | `testBackendUsesRegisteredKryoDefaultSerializer`, `testBackendUsesRegisteredKryoDefaultSerializerUsingGetOrCreate`, `testBackendUsesRegisteredKryoSerializer`, `testBackendUsesRegisteredKryoSerializerUsingGetOrCreate`, `testKryoRegisteringRestoreResilienceWithRegisteredType`, `testKryoRegisteringRestoreResilienceWithDefaultSerializer`, `testKryoRegisteringRestoreResilienceWithRegisteredSerializer`, `testKryoRestoreResilienceWithDifferentRegistrationOrder`, `testPojoRestoreResilienceWithDifferentRegistrationOrder` | `serializers` | a serializer of the caller's is used, and what it had registered is found again |
+//! | `testValueState`, `testValueStateRace`, `testMultipleValueStates`, `testValueStateNullUpdate`, `testValueStateNullAsDefaultValue`, `testValueStateDefaultValue`, `testCopyDefaultValue` | `states` | a snapshot's handles stand for the serialized query |
+//! | `testValueStateWorkWithTtl` | `ttl` | |
+//! | `testListState`, `testListStateAPIs`, `testListStateMerging`, `testListStateDefaultValue` | `states` | |
+//! | `testListStateAddNull`, `testListStateAddAllNullEntries`, `testListStateAddAllNull`, `testListStateUpdateNullEntries`, `testListStateUpdateNull` | – | the types have no null |
+//! | `testReducingState`, `testReducingStateAddAndGet`, `testReducingStateMerging`, `testReducingStateDefaultValue`, `testAggregatingStateAddAndGetWithMutableAccumulator`, `testAggregatingStateMergingWithMutableAccumulator`, `testAggregatingStateAddAndGetWithImmutableAccumulator`, `testAggregatingStateMergingWithImmutableAccumulator` | `states` | |
+//! | `testMapState`, `testMapStateIsEmpty`, `testMapStateIteratorArbitraryAccess`, `testMapStateEntryCompare`, `testMapStateDefaultValue`, `testMapStateGetKeys`, `testMapStateGetKeysAndNamespaces` | `states` | `remove` and `put` for `iterator.remove` and `setValue` |
+//! | `testSnapshotNonAccessedState`, `testKeyGroupSnapshotRestoreScaleDown`, `testKeyGroupSnapshotRestoreScaleUp`, `testKeyGroupsSnapshotRestoreNoRescale`, `testKeyGroupsSnapshotRestoreScaleUpUnEvenDistribute`, `testKeyGroupsSnapshotRestoreScaleDownUnEvenDistribute` | `checkpoints` | |
+//! | `testRestoreWithWrongKeySerializer`, `testValueStateRestoreWithWrongSerializers`, `testListStateRestoreWithWrongSerializers`, `testReducingStateRestoreWithWrongSerializers`, `testMapStateRestoreWithWrongSerializers` | `migration` | |
+//! | `testQueryableStateRegistration`, `testConcurrentMapIfQueryable` | – | no registry of queryable state; reading from other threads: `views` |
+//! | `testParallelAsyncSnapshots`, `testAsyncSnapshot`, `testAsyncSnapshotCancellation`, `testCheckConcurrencyProblemWhenPerformingCheckpointAsync` | `checkpoints` | |
+//! | `testNonConcurrentSnapshotTransformerAccess` | – | a checkpoint is files: nothing transforms them |
+//! | `testConcurrentModificationWithApplyToAllKeys`, `testApplyToAllKeysLambdaFunction` | `states` | |
+//! | **EmbeddedRocksDBStateBackendTest** | | |
+//! | `testCorrectMergeOperatorSet`, `testReleasingSnapshotAfterBackendClosed`, `testDismissingSnapshot`, `testCompletingSnapshot`, `testSharedIncrementalStateDeRegistration`, `testMapStateClear`, `testSmallFilesCompaction` | `checkpoints` | |
+//! | `testDismissingSnapshotNotRunnable`, `testCancelRunningSnapshot` | – | giving up is a drop, after which nothing can be run, and there are no streams: `testAsyncSnapshotCancellation` |
+//! | `testDisposeDeletesAllDirectories` | – | closing keeps the directory, on purpose: local recovery |
+//! | `testConfigureTernaryBooleanConfigs` | – | options of Java; so are the metrics of a restore |
+//! | **RocksIncrementalSnapshotStrategyTest** | | |
+//! | `testCheckpointIsIncremental` | `checkpoints` | and what was run of unconfirmed, aborted and restored bases: `registry`. An unconfirmed checkpoint is never a base, a restored one is; no savepoints |
+//! | **RocksDBClaimSavepointThenCheckpointRestoreTest** | | |
+//! | `testFirstCheckpointSurvivesMetadataRoundTrip` | `registry` | no claim modes; envelopes name objects, not paths |
+//! | **RocksDBStateUploaderTest, RocksDBStateDownloaderTest** | | |
+//! | `testMultiThreadUploadThreadPoolExceptionRethrow`, `testUploadedSstCanBeCleanedUp`, `testMultiThreadUploadCorrectly`, `testMultiThreadRestoreThreadPoolExceptionRethrow`, `testMultiThreadRestoreCorrectly`, `testMultiThreadCleanupOnFailure` | `transfer` | one thread uploads, and one downloads; what crashes leave: the crate's `a_crash_while_saving_leaves_all_or_nothing`, `a_crash_while_restoring_leaves_all_or_nothing` |
+//! | **RocksIncrementalCheckpointRescalingTest** | | |
+//! | `testScalingUp`, `testScalingDown` | `checkpoints` | |
+//! | **RocksDBIncrementalCheckpointUtilsTest** | | |
+//! | `testClipDbWithKeyGroupRange` | `checkpoints` | there is no best handle to be chosen, as all are clipped |
+//! | **RocksDBAutoCompactionIngestRestoreTest** | | |
+//! | `testAutoCompactionEnabledWithIngestDBRestore` | `checkpoints` | no temporary databases |
+//! | **StateAssignmentOperationTest** | | |
+//! | `testRepartitionSplitDistributeStates`, `testRepartitionUnionState`, `testRepartitionBroadcastState`, `testRepartitionBroadcastStateWithNullSubtaskState`, `testRepartitionBroadcastStateWithEmptySubtaskState`, `testReDistributeCombinedPartitionableStates` | `operator` | |
+//! | `testChannelStateAssignmentStability`, `testChannelStateAssignmentDownscaling`, `testChannelStateAssignmentTwoDifferentGates`, `testChannelStateAssignmentNoRescale`, `testChannelStateAssignmentUpscaling`, `testOnlyUpstreamChannelStateAssignment`, `testStateWithFullyFinishedOperators` | – | records in flight and finished operators are the stream processor's |
+//! | **SharedStateRegistryTest** | | |
+//! | `testRegistryNormal`, `testUnregisterWithUnexistedKey`, `testUnregisterNonInitialCheckpoint`, `testUnregisterInitialCheckpoint` | `registry` | |
+//! | `testUnregisterUnusedSavepointState`, `testRegisterChangelogStateBackendHandles`, `testUnregisterInitialCheckpointUsedInChangelog`, `testFireMergingOperatorStateRegister` | – | no savepoints, no changelog, no merged files |
+//! | IncrementalRemoteKeyedStateHandleTest, placeholders | – | handles do not own objects: envelopes name them, and only `Registry` deletes |
+//! | **InternalPriorityQueueTestBase** | | |
+//! | `testPeekPollOrder`, `testRemoveInsertMixKeepsOrder`, `testPoll`, `testIsEmpty`, `testBulkAddRestoredElements`, `testIterator`, `testAdd`, `testRemove` | `timers` | |
+//! | `testGetSubsetForKeyGroup` | `timers` | the variant with key groups |
+//! | **InternalTimerServiceImplTest** | | |
+//! | `testKeyGroupStartIndexSetting`, `testTimerAssignmentToKeyGroups`, `testOnlySetsOnePhysicalProcessingTimeTimer`, `testRegisterEarlierProcessingTimerMovesPhysicalProcessingTimer`, `testRegisteringProcessingTimeTimerInOnProcessingTimeDoesNotLeakPhysicalTimers`, `testCurrentProcessingTime`, `testCurrentEventTime`, `testSetAndFireEventTimeTimers`, `testSetAndFireProcessingTimeTimers`, `testDeleteEventTimeTimers`, `testDeleteProcessingTimeTimers`, `testForEachEventTimeTimers`, `testForEachProcessingTimeTimers`, `testSnapshotAndRestore`, `testSnapshotAndRebalancingRestore` | `timers` | |
+//! | **TtlStateTestBase, RocksDBTtlStateTestBase** | | |
+//! | `testNonExistentValue`, `testValueSetNull`, `testExactExpirationOnWrite`, `testRelaxedExpirationOnWrite`, `testExactExpirationOnRead`, `testRelaxedExpirationOnRead`, `testExpirationTimestampOverflow`, `testMergeNamespaces`, `testMultipleKeys`, `testMultipleNamespaces`, `testSnapshotChangeRestore`, `testRestoreTtlAndRegisterNonTtlStateCompatFailure`, `testCompactFilter`, `testCompactFilterWithSnapshot`, `testCompactFilterWithSnapshotAndRescalingAfterRestore`, `testMultipleKeysWithSnapshotCleanup`, `testMultipleNamespacesWithSnapshotCleanup` | `ttl` | |
+//! | `testIncrementalCleanupWholeState`, `testIncrementalCleanup` | – | of the heap backend; here compaction cleans up: `testCompactFilter`, and `tests/it/state_model` beside checkpoints and restores |
+//! | **StateBackendMigrationTestBase** | | |
+//! | `testKeyedValueStateMigration`, `testKeyedValueStateSerializerReconfiguration`, `testKeyedValueStateRegistrationFailsIfNewStateSerializerIsIncompatible`, `testKeyedListStateMigration`, `testKeyedListStateSerializerReconfiguration`, `testKeyedListStateRegistrationFailsIfNewStateSerializerIsIncompatible`, `testKeyedMapStateAsIs`, `testKeyedMapStateStateMigration`, `testKeyedMapStateSerializerReconfiguration`, `testKeyedMapStateRegistrationFailsIfNewStateSerializerIsIncompatible`, `testStateBackendRestoreFailsIfNewKeySerializerRequiresMigration`, `testStateBackendRestoreSucceedsIfNewKeySerializerRequiresReconfiguration`, `testStateBackendRestoreFailsIfNewKeySerializerIsIncompatible`, `testKeyedStateRegistrationFailsIfNewNamespaceSerializerRequiresMigration`, `testKeyedStateRegistrationSucceedsIfNewNamespaceSerializerRequiresReconfiguration`, `testKeyedStateRegistrationFailsIfNewNamespaceSerializerIsIncompatible`, `testOperatorPartitionableListStateMigration`, `testOperatorPartitionableListStateSerializerReconfiguration`, `testOperatorPartitionableListStateFailsIfNewSerializerIsIncompatible`, `testOperatorUnionListStateMigration`, `testOperatorUnionListStateSerializerReconfiguration`, `testOperatorUnionListStateFailsIfNewSerializerIsIncompatible`, `testBroadcastStateValueMigration`, `testBroadcastStateKeyMigration`, `testBroadcastStateValueSerializerReconfiguration`, `testBroadcastStateKeySerializerReconfiguration`, `testBroadcastStateRegistrationFailsIfNewValueSerializerIsIncompatible`, `testBroadcastStateRegistrationFailsIfNewKeySerializerIsIncompatible`, `testStateMigrationAfterChangingTTL`, `testStateMigrationAfterChangingTTLFromDisablingToEnabling`, `testStateMigrationAfterChangingTTLFromEnablingToDisabling` | `migration` | |
+//! | `testPriorityQueueStateCreationFailsIfNewSerializerIsNotCompatible` | `timers` | timers are never migrated |
+//! | **StateSerializerProviderTest** | | |
+//! | all | – | there is no such object; its rules: `migration` (`a_registered_state_is_not_migrated`, `migrated_parts_and_others_are_joined`) |
+//! | **OperatorStateBackendTest** | | |
+//! | `testRegisterStates`, `testSnapshotEmpty`, `testSnapshotBroadcastStateWithEmptyOperatorState`, `testSnapshotRestoreSync`, `testSnapshotRestoreAsync` | `operator` | |
+//! | `testCreateOnAbstractStateBackend`, `testRegisterStatesWithoutTypeSerializer`, `testCorrectClassLoaderUsedOnSnapshot`, `testSnapshotAsyncClose`, `testSnapshotAsyncCancel` | – | of Java: class loaders, Kryo, streams. A snapshot is taken at once and shares what it has |
+//! | **Small suites** | | |
+//! | KeyGroupRangeTest, KeyGroupRangeAssignment tests | – | the crate's `state::key_group`, with vectors printed by Flink |
+//! | CompositeKeySerializationUtilsTest, SerializedCompositeKeyBuilderTest | – | the crate's `state::key`: another layout, the same properties |
+//! | RocksDBRocksStateKeysIteratorTest, RocksDBRocksStateKeysAndNamespacesIteratorTest: | | |
+//! | `testIterator` | `checkpoints` | |
+//! | RocksKeyGroupsRocksSingleStateIteratorTest, KeyGroupRangeOffsetTest, StateSnapshotCompressionTest | – | no stream of entries: a checkpoint is files |
+//! | RocksDBWriteBatchWrapperTest | – | batches are not flushed by themselves: `views` |
+//! | DistributeStateHandlerHelperTest | – | every table is clipped |
+//! | RocksDBFullRestoreOperationTest, RocksDBRecoveryTest | `checkpoints` | `a_failed_restore_leaves_no_database` |
+//! | **RocksDBMapStateTest** | | |
+//! | `testEmptyMapDoesNotScanDeletedEntriesOfNextKey`, `testIteratorCacheReloadAfterEntriesWereRemoved`, `testIteratorCacheReloadDoesNotScanDeletedEntriesOfNextKey`, `testClearDoesNotScanDeletedEntriesOfNextKey`, `testIteratorCacheReloadDoesNotAdvanceAfterExhaustedSeek` | `checkpoints` | |
+//! | TaskLocalStateStoreImplTest | – | no task-local store: objects of a store on the same disk are linked |
 //!
 //! What implementers get wrong, and where it is held:
 //!
@@ -87,5 +105,66 @@ mod registry;
 mod serializers;
 mod states;
 mod timers;
+mod transfer;
 mod ttl;
 mod views;
+
+use std::collections::BTreeSet;
+
+const SOURCES: [(&str, &str); 10] = [
+    ("checkpoints", include_str!("checkpoints.rs")),
+    ("migration", include_str!("migration.rs")),
+    ("operator", include_str!("operator.rs")),
+    ("registry", include_str!("registry.rs")),
+    ("serializers", include_str!("serializers.rs")),
+    ("states", include_str!("states.rs")),
+    ("timers", include_str!("timers.rs")),
+    ("transfer", include_str!("transfer.rs")),
+    ("ttl", include_str!("ttl.rs")),
+    ("views", include_str!("views.rs")),
+];
+
+/// `testListStateAPIs` as `test_list_state_apis`.
+fn snake_case(name: &str) -> String {
+    let chars: Vec<char> = name.chars().collect();
+    let mut out = String::new();
+    for (i, c) in chars.iter().enumerate() {
+        let after = i > 0 && !chars[i - 1].is_uppercase();
+        let rest = &chars[i + 1..];
+        let word = rest.len() >= 2 && rest[..2].iter().all(|c| c.is_lowercase());
+        if i > 0 && c.is_uppercase() && (after || word) {
+            out.push('_');
+        }
+        out.extend(c.to_lowercase());
+    }
+    out
+}
+
+/// Whatever the table gives a module is a test there; the other way round, every test that is named as
+/// Flink's are is in the table.
+#[test]
+fn the_table_is_true() {
+    let mut listed = BTreeSet::new();
+    let lines = include_str!("mod.rs").lines();
+    for row in lines.filter(|line| line.starts_with("//! | `test")) {
+        let columns: Vec<&str> = row.split('|').map(str::trim).collect();
+        let ["//!", names, module, note, ""] = columns[..] else { panic!("{row}") };
+        for name in names.split('`').filter(|name| name.starts_with("test")) {
+            match module.strip_prefix('`').and_then(|module| module.strip_suffix('`')) {
+                Some(module) => assert!(listed.insert((module, snake_case(name))), "{name} again"),
+                None => assert!(module == "–" && !note.is_empty(), "{name}: why not?"),
+            }
+        }
+    }
+    let mut tests = BTreeSet::new();
+    for (module, source) in SOURCES {
+        let names = source
+            .split("#[test]\nfn test_")
+            .skip(1)
+            .map(|rest| format!("test_{}", rest.split_once('(').expect("a function").0));
+        tests.extend(names.map(|name| (module, name)));
+    }
+    assert!(tests.len() > 150, "{} tests", tests.len());
+    let either: Vec<_> = listed.symmetric_difference(&tests).collect();
+    assert!(either.is_empty(), "in the table or among the tests only: {either:?}");
+}
