@@ -19,6 +19,7 @@ use crate::base::sync::Arc;
 use crate::base::sync::Mutex;
 use crate::state::cell::Cell;
 use crate::state::key::KeyShape;
+use crate::state::key::TimerKey;
 use crate::state::key::group_of;
 use crate::state::key::put_timer_head;
 use crate::state::key_group::PREFIX_BYTES;
@@ -113,7 +114,8 @@ impl<K: 'static, N: 'static> TimerQueue<K, N> {
         self.poll_until(i64::MAX)
     }
 
-    /// Removes and returns the first timer if its time is not after `time`.
+    /// Removes and returns the first timer if its time is not after `time`. As
+    /// [`poll`](TimerQueue::poll); without such a timer as [`peek`](TimerQueue::peek).
     pub fn poll_until(&mut self, time: i64) -> Result<Option<Timer<K, N>>> {
         if !self.find_head(time)? {
             return Ok(None);
@@ -194,18 +196,20 @@ impl<K: 'static, N: 'static> TimerQueue<K, N> {
 
     /// The timer that [`find_head`](TimerQueue::find_head) found.
     fn decode_head(&self) -> Result<Timer<K, N>> {
-        decode(self.cell.shape(), &self.buffer, &*self.keys, &*self.namespaces)
-            .map_err(|e| in_state(self.cell.name(), &e))
+        let timer = self.cell.shape().parse_timer(&self.buffer);
+        timer.and_then(|timer| self.decode(&timer)).map_err(|e| in_state(self.cell.name(), &e))
+    }
+
+    fn decode(&self, timer: &TimerKey<'_>) -> Result<Timer<K, N>> {
+        decode(timer, &*self.keys, &*self.namespaces)
     }
 }
 
 fn decode<K: 'static, N: 'static>(
-    shape: KeyShape,
-    bytes: &[u8],
+    timer: &TimerKey<'_>,
     keys: &dyn Serializer<Value = K>,
     namespaces: &dyn Serializer<Value = N>,
 ) -> Result<Timer<K, N>> {
-    let timer = shape.parse_timer(bytes)?;
     let (key, namespace) = (keys.decode(timer.key)?, namespaces.decode(timer.namespace)?);
     Ok(Timer { time: timer.time, key, namespace })
 }
@@ -226,7 +230,8 @@ impl<K: 'static, N: 'static> TimerIter<K, N> {
         if !scan.next()? {
             return Ok(None);
         }
-        let timer = decode(self.shape, scan.key(), &*self.keys, &*self.namespaces);
+        let timer = self.shape.parse_timer(scan.key());
+        let timer = timer.and_then(|timer| decode(&timer, &*self.keys, &*self.namespaces));
         timer.map(Some).map_err(|e| in_state(&self.name, &e))
     }
 }
@@ -343,7 +348,8 @@ impl<K: 'static, N: 'static> TimerService<K, N> {
     }
 
     /// Removes the first timer that is due, makes its key the backend's current key, and returns it;
-    /// `None` if none is due. Call it until then: also timers registered meanwhile are returned.
+    /// `None` if none is due. Call it until then: also timers registered meanwhile are returned. Costs
+    /// what [`TimerQueue::poll`] does: one write.
     ///
     /// # Errors
     /// `InvalidArgument` if the service is another backend's. Those of the database; the current key
@@ -427,9 +433,13 @@ fn fire<K: 'static, N: 'static>(
         backend.look_for_expired();
         return Ok(None);
     }
-    let timer = queue.decode_head()?;
-    let key = queue.cell.shape().parse_timer(&queue.buffer)?.key;
-    backend.set_current_key_bytes(group_of(&queue.buffer), key);
+    let parts = queue.cell.shape().parse_timer(&queue.buffer);
+    let timer = parts.and_then(|parts| {
+        let timer = queue.decode(&parts)?;
+        backend.set_current_key_bytes(parts.group, parts.key);
+        Ok(timer)
+    });
+    let timer = timer.map_err(|e| in_state(queue.cell.name(), &e))?;
     queue.delete_head()?;
     Ok(Some(timer))
 }

@@ -168,12 +168,14 @@ impl Heads {
             store.db.put(store.family, key, &[])?;
             return Ok(false); // the group has a head before it
         }
-        if known.first.contains(&timer) {
+        if !known.first.insert(timer.clone()) {
             return Ok(false);
         }
-        store.db.put(store.family, key, &[])?;
-        let leads = known.first.first().is_none_or(|head| timer < *head);
-        known.first.insert(timer);
+        if let Err(e) = store.db.put(store.family, key, &[]) {
+            known.first.remove(&timer);
+            return Err(e);
+        }
+        let leads = known.first.first() == Some(&timer);
         if known.first.len() > 2 * page {
             let beyond = known.first.iter().nth(page).cloned().expect("there are more");
             known.first.split_off(&beyond);
@@ -192,10 +194,10 @@ impl Heads {
         let is_first = self.is_first(group);
         let enough = self.page * PAGES_PER_RANGE_DELETE;
         let known = self.group(group);
-        if known.holds(&timer) && !known.first.contains(&timer) {
+        let leads = known.first.first() == Some(&timer);
+        if !leads && known.holds(&timer) && !known.first.contains(&timer) {
             return Ok(false);
         }
-        let leads = known.first.first() == Some(&timer);
         if leads && known.deleted >= enough {
             // It is the first of its group: everything up to it is gone.
             store.db.delete_range(store.family, &group.to_be_bytes(), &successor(key))?;
@@ -204,9 +206,11 @@ impl Heads {
             store.db.delete(store.family, key)?;
             known.deleted += 1;
         }
-        known.first.remove(&timer);
         if leads {
+            known.first.pop_first();
             self.reorder(group);
+        } else {
+            known.first.remove(&timer);
         }
         Ok(leads && is_first)
     }
