@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use crate::base::error::{Error, Result};
 use crate::base::id::FileId;
 use crate::base::key::{InternalKey, KeyRange, SEQNO_MAX, SeqNo, ValueKind, successor};
-use crate::base::limits::{DECODE_BYTES_MAX, KEY_BYTES_MAX};
+use crate::base::limits::KEY_BYTES_MAX;
 use crate::fs::WritableFile;
 use crate::iter::range_del::RangeTombstone;
 use crate::table::Properties;
@@ -14,7 +14,7 @@ use crate::table::TableOptions;
 use crate::table::block_builder::BlockBuilder;
 use crate::table::compression::{Codec, Compressor};
 use crate::table::filter::{FilterBuilder, key_hash};
-use crate::table::format::{BlockHandle, FOOTER_BYTES, Footer, put_block};
+use crate::table::format::{BlockHandle, FOOTER_BYTES, Footer, PACKED_RAW_BYTES_MAX, put_block};
 use crate::table::index::{put_index_value, separator_bytes_max, shortest_separator};
 
 /// The file is appended to in pieces of at least this size.
@@ -86,7 +86,7 @@ impl Output {
     }
 
     fn packed_block(&mut self, compressor: &mut Compressor, raw: &[u8]) -> Result<BlockHandle> {
-        if raw.len() > DECODE_BYTES_MAX {
+        if raw.len() > PACKED_RAW_BYTES_MAX {
             return self.block(Codec::None, raw, raw.len());
         }
         let (codec, stored) = compressor.compress(raw);

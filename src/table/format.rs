@@ -28,10 +28,15 @@ use crate::base::coding::{Decoder, put_u32, put_u64};
 use crate::base::error::{Error, Result};
 use crate::base::format::{FileKind, Layout, PREAMBLE_BYTES, field, put_preamble, read_preamble};
 use crate::base::id::FileId;
+use crate::base::limits::DECODE_BYTES_MAX;
 use crate::table::compression::{Codec, decompress};
 
 /// Bytes of a block's trailer.
 pub const BLOCK_TRAILER_BYTES: usize = 9;
+
+/// A block that is longer is never packed, so that what one unfolds to is, with the header of an
+/// allocation, at most [`DECODE_BYTES_MAX`].
+pub const PACKED_RAW_BYTES_MAX: usize = DECODE_BYTES_MAX - 64;
 
 /// Bytes of the footer, the preamble included.
 pub const FOOTER_BYTES: usize = 16 + 4 * HANDLE_BYTES + 4 + PREAMBLE_BYTES;
@@ -95,7 +100,7 @@ pub fn packing(stored: &[u8]) -> Option<(u8, u32)> {
 }
 
 /// Checks and unpacks a block that was read, trailer included, from `offset`. Without a copy if it
-/// was not packed. No more than `raw_max` bytes are allocated.
+/// was not packed. No more than `raw_max` and [`PACKED_RAW_BYTES_MAX`] bytes are allocated.
 ///
 /// # Errors
 /// `Corruption` at `offset`; `Unsupported` if the codec is not part of this build.
@@ -125,7 +130,8 @@ pub fn open_block(stored: Bytes, id: &FileId, offset: u64, raw_max: usize) -> Re
         }
         return Ok(packed);
     }
-    if raw_len > raw_max && !Canary::UnpackedLengthIsTrusted.is_planted() {
+    if raw_len > raw_max.min(PACKED_RAW_BYTES_MAX) && !Canary::UnpackedLengthIsTrusted.is_planted()
+    {
         return Err(Error::corruption("block claims more bytes than allowed").at(offset));
     }
     decompress(codec, &packed, raw_len).map_err(|e| e.at(offset))
@@ -382,5 +388,10 @@ mod tests {
             let e = open_block(Bytes::from(out), &id, 0, 1 << 20).unwrap_err();
             assert_eq!(e.kind(), ErrorKind::Corruption);
         }
+        // Whatever the caller would take: so long a block was never packed.
+        let mut out = Vec::new();
+        put_block(&mut out, &id, 0, Codec::Zstd, &[0; 9], PACKED_RAW_BYTES_MAX as u32 + 1);
+        let e = open_block(Bytes::from(out), &id, 0, usize::MAX).unwrap_err();
+        assert!(e.to_string().contains("more bytes than allowed"), "{e}");
     }
 }
