@@ -30,9 +30,6 @@ pub use crate::base::canary;
 pub use crate::base::error::Error;
 pub use crate::base::error::ErrorKind;
 pub use crate::base::error::Result;
-#[cfg(any(test, feature = "testing"))]
-#[doc(hidden)]
-pub use crate::base::error::places as error_places;
 pub use crate::base::id::FamilyId;
 pub use crate::base::id::FileId;
 pub use crate::base::id::FileNumber;

@@ -14,6 +14,7 @@ use alluvium::{
     ColumnFamily, ColumnFamilyOptions, Db, Env, ErrorKind, Keep, MemFs, MemoryBudget, Options,
     Result, WriteBatch, WriteOptions,
 };
+use alluvium_report::Rng;
 
 use crate::basic::small;
 
@@ -27,19 +28,6 @@ fn read(db: &Db, family: &ColumnFamily) -> Map {
         map.insert(scan.key().to_vec(), scan.value().to_vec());
     }
     map
-}
-
-/// SplitMix64, so that a history depends on nothing but its seed.
-struct Rng(u64);
-
-impl Rng {
-    fn below(&mut self, bound: u64) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        (z ^ (z >> 31)) % bound
-    }
 }
 
 /// What was done, and what was promised.
@@ -77,7 +65,7 @@ fn open(fs: &MemFs, log: bool, seed: u64) -> Result<(Db, Vec<ColumnFamily>)> {
 
 /// Lives until the disk fails; `Ok` if it never did.
 fn live(fs: &MemFs, log: bool, seed: u64, witness: &mut Witness) -> Result<()> {
-    let mut rng = Rng(seed);
+    let mut rng = Rng::new(seed);
     let (mut db, mut families) = open(fs, log, seed)?;
     let mut pending = Vec::new();
     for step in 0..60u64 {

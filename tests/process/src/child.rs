@@ -9,10 +9,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use alluvium::{Background, ColumnFamily, Db, Error, ErrorKind, WriteOptions};
+use alluvium_report::Rng;
 
 use crate::keyed;
 use crate::oracle::{self, Batch};
-use crate::rng::Rng;
 
 /// What a child says: one word of 16 bytes, written at once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

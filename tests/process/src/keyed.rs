@@ -9,9 +9,9 @@ use alluvium::{
     ListState, MapState, MemoryBudget, PartInput, Registry, Result, StateBackend, TimerService,
     ValueState, latest_checkpoint, load_checkpoint, restore_checkpoint, verify_checkpoint,
 };
+use alluvium_report::Rng;
 
 use crate::child::{Voice, Word};
-use crate::rng::Rng;
 
 const KEYS: u64 = 60;
 const GROUPS: u16 = 16;

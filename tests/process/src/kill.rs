@@ -3,15 +3,15 @@
 use std::io::Read;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use alluvium::{Background, Error};
+use alluvium_report::Rng;
 
 use crate::Settings;
 use crate::child::Word;
 use crate::keyed;
 use crate::oracle::{self, Model};
-use crate::rng::Rng;
 use crate::stats::Stats;
 
 /// Writers of the two directories with a log.
@@ -37,6 +37,7 @@ pub fn command(limits: Option<&str>, words: &[&str]) -> Command {
         Some(limits) => {
             let mut shell = Command::new("sh");
             shell.arg("-c").arg(format!("{limits}; exec \"$0\" \"$@\"")).arg(exe);
+            shell.env_remove("ALLUVIUM_ERROR_PLACES"); // a file of its own would be limited, too
             shell
         }
         None => Command::new(exe),
@@ -102,9 +103,13 @@ pub fn run(settings: &Settings, stats: &mut Stats) -> Result<(), String> {
     let mut models = WRITERS.map(|writers| Model::new(seed, writers));
     let mut keyed_model = keyed::Model::default();
     let mut checkpoint = 0;
+    let end = settings.time.map(|time| Instant::now() + time);
     let keyed_dir = settings.dir.join("keyed");
     std::fs::create_dir_all(&keyed_dir).map_err(|e| e.to_string())?;
     for number in 0..settings.kills {
+        if end.is_some_and(|end| Instant::now() >= end) {
+            break;
+        }
         let mode = (number % 3) as usize;
         // A few die while they open.
         let from_start = rng.below(6) == 0;

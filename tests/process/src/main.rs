@@ -1,9 +1,9 @@
 //! alluvium-process: what only real processes can show.
 //!
 //! ```text
-//! alluvium-process kill [--kills N] [--seed S]     SIGKILL at random moments, on directories that age
-//! alluvium-process limits [--seed S]               no file handles, no file size, no space
-//! alluvium-process soak --seconds N | --minutes N  a long life; in the end everything is given back
+//! alluvium-process kill [--kills N | --minutes M]    SIGKILL at random moments, on directories that age
+//! alluvium-process limits                            no file handles, no file size, no space
+//! alluvium-process soak [--seconds N | --minutes M]  a long life; in the end everything is given back
 //! ```
 //! The parent keeps the oracle; a child runs the engine and says through a pipe what it was told. All
 //! that a child writes follows from the seed, so that the parent knows every state that ever was.
@@ -13,24 +13,24 @@ mod keyed;
 mod kill;
 mod limits;
 mod oracle;
-mod rng;
 mod soak;
 mod stats;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use crate::stats::Stats;
 
-const USAGE: &str = "usage: alluvium-process kill [--kills N] [--seed S] [--dir DIR]
+const USAGE: &str = "usage: alluvium-process kill [--kills N | --minutes M] [--seed S] [--dir DIR]
        alluvium-process limits [--seed S] [--dir DIR]
-       alluvium-process soak (--seconds N | --minutes N) [--seed S] [--dir DIR]";
+       alluvium-process soak [--seconds N | --minutes M] [--seed S] [--dir DIR]";
 
 /// What is asked for.
 pub struct Settings {
     pub seed: u64,
     pub kills: u64,
-    pub seconds: u64,
+    pub time: Option<Duration>,
     /// Where databases live while this runs.
     pub dir: PathBuf,
 }
@@ -39,7 +39,7 @@ impl Settings {
     fn parse(words: &[String]) -> Result<Settings, String> {
         let name = format!("alluvium-process-{}", std::process::id());
         let dir = std::env::temp_dir().join(name);
-        let mut settings = Settings { seed: 1, kills: 300, seconds: 30, dir };
+        let mut settings = Settings { seed: 1, kills: 300, time: None, dir };
         let mut words = words.iter();
         while let Some(word) = words.next() {
             let value = words.next().ok_or_else(|| format!("{word} needs a value"))?;
@@ -47,8 +47,12 @@ impl Settings {
             match word.as_str() {
                 "--seed" => settings.seed = number()?,
                 "--kills" => settings.kills = number()?,
-                "--seconds" => settings.seconds = number()?,
-                "--minutes" => settings.seconds = number()? * 60,
+                "--seconds" => settings.time = Some(Duration::from_secs(number()?)),
+                "--minutes" => {
+                    let minutes = value.parse().map_err(|_| format!("what is {word} {value}?"))?;
+                    settings.time = Some(Duration::from_secs(60).mul_f64(minutes));
+                    settings.kills = u64::MAX;
+                }
                 "--dir" => settings.dir = value.into(),
                 _ => return Err(format!("what is {word:?}?")),
             }

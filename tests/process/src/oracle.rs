@@ -9,8 +9,7 @@ use alluvium::{
     Background, ColumnFamily, ColumnFamilyOptions, Db, Env, ListAppend, MemoryBudget, Options,
     Result, WriteBatch,
 };
-
-use crate::rng::Rng;
+use alluvium_report::Rng;
 
 /// One family takes puts and deletes, one merges, one both and range deletes.
 pub const FAMILIES: [&str; 3] = ["plain", "lists", "mixed"];

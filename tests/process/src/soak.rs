@@ -9,11 +9,11 @@ use alluvium::{
     Background, CheckpointStore, ColumnFamily, Db, DirStore, DiskFs, Env, Error, Fs, MemoryBudget,
     ObjectName, Options, WriteOptions, load_checkpoint,
 };
+use alluvium_report::Rng;
 
 use crate::Settings;
 use crate::keyed;
 use crate::oracle::{self, Batch, Model};
-use crate::rng::Rng;
 use crate::stats::Stats;
 
 const WRITERS: u8 = 2;
@@ -41,7 +41,7 @@ struct Level {
 #[expect(clippy::disallowed_methods, reason = "measures; makes directories")]
 pub fn run(settings: &Settings, stats: &mut Stats) -> Result<(), String> {
     let start = Instant::now();
-    let end = start + Duration::from_secs(settings.seconds);
+    let end = start + settings.time.unwrap_or(Duration::from_secs(30));
     let (db_dir, keyed_dir) = (settings.dir.join("soak"), settings.dir.join("soak keyed"));
     std::fs::create_dir_all(&keyed_dir).map_err(|e| e.to_string())?;
     let env = Env::new(MemoryBudget::new(24 << 20));
@@ -91,7 +91,7 @@ fn database(
             ..Options::default()
         };
         let (db, families) = oracle::open_in(dir, options, env).map_err(told)?;
-        work(&db, &families, seed, 300 + rng.below(900), rng.next()).map_err(told)?;
+        work(&db, &families, seed, 300 + rng.below(900), rng.next_u64()).map_err(told)?;
         for writer in 0..WRITERS {
             let n = oracle::number(&db, &families, writer).map_err(told)?;
             stats.add("batches", n - model.written[usize::from(writer)]);

@@ -13,10 +13,12 @@
 
 mod merge;
 mod places;
+mod rng;
 
 pub use crate::merge::Goal;
 pub use crate::merge::NUMBERS;
 pub use crate::merge::Report;
+pub use crate::rng::Rng;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -24,9 +26,6 @@ use std::process::Command;
 use std::time::Instant;
 
 use serde_json::{Value, json};
-
-/// The list of places where errors were made, as `file:line`, in the parts of those who can tell.
-pub const ERROR_PLACES: &str = "error_places";
 
 /// Counts by name.
 pub type Counts = BTreeMap<String, u64>;
@@ -117,6 +116,12 @@ pub fn target_dir() -> PathBuf {
 /// Where parts are written.
 pub fn parts_dir() -> PathBuf {
     target_dir().join("reliability")
+}
+
+/// Where the engine notes the places that make errors, as `file:line`, when the environment's
+/// `ALLUVIUM_ERROR_PLACES` names this file.
+pub fn error_places() -> PathBuf {
+    parts_dir().join("error_places")
 }
 
 /// The commit that is checked out, as 40 digits; `unknown` where there is none.

@@ -1,12 +1,12 @@
 //! One report of all parts.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 use std::path::Path;
 
 use serde_json::{Map, Value, json};
 
-use crate::{Counts, ERROR_PLACES, commit, parts_dir, places, pretty, root, target_dir};
+use crate::{Counts, commit, error_places, parts_dir, places, pretty, root, target_dir};
 
 /// What a number of the report must be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,6 +66,9 @@ impl Report {
                 report.add(&part).map_err(|e| wrong(&e))?;
             }
         }
+        if let Ok(reached) = std::fs::read_to_string(error_places()) {
+            report.cover(&reached.lines().map(str::to_owned).collect());
+        }
         report.finish();
         Ok(report)
     }
@@ -92,15 +95,16 @@ impl Report {
         Ok(())
     }
 
+    /// Compares the places that make errors with those that were reached.
+    fn cover(&mut self, reached: &BTreeSet<String>) {
+        let (all, missed) = places::missed(&root().join("src"), reached);
+        self.counts.insert("error_places".to_owned(), all);
+        self.counts.insert("error_places_missed".to_owned(), missed.len() as u64);
+        self.lists.insert("error_places_missed".to_owned(), missed);
+    }
+
     /// Some numbers are made of others.
     fn finish(&mut self) {
-        if let Some(reached) = self.lists.remove(ERROR_PLACES) {
-            let reached = reached.into_iter().collect();
-            let (all, missed) = places::missed(&root().join("src"), &reached);
-            self.counts.insert("error_places".to_owned(), all);
-            self.counts.insert("error_places_missed".to_owned(), missed.len() as u64);
-            self.lists.insert("error_places_missed".to_owned(), missed);
-        }
         if let Some(policies) = self.groups.get("images_by_policy") {
             self.counts.insert("policies".to_owned(), policies.len() as u64);
         }

@@ -2,7 +2,7 @@
 
 use alluvium::Keep;
 use alluvium::canary::{Canary, Harness};
-use alluvium_report::{Part, commit_seed};
+use alluvium_report::{Part, Rng, commit_seed};
 use parking_lot::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -10,7 +10,6 @@ use std::time::{Duration, Instant};
 use crate::case::Case;
 use crate::crash::{self, Depth, Violation, directly};
 use crate::ops::{WORKLOADS, Workload};
-use crate::rng::Rng;
 use crate::stats::Stats;
 use crate::{damage, fault, filter, hostile, programs, shrink, sweep};
 
@@ -145,7 +144,7 @@ fn attempt(
     go_on: &dyn Fn() -> bool,
 ) -> Result<(), Violation> {
     let stats = &mut Stats::default();
-    let drawn = Rng::of(seed, number).next() >> 32;
+    let drawn = Rng::of(seed, number).next_u64() >> 32;
     // Small lives first: they are judged in no time.
     let mut workloads: Vec<&'static Workload> = WORKLOADS.iter().collect();
     workloads.sort_by_key(|workload| !workload.micro);

@@ -6,11 +6,11 @@ use std::sync::Arc;
 
 use alluvium::DiskEffect as Effect;
 use alluvium::{Fs, Keep, MemFs, Recording};
+use alluvium_report::Rng;
 
 use crate::case::{Case, Cut, show_keep};
 use crate::judge::{Found, Judge};
 use crate::model::{Check, History};
-use crate::rng::Rng;
 use crate::stats::Stats;
 use crate::world::{Faults, World};
 
@@ -21,6 +21,8 @@ pub const POLICIES: &[Keep] =
 const AGAIN: [Keep; 3] = [Keep::Nothing, Keep::Names, Keep::Any];
 /// All subsets of at most this many effects are tried.
 const SUBSETS_OF: usize = 12;
+/// While a small protocol is under way there are never more than these, and all subsets are tried, too.
+const PROTOCOL_MAX: usize = 14;
 /// As many, at random, of more.
 const SUBSETS_MAX: u64 = 64;
 
@@ -154,20 +156,24 @@ impl Sweep<'_> {
         }
         for round in 0..self.depth.rounds {
             for (i, &keep) in self.depth.policies.iter().enumerate() {
-                let dice = Rng::of(self.case.seed ^ round, (point * 8 + i) as u64).next() >> 40;
+                let dice = Rng::of(self.case.seed ^ round, (point * 8 + i) as u64).next_u64() >> 40;
                 self.image(disk, Cut { point, keep, dice })?;
             }
         }
         if self.depth.subsets {
             let pending = disk.pending();
             let mut rng = Rng::of(self.case.seed, point as u64);
-            let all = pending <= SUBSETS_OF;
-            for protocol in protocols(self.life.recording.effects(), point) {
-                let moments = self.stats.protocols.entry(protocol.to_owned()).or_default();
-                *(if all { &mut moments.exhausted } else { &mut moments.sampled }) += 1;
+            let protocols = protocols(self.life.recording.effects(), point);
+            let all = pending <= SUBSETS_OF || !protocols.is_empty();
+            for protocol in protocols {
+                if pending > PROTOCOL_MAX {
+                    let text = format!("{protocol} at {point}: {pending} effects wait for a sync");
+                    return Err(Violation::new(&self.case, text));
+                }
+                *self.stats.protocols.entry(protocol.to_owned()).or_default() += 1;
             }
             for i in 0..if all { 1 << pending } else { SUBSETS_MAX } {
-                let mask = if all { i } else { rng.next() };
+                let mask = if all { i } else { rng.next_u64() };
                 self.image(disk, Cut { point, keep: Keep::Subset(mask), dice: 0 })?;
             }
         }
@@ -202,12 +208,17 @@ impl Sweep<'_> {
 /// The small protocols that are under way at a moment: from just before a name is changed that decides
 /// something until that is durable; and the end of a life.
 fn protocols(effects: &[Effect], point: usize) -> Vec<&'static str> {
-    let decides = |effect: &Effect| match effect {
-        Effect::Rename { to, .. } if to.ends_with("CURRENT") => Some("current-switch"),
-        Effect::Rename { to, .. } if to.parent().is_some_and(|p| p.ends_with("checkpoints")) => {
-            Some("checkpoint-commit")
+    let decides = |effect: &Effect| {
+        let (Effect::Create { path: name, .. } | Effect::Rename { to: name, .. }) = effect else {
+            return None;
+        };
+        let is_in = |dir| name.parent().is_some_and(|parent| parent.ends_with(dir));
+        match effect {
+            _ if name.extension().is_some_and(|e| e == "log") => Some("log-rotation"),
+            Effect::Rename { .. } if name.ends_with("CURRENT") => Some("current-switch"),
+            Effect::Rename { .. } if is_in("checkpoints") => Some("checkpoint-commit"),
+            _ => None,
         }
-        _ => None,
     };
     let undecided = effects[..point].iter().rev();
     let mut undecided = undecided.take_while(|effect| !matches!(effect, Effect::SyncDir { .. }));
@@ -260,7 +271,7 @@ fn recovery(
     let mut seen = BTreeSet::new();
     loop {
         for keep in AGAIN {
-            let dice = Rng::of(case.seed, replay.point() as u64).next() >> 40;
+            let dice = Rng::of(case.seed, replay.point() as u64).next_u64() >> 40;
             let cut = Cut { point: replay.point(), keep, dice };
             let image = replay.disk().crash_image(keep, dice);
             let shown = shown(case, &recording, cut.point, found);
@@ -300,4 +311,37 @@ pub fn replay(case: &Case) -> Check {
     let image = replay.disk().crash_image(cut.keep, cut.dice);
     let shown = shown(case, &recording, cut.point, &found);
     caught(|| judge.judge_again(&image, shown, cut.dice))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+    use crate::ops::WORKLOADS;
+
+    const SEEDS: u64 = 40;
+
+    #[test]
+    fn all_subsets_of_what_a_small_protocol_does_can_be_tried() {
+        let mut most = BTreeMap::new();
+        for workload in WORKLOADS.iter().filter(|workload| workload.micro) {
+            for seed in 0..SEEDS {
+                let life = live(&Case::new(workload, seed), directly).unwrap();
+                let mut replay = life.recording.replay();
+                loop {
+                    let pending = replay.disk().pending();
+                    for protocol in protocols(life.recording.effects(), replay.point()) {
+                        let most = most.entry(protocol).or_insert((pending, workload.name, seed));
+                        *most = (*most).max((pending, workload.name, seed));
+                    }
+                    if !replay.step() {
+                        break;
+                    }
+                }
+            }
+        }
+        assert_eq!(most.len(), 4, "{most:?}");
+        assert!(most.values().all(|(pending, ..)| *pending < PROTOCOL_MAX), "{most:?}");
+    }
 }

@@ -11,13 +11,13 @@ use std::sync::Arc;
 
 use alluvium::limits::LEVELS;
 use alluvium::{Codec, Db, Error, ErrorKind, Fs, Keep, MemFs, Options, inspect};
+use alluvium_report::Rng;
 
 use crate::case::{Case, DAMAGE};
 use crate::crash::{Violation, caught, directly, live};
 use crate::model::{Check, History, Phase, Promise, State, ensure};
 use crate::ops::{WORKLOADS, Workload, family_options};
 use crate::read::{Trouble, read};
-use crate::rng::Rng;
 use crate::world::{DIR, all_families, env};
 
 /// Moments of a life, and damages of each.

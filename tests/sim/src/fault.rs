@@ -6,12 +6,12 @@ use std::sync::atomic::{AtomicI64, Ordering};
 
 use alluvium::fuzz::keyed;
 use alluvium::{FailedSync, Fault, FaultEffect, FaultFs, FaultOp, Fs, Keep, MemFs};
+use alluvium_report::Rng;
 
 use crate::case::Case;
 use crate::crash::{Violation, caught};
 use crate::judge::Judge;
 use crate::model::Check;
-use crate::rng::Rng;
 use crate::stats::Stats;
 use crate::store::{FaultStore, REQUESTS, Request, StoreFault, TROUBLES, Trouble};
 use crate::world::{Faults, World};

@@ -9,12 +9,12 @@ use alluvium::{
     ColumnFamily, CompactionFilter, CompactionFilterFactory, Db, Decision, EntryKind, KeyRange,
     MemFs, Options, Snapshot,
 };
+use alluvium_report::Rng;
 
 use crate::case::{Case, FILTER};
 use crate::crash::{Violation, caught};
 use crate::model::{Check, Map, ensure};
 use crate::ops::{family_options, key};
-use crate::rng::Rng;
 use crate::world::{DIR, env};
 
 const OPS: u64 = 300;
@@ -115,7 +115,7 @@ impl Life {
                 let (a, b) = (key(rng), key(rng));
                 db.compact_range(family, a.clone().min(b.clone()).as_slice()..a.max(b).as_slice())?;
             }
-            _ => drop(db.step(rng.next())?),
+            _ => drop(db.step(rng.next_u64())?),
         }
         Ok(())
     }

@@ -3,11 +3,11 @@
 
 use alluvium::fuzz;
 use alluvium::limits::DECODE_BYTES_MAX;
+use alluvium_report::Rng;
 
 use crate::allocation;
 use crate::case::{Case, HOSTILE};
 use crate::crash::{Violation, caught};
-use crate::rng::Rng;
 
 /// Inputs of one run.
 const INPUTS: u64 = 200;
@@ -51,7 +51,7 @@ fn mutated(rng: &mut Rng, seeds: &[Vec<u8>]) -> Vec<u8> {
         let at = rng.below(bytes.len() as u64) as usize;
         match rng.below(6) {
             0 => bytes[at] ^= 1 << rng.below(8),
-            1 => bytes[at] = rng.next() as u8,
+            1 => bytes[at] = rng.next_u64() as u8,
             2 => bytes.truncate(at),
             3 => drop(bytes.drain(at..(at + 1 + rng.below(16) as usize).min(bytes.len()))),
             _ => {

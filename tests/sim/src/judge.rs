@@ -9,11 +9,11 @@ use alluvium::{
     CheckpointStore, Db, DirStore, ErrorKind, Fs, Keep, MemFs, ObjectName, Registry, WriteBatch,
     WriteOptions,
 };
+use alluvium_report::Rng;
 
 use crate::model::{Check, History, Phase, Promise, State, ensure};
 use crate::ops::{GROUPS, Workload, Write, family_options};
 use crate::read::{Families, read, same};
-use crate::rng::Rng;
 use crate::world::{DIR, RETAINED, STORE, all_families, env};
 
 /// A moment of a life, and what is known about it.
@@ -68,7 +68,7 @@ impl Judge<'_> {
     pub fn open(&self, disk: &MemFs, seed: u64) -> alluvium::Result<Db> {
         let fs: Arc<dyn Fs> = Arc::new(disk.clone());
         let options = self.workload.options(self.seed, self.promise.log);
-        Db::open(Path::new(DIR), options, env(fs, Rng::of(self.seed, seed | 1 << 60).next()))
+        Db::open(Path::new(DIR), options, env(fs, Rng::of(self.seed, seed | 1 << 60).next_u64()))
     }
 
     fn found(&self, disk: &MemFs, keep: Keep, dice: u64) -> Check<Found> {
@@ -143,7 +143,7 @@ impl Judge<'_> {
             }
             let sync = self.promise.log && rng.below(3) == 0;
             db.write(&batch, WriteOptions { sync }).map_err(|e| failed("write", e))?;
-            db.step(rng.next()).map_err(|e| failed("step", e))?;
+            db.step(rng.next_u64()).map_err(|e| failed("step", e))?;
         }
         db.flush(&families[&names[0]]).map_err(|e| failed("flush", e))?;
         same(&read(db, families, None)?, &state, "afterwards")?;
@@ -257,7 +257,7 @@ impl Judge<'_> {
         let saved = alluvium::load_checkpoint(&**store, id).map_err(failed)?;
         let options = self.workload.options(self.seed, self.promise.log);
         let (path, groups) = (Path::new(dir), 0..=GROUPS - 1);
-        let env = env(fs.clone(), Rng::of(self.seed, id).next());
+        let env = env(fs.clone(), Rng::of(self.seed, id).next_u64());
         let db = alluvium::restore_checkpoint(&**store, &saved, groups, path, options, env);
         self.compare(&db.map_err(failed)?, at, "restored")
     }
@@ -277,7 +277,7 @@ impl Judge<'_> {
         let mut options = self.workload.options(self.seed, self.promise.log);
         options.create_if_missing = false;
         let fs: Arc<dyn Fs> = Arc::new(disk.clone());
-        match Db::open(Path::new(dir), options, env(fs, Rng::of(self.seed, 77).next())) {
+        match Db::open(Path::new(dir), options, env(fs, Rng::of(self.seed, 77).next_u64())) {
             Ok(db) => self.compare(&db, at, "what was restored"),
             Err(e) if e.kind() == ErrorKind::Halted => {
                 ensure!(!done && !self.promise.log, "what was restored: {e}");

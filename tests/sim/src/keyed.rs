@@ -7,13 +7,13 @@ use alluvium::{
     BackendOptions, Fs, Keep, KeyGroupRange, ListState, MapState, MemFs, Result, StateBackend,
     ValueState,
 };
+use alluvium_report::Rng;
 
 use crate::case::Case;
 use crate::crash::{Door, Life, caught};
 use crate::judge::{Found, Judge};
 use crate::model::{Check, History, Map, State, ensure};
 use crate::ops::{Op, Workload, family_options};
-use crate::rng::Rng;
 use crate::world::{DIR, env};
 
 const KEYS: i64 = 6;
@@ -34,7 +34,7 @@ impl Keyed {
         options.db = workload.options(seed, true);
         options.family = family_options(seed, "keyed");
         options.family.merge_operator = None;
-        let env = env(fs, Rng::of(seed, dice).next());
+        let env = env(fs, Rng::of(seed, dice).next_u64());
         let mut backend = StateBackend::open(Path::new(DIR), options, env)?;
         let value = backend.value_state("value")?;
         let list = backend.list_state("list")?;
@@ -204,7 +204,7 @@ pub fn judge(judge: &Judge<'_>, disk: &MemFs, keep: Keep, dice: u64) -> Check<Fo
     keyed.backend.db().verify().map_err(|e| format!("verify: {e}"))?;
     let mut next = found.clone();
     for i in 0..4 {
-        let choice = Rng::of(dice, at as u64 + i).next();
+        let choice = Rng::of(dice, at as u64 + i).next_u64();
         let mut op = workload.op(*seed, 10_000 + i as usize);
         op.choice = choice;
         change(&mut keyed, &mut next, &op).map_err(|e| format!("afterwards: {e}"))?;

@@ -2,7 +2,7 @@
 //! lose its power at every effect and fail at every call; and a judge who knows what was promised.
 //!
 //! ```text
-//! alluvium-sim sweep --minutes 3 | --budget ci|night [--seed S] [--threads N]
+//! alluvium-sim sweep --minutes 3 | --rounds N | --budget ci|night [--seed S] [--threads N]
 //! alluvium-sim model (--ops N | --minutes M) [--seed S] [--threads N]
 //! alluvium-sim canaries (--drawn N | --all | --only NAME) [--seconds S] [--seed S] [--threads N]
 //! alluvium-sim replay '<case>'
@@ -27,7 +27,6 @@ mod model;
 mod ops;
 mod programs;
 mod read;
-mod rng;
 mod shrink;
 mod stats;
 mod store;
@@ -39,7 +38,7 @@ use std::process::ExitCode;
 use crate::case::Case;
 
 const USAGE: &str =
-    "usage: alluvium-sim sweep (--minutes M | --budget ci|night) [--seed S] [--threads N]
+    "usage: alluvium-sim sweep (--minutes M | --rounds N | --budget ci|night) [--seed S] [--threads N]
        alluvium-sim model (--ops N | --minutes M) [--seed S] [--threads N]
        alluvium-sim canaries (--drawn N | --all | --only NAME) [--seconds S] [--seed S] [--threads N]
        alluvium-sim replay '<case>'

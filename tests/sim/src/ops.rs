@@ -2,10 +2,10 @@
 //! that a case can leave any of them out.
 
 use alluvium::{Codec, ColumnFamilyOptions, MergeOperator, Options};
+use alluvium_report::Rng;
 use std::sync::Arc;
 
 use crate::model::Map;
-use crate::rng::Rng;
 
 /// Families that workloads use; the third comes and goes.
 pub const FAMILIES: [&str; 3] = ["a", "b", "c"];
@@ -213,7 +213,7 @@ impl Workload {
         let number = place as u64 * 100;
         let writes = (0..count).map(|i| Write::new(&mut rng, number + i, self.values_max));
         let writes = writes.collect();
-        Op { kind, writes, choice: rng.next(), number }
+        Op { kind, writes, choice: rng.next_u64(), number }
     }
 }
 
@@ -243,7 +243,7 @@ pub enum Change {
 
 impl Write {
     pub fn new(rng: &mut Rng, number: u64, values_max: u64) -> Write {
-        let family = rng.next() >> 8;
+        let family = rng.next_u64() >> 8;
         let key = key(rng);
         let change = match rng.below(20) {
             0..=8 => Change::Put(key, value(rng, number, values_max)),

@@ -1,14 +1,13 @@
 //! Random programs on a database and on plain maps: the machine of `alluvium::fuzz::model`, in bulk.
 
 use alluvium::fuzz::model::{self, OP_BYTES};
-use alluvium_report::Part;
+use alluvium_report::{Part, Rng};
 use parking_lot::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::case::{Case, PROGRAM};
 use crate::crash::{Violation, caught};
-use crate::rng::Rng;
 
 /// Bytes of a program before its operations.
 const CONFIG_BYTES: usize = 8;
@@ -23,7 +22,7 @@ fn program(seed: u64) -> Vec<u8> {
     let mut rng = Rng::of(seed, 5);
     let ops = OPS.0 + rng.below(OPS.1 - OPS.0);
     let words = 1 + ops * OP_BYTES as u64 / 8;
-    let mut bytes: Vec<u8> = (0..words).flat_map(|_| rng.next().to_le_bytes()).collect();
+    let mut bytes: Vec<u8> = (0..words).flat_map(|_| rng.next_u64().to_le_bytes()).collect();
     if seed % 2 == 1 {
         // Mostly the same few keys, so that their versions pile up.
         let keys = bytes[CONFIG_BYTES..].iter_mut().skip(KEY_AT).step_by(OP_BYTES);
@@ -108,7 +107,7 @@ pub fn lane(settings: &Settings) -> bool {
                     let go_on = || !stop.load(Ordering::Relaxed) && Instant::now() < end;
                     while go_on() && done.load(Ordering::Relaxed) < ops {
                         let number = next.fetch_add(1, Ordering::Relaxed);
-                        match run(Rng::of(seed, number).next() >> 16) {
+                        match run(Rng::of(seed, number).next_u64() >> 16) {
                             Ok(ops) => drop(done.fetch_add(ops, Ordering::Relaxed)),
                             Err(violation) => {
                                 stop.store(true, Ordering::Relaxed);
@@ -124,7 +123,6 @@ pub fn lane(settings: &Settings) -> bool {
     part.count("model_ops", done.into_inner());
     part.count("programs", next.into_inner());
     part.count("violations", found.len() as u64);
-    crate::sweep::list_places(&mut part);
     println!("{} operations in {} programs", part.counted("model_ops"), part.counted("programs"));
     crate::sweep::conclude(part, &found)
 }

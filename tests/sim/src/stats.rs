@@ -3,15 +3,6 @@
 use alluvium_report::Part;
 use std::collections::BTreeMap;
 
-/// Moments of a small protocol.
-#[derive(Clone, Debug, Default)]
-pub struct Moments {
-    /// At which every subset of what might survive was tried.
-    pub exhausted: u64,
-    /// At which some were, at random.
-    pub sampled: u64,
-}
-
 #[derive(Clone, Debug, Default)]
 pub struct Stats {
     /// Disks that were judged; equal disks of one moment count once.
@@ -29,8 +20,8 @@ pub struct Stats {
     pub recoveries_crashed: u64,
     /// Lives that were recorded, by workload.
     pub workloads: BTreeMap<String, u64>,
-    /// Moments of lives judged under PX at which a small protocol was under way.
-    pub protocols: BTreeMap<String, Moments>,
+    /// Moments at which a small protocol was under way, and every subset of what might survive was tried.
+    pub protocols: BTreeMap<String, u64>,
     /// Lives that were lived twice, with the same effects.
     pub determinism_checks: u64,
     /// Images with a damaged file, inputs from hostile hands, lives with a filter.
@@ -52,12 +43,8 @@ impl Stats {
         self.hostile += other.hostile;
         self.filtered += other.filtered;
         self.violations += other.violations;
-        for (name, moments) in &other.protocols {
-            let mine = self.protocols.entry(name.clone()).or_default();
-            mine.exhausted += moments.exhausted;
-            mine.sampled += moments.sampled;
-        }
         for (mine, others) in [
+            (&mut self.protocols, &other.protocols),
             (&mut self.policies, &other.policies),
             (&mut self.faults, &other.faults),
             (&mut self.workloads, &other.workloads),
@@ -68,10 +55,15 @@ impl Stats {
         }
     }
 
+    /// Disks that were judged, those that a second power cut left included.
+    pub fn images_all(&self) -> u64 {
+        self.images + self.recoveries_crashed
+    }
+
     /// Counts it all as part of the report.
     pub fn report(&self, part: &mut Part) {
         for (name, count) in [
-            ("images", self.images + self.recoveries_crashed),
+            ("images", self.images_all()),
             ("images_equal", self.images_equal),
             ("crash_points", self.crash_points),
             ("model_ops", self.model_ops),
@@ -84,12 +76,8 @@ impl Stats {
         ] {
             part.count(name, count);
         }
-        let of = |count: fn(&Moments) -> u64| -> BTreeMap<String, u64> {
-            self.protocols.iter().map(|(name, moments)| (name.clone(), count(moments))).collect()
-        };
         for (group, counts) in [
-            ("protocol_moments_exhausted", &of(|moments| moments.exhausted)),
-            ("protocol_moments_sampled", &of(|moments| moments.sampled)),
+            ("protocol_moments_exhausted", &self.protocols),
             ("images_by_policy", &self.policies),
             ("faults", &self.faults),
             ("workloads", &self.workloads),

@@ -1,6 +1,7 @@
-//! The sweep: tasks in an endless order that a seed decides, on a few threads, until time is up.
+//! The sweep: tasks in an endless order that a seed decides, on a few threads, so many of them or until
+//! time is up.
 
-use alluvium_report::{ERROR_PLACES, Part};
+use alluvium_report::{Part, Rng};
 use parking_lot::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -11,15 +12,28 @@ use crate::damage;
 use crate::fault;
 use crate::filter;
 use crate::hostile;
-use crate::ops::WORKLOADS;
-use crate::rng::Rng;
+use crate::ops::{WORKLOADS, Workload};
 use crate::stats::Stats;
 
 /// Violations after which a sweep gives up.
 const VIOLATIONS_MAX: usize = 5;
 
+/// Where a sweep ends.
+#[derive(Clone, Copy)]
+pub enum Until {
+    /// When so much time has passed, wherever that is.
+    Time(Duration),
+    /// After so many rounds: how fast the machine is does not matter. In each, every workload has
+    /// its turn. If there are fewer images by then, it goes on until there are so many.
+    Rounds { rounds: u64, images: u64 },
+}
+
+/// What every commit has to survive: about four minutes on two cores.
+const CI: Until = Until::Rounds { rounds: 6, images: 110_000 };
+const NIGHT: Until = Until::Time(Duration::from_secs(90 * 60));
+
 pub struct Settings {
-    pub time: Duration,
+    pub until: Until,
     pub seed: u64,
     pub threads: usize,
     /// Only this workload.
@@ -30,8 +44,8 @@ pub struct Settings {
 
 impl Settings {
     pub fn parse(words: &[String]) -> Result<Settings, String> {
-        let time = Duration::ZERO;
-        let mut settings = Settings { time, seed: 1, threads: 2, only: None, kind: None };
+        let mut until = None;
+        let (mut seed, mut threads, mut only, mut kind) = (1, 2, None, None);
         let mut words = words.iter();
         while let Some(word) = words.next() {
             let value = words.next().ok_or_else(|| format!("{word} needs a value"))?;
@@ -39,31 +53,48 @@ impl Settings {
             match word.as_str() {
                 "--minutes" => {
                     let minutes: f64 = value.parse().map_err(|_| bad())?;
-                    settings.time = Duration::from_secs_f64(minutes * 60.0);
+                    until = Some(Until::Time(Duration::from_secs_f64(minutes * 60.0)));
                 }
-                "--budget" => {
-                    settings.time = match value.as_str() {
-                        "ci" => Duration::from_secs(210),
-                        "night" => Duration::from_secs(90 * 60),
-                        _ => return Err(bad()),
-                    }
+                "--rounds" => {
+                    let rounds = value.parse().map_err(|_| bad())?;
+                    until = Some(Until::Rounds { rounds, images: 0 });
                 }
-                "--seed" => settings.seed = value.parse().map_err(|_| bad())?,
-                "--threads" => settings.threads = value.parse().map_err(|_| bad())?,
-                "--workload" => settings.only = Some(value.clone()),
-                "--kind" => settings.kind = Some(value.clone()),
+                "--budget" => match value.as_str() {
+                    "ci" => until = Some(CI),
+                    "night" => until = Some(NIGHT),
+                    _ => return Err(bad()),
+                },
+                "--seed" => seed = value.parse().map_err(|_| bad())?,
+                "--threads" => threads = value.parse().map_err(|_| bad())?,
+                "--workload" => only = Some(value.clone()),
+                "--kind" => kind = Some(value.clone()),
                 _ => return Err(bad()),
             }
         }
-        match settings.time.is_zero() {
-            true => Err("how long?".to_owned()),
-            false => Ok(settings),
-        }
+        let until = until.ok_or("how long?")?;
+        Ok(Settings { until, seed, threads, only, kind })
+    }
+
+    /// Workloads that have a turn in each round.
+    fn workloads(&self) -> Vec<&'static Workload> {
+        let wanted = |w: &&Workload| self.only.as_deref().is_none_or(|only| only == w.name);
+        WORKLOADS.iter().filter(wanted).collect()
+    }
+
+    /// Harnesses that have no workload, and have a turn in each round.
+    fn others(&self) -> &'static [&'static str] {
+        if self.only.is_none() && self.kind.is_none() { &OTHERS } else { &[] }
+    }
+
+    /// Tasks of a round.
+    fn tasks(&self) -> u64 {
+        (self.workloads().len() + self.others().len()) as u64
     }
 }
 
 struct Shared {
-    end: Instant,
+    /// When time is up.
+    end: Option<Instant>,
     next: AtomicU64,
     stop: AtomicBool,
     stats: Mutex<Stats>,
@@ -76,7 +107,10 @@ pub fn sweep(settings: &Settings) -> bool {
     let start = Instant::now();
     let mut part = Part::begin("sim");
     let shared = Shared {
-        end: start + settings.time,
+        end: match settings.until {
+            Until::Time(time) => Some(start + time),
+            Until::Rounds { .. } => None,
+        },
         next: AtomicU64::new(0),
         stop: AtomicBool::new(false),
         stats: Mutex::default(),
@@ -94,7 +128,6 @@ pub fn sweep(settings: &Settings) -> bool {
     stats.violations = violations.len() as u64;
     println!("seed {}: {stats:#?}", settings.seed);
     stats.report(&mut part);
-    list_places(&mut part);
     conclude(part, &violations)
 }
 
@@ -103,11 +136,6 @@ pub fn quietly(run: impl FnOnce()) {
     std::panic::set_hook(Box::new(|_| {}));
     run();
     let _ = std::panic::take_hook();
-}
-
-/// Says in a part of the report where errors have been made.
-pub fn list_places(part: &mut Part) {
-    alluvium::error_places().into_iter().for_each(|place| part.list(ERROR_PLACES, place));
 }
 
 /// Writes a part of the report and says what was found; `true` if nothing was.
@@ -124,9 +152,17 @@ pub fn conclude(part: Part, violations: &[Violation]) -> bool {
 
 #[expect(clippy::disallowed_methods, reason = "measures")]
 fn work(settings: &Settings, shared: &Shared) {
-    let go_on = || !shared.stop.load(Ordering::Relaxed) && Instant::now() < shared.end;
+    let go_on = || {
+        !shared.stop.load(Ordering::Relaxed) && shared.end.is_none_or(|end| Instant::now() < end)
+    };
     while go_on() {
         let number = shared.next.fetch_add(1, Ordering::Relaxed);
+        if let Until::Rounds { rounds, images } = settings.until
+            && number >= rounds * settings.tasks()
+            && shared.stats.lock().images_all() >= images
+        {
+            return;
+        }
         let mut stats = Stats::default();
         let outcome = task(settings, number, &mut stats, &go_on);
         shared.stats.lock().add(&stats);
@@ -146,18 +182,13 @@ fn task(
     stats: &mut Stats,
     go_on: &dyn Fn() -> bool,
 ) -> Result<(), Violation> {
-    let chosen = WORKLOADS.iter().filter(|w| settings.only.as_deref().is_none_or(|o| o == w.name));
-    let chosen: Vec<_> = chosen.collect();
+    let (chosen, others) = (settings.workloads(), settings.others());
     let count = chosen.len() as u64;
-    // Each round takes all workloads, and the harnesses that have none.
-    let others =
-        if settings.only.is_none() && settings.kind.is_none() { &OTHERS[..] } else { &OTHERS[..0] };
-    let (round, place) =
-        (number / (count + others.len() as u64), number % (count + others.len() as u64));
+    let (round, place) = (number / settings.tasks(), number % settings.tasks());
     let other = place.checked_sub(count).map(|other| others[other as usize]);
     let other = other.or(OTHERS.into_iter().find(|other| settings.kind.as_deref() == Some(*other)));
     if let Some(harness) = other {
-        let seed = Rng::of(settings.seed, number).next() >> 32;
+        let seed = Rng::of(settings.seed, number).next_u64() >> 32;
         return (seed..seed + REPEATS)
             .take_while(|_| go_on())
             .try_for_each(|seed| self::other(harness, seed, stats));
@@ -165,7 +196,7 @@ fn task(
     let workload = chosen[place as usize];
     let seed = match round {
         0 => settings.seed / 50 * 50, // lived twice
-        _ => Rng::of(settings.seed, number).next() >> 32,
+        _ => Rng::of(settings.seed, number).next_u64() >> 32,
     };
     let case = Case::new(workload, seed);
     let kinds = ["crash", "fault", "subsets"];

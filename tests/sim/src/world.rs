@@ -12,11 +12,11 @@ use alluvium::{
     MemoryBudget, Options, PartInput, PendingCheckpoint, Registry, Snapshot, Update, WriteBatch,
     WriteOptions,
 };
+use alluvium_report::Rng;
 
 use crate::model::{Check, History, Phase, State, ensure};
 use crate::ops::{Change, FAMILIES, GROUPS, Kind, Op, Workload, Write, family_options};
 use crate::read::{Families, Trouble, read, same};
-use crate::rng::Rng;
 
 pub const DIR: &str = "db";
 pub const STORE: &str = "store";
@@ -26,6 +26,11 @@ pub const RETAINED: usize = 2;
 const BUDGET_BYTES: usize = 4 << 20;
 /// Steps after which background work without faults must have come to an end.
 const STEPS_MAX: usize = 20_000;
+/// In a small life the kernel writes everything back when more effects than these wait for a sync, so
+/// that there are few enough for all their subsets to be tried.
+const WAITING_MAX: usize = 3;
+/// It flushes when there are more segments of the log than these, since all of them may go at once.
+const SEGMENTS_MAX: usize = 3;
 /// Writes end and nothing is pending: so many keys are put to see that writers go on.
 const LIVENESS_PUTS: u64 = 3;
 
@@ -174,6 +179,9 @@ impl World {
         if self.db.is_none() {
             return self.open();
         }
+        if self.workload.micro {
+            self.keep_small()?;
+        }
         match op.kind {
             Kind::Write | Kind::Batch => self.write(op),
             Kind::Update => self.update(op),
@@ -210,12 +218,38 @@ impl World {
         }
     }
 
+    /// Few effects wait for a sync, and few segments can be removed, when an operation of a small life
+    /// begins.
+    fn keep_small(&mut self) -> Check {
+        let files = self.disk.list(Path::new(DIR)).unwrap_or_default();
+        if files.iter().filter(|file| file.name.ends_with(".log")).count() > SEGMENTS_MAX {
+            self.flush_all()?;
+        }
+        if self.disk.pending() > WAITING_MAX {
+            self.write_back();
+        }
+        Ok(())
+    }
+
+    /// The kernel makes durable what nobody has synced, as it may do at any time.
+    fn write_back(&self) {
+        let stores = [Path::new(STORE).join("checkpoints"), Path::new(STORE).join("shared")];
+        let restored = (1..=self.restored).map(|n| format!("restored-{n}").into());
+        for dir in [DIR.into()].into_iter().chain(stores).chain(restored) {
+            let Ok(files) = self.disk.list(&dir) else { continue }; // not there yet, or any more
+            files
+                .iter()
+                .for_each(|file| self.disk.sync_file(&dir.join(&file.name)).expect("it is there"));
+            self.disk.sync_dir(&dir).expect("it is there");
+        }
+    }
+
     /// Opens the database, compares it with the model, and makes the families that it needs.
     pub fn open(&mut self) -> Check {
         let (log, last) = (self.log, self.history.now().phase);
         self.promise(|p| (p.phase, p.log) = (Phase::Opening, log));
         self.openings += 1;
-        let env = env(self.fs.clone(), Rng::of(self.seed, self.openings << 20).next());
+        let env = env(self.fs.clone(), Rng::of(self.seed, self.openings << 20).next_u64());
         let db = match Db::open(Path::new(DIR), self.options(), env) {
             Ok(db) => db,
             Err(e) => {
@@ -712,7 +746,7 @@ impl World {
         let dir = format!("restored-{}", self.restored);
         self.promise(|p| p.restoring = Some((dir.clone(), at, false)));
         let groups = 0..=GROUPS - 1;
-        let env = env(self.fs.clone(), Rng::of(self.seed, self.restored << 40).next());
+        let env = env(self.fs.clone(), Rng::of(self.seed, self.restored << 40).next_u64());
         let restored = alluvium::load_checkpoint(&*store, id).and_then(|saved| {
             let path = Path::new(&dir);
             alluvium::restore_checkpoint(&*store, &saved, groups, path, self.options(), env)
