@@ -50,6 +50,18 @@ pub const TARGETS: [&str; 27] = [
     "ttl",
 ];
 
+/// How long a target takes for one input, about, in inputs of a decoder: some run whole databases, or
+/// whole jobs. Who has little time divides by it.
+pub fn cost(name: &str) -> u64 {
+    match name {
+        "keyed" => 300,
+        "checkpoints" => 60,
+        "directory" | "model" | "patch" => 10,
+        "import" | "store" => 5,
+        _ => 1,
+    }
+}
+
 /// Longest input that the targets look at: what is found beyond is found below.
 const INPUT_BYTES_MAX: usize = 1 << 20;
 

@@ -1,19 +1,21 @@
 //! Every fuzz target as an ordinary test: its corpus, and a fixed number of seeded mutations of it.
-//! `FUZZ_MUTATIONS` sets their number for each target.
+//! `FUZZ_MUTATIONS` sets their number for each target, and `ALLUVIUM_SEED` draws other ones.
 #![allow(clippy::disallowed_methods, reason = "reads the corpus")]
 
+use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 
 use alluvium::fuzz;
 use alluvium::limits::DECODE_BYTES_MAX;
-use alluvium_report::Part;
+use alluvium_report::{Part, Rng};
 use parking_lot::Mutex;
 
 use crate::allocation;
+use crate::model::setting;
 
 const CORPUS_BYTES_MAX: u64 = 100 << 10;
-const MUTATIONS: usize = 3000;
+const MUTATIONS: u64 = 3000;
 
 /// Targets replayed so far.
 static REPLAYED: Mutex<u64> = Mutex::new(0);
@@ -32,56 +34,44 @@ fn inputs(target: &str) -> Vec<(String, Vec<u8>)> {
     paths.into_iter().map(read).collect()
 }
 
-/// SplitMix64.
-pub struct Rng(pub u64);
-
-impl Rng {
-    pub fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    pub fn below(&mut self, bound: usize) -> usize {
-        (self.next() % bound.max(1) as u64) as usize
-    }
-}
-
 /// Numbers that lengths, counts and offsets are often checked badly against.
 const TRICKS: [u64; 10] =
     [0, 1, 0x7f, 0x80, 0xffff, 1 << 16, (1 << 31) - 1, u32::MAX as u64, 1 << 63, u64::MAX];
 
+/// A number in `0..bound`, and zero below nothing.
+fn below(rng: &mut Rng, bound: usize) -> usize {
+    rng.below(bound.max(1) as u64) as usize
+}
+
 fn mutate(rng: &mut Rng, inputs: &[(String, Vec<u8>)]) -> Vec<u8> {
-    let mut bytes = inputs[rng.below(inputs.len())].1.clone();
-    for _ in 0..1 + rng.below(4) {
-        let at = rng.below(bytes.len());
+    let mut bytes = inputs[below(rng, inputs.len())].1.clone();
+    for _ in 0..1 + below(rng, 4) {
+        let at = below(rng, bytes.len());
         let rest = bytes.len() - at;
-        match rng.below(8) {
-            0 | 1 if rest > 0 => bytes[at] ^= 1 << rng.below(8),
-            2 if rest > 0 => bytes[at] = rng.next() as u8,
+        match below(rng, 8) {
+            0 | 1 if rest > 0 => bytes[at] ^= 1 << below(rng, 8),
+            2 if rest > 0 => bytes[at] = rng.next_u64() as u8,
             3 => bytes.truncate(at),
             4 => {
-                let width = rest.min([1, 2, 4, 8][rng.below(4)]);
-                let trick = TRICKS[rng.below(TRICKS.len())].wrapping_add(rng.next() % 3);
+                let width = rest.min([1, 2, 4, 8][below(rng, 4)]);
+                let trick = TRICKS[below(rng, TRICKS.len())].wrapping_add(rng.next_u64() % 3);
                 bytes[at..at + width].copy_from_slice(&trick.to_le_bytes()[..width]);
             }
             5 => {
-                let other = &inputs[rng.below(inputs.len())].1;
-                let from = rng.below(other.len());
-                let len = rng.below(other.len() - from + 1).min(64);
-                let until = at + rng.below(rest + 1).min(64);
+                let other = &inputs[below(rng, inputs.len())].1;
+                let from = below(rng, other.len());
+                let len = below(rng, other.len() - from + 1).min(64);
+                let until = at + below(rng, rest + 1).min(64);
                 bytes.splice(at..until, other[from..from + len].iter().copied());
             }
             6 => {
-                let len = rng.below(rest + 1).min(32);
+                let len = below(rng, rest + 1).min(32);
                 let copy = bytes[at..at + len].to_vec();
-                let to = rng.below(bytes.len() + 1);
+                let to = below(rng, bytes.len() + 1);
                 bytes.splice(to..to, copy);
             }
             _ => {
-                let len = rng.below(rest + 1).min(16);
+                let len = below(rng, rest + 1).min(16);
                 bytes.drain(at..at + len);
             }
         }
@@ -110,15 +100,15 @@ fn run(target: &str, name: &str, bytes: &[u8]) {
     }
 }
 
-fn replay(target: &str, share: usize) {
+fn replay(target: &str) {
     let inputs = inputs(target);
     assert!(!inputs.is_empty());
     for (name, bytes) in &inputs {
         run(target, name, bytes);
     }
     let mutations = std::env::var("FUZZ_MUTATIONS").ok().map(|n| n.parse().unwrap());
-    let mut rng = Rng(0x616c_6c75_7669_756d ^ target.len() as u64);
-    for i in 0..mutations.unwrap_or(MUTATIONS / share) {
+    let mut rng = Rng::of(setting("ALLUVIUM_SEED", 1), target.len() as u64);
+    for i in 0..mutations.unwrap_or(MUTATIONS / fuzz::cost(target)) {
         run(target, &format!("mutation {i}"), &mutate(&mut rng, &inputs));
     }
     let mut replayed = REPLAYED.lock();
@@ -129,17 +119,15 @@ fn replay(target: &str, share: usize) {
 }
 
 macro_rules! targets {
-    ($($name:ident / $share:literal)*) => {
-        $(#[test] fn $name() { replay(stringify!($name), $share); })*
+    ($($name:ident)*) => {
+        $(#[test] fn $name() { replay(stringify!($name)); })*
         const TESTED: &[&str] = &[$(stringify!($name)),*];
     };
 }
 
-// A part for those that run a whole database.
 targets!(
-    batch/1 block/1 cell/1 checkpoints/60 current/1 directory/10 edit/1 envelope/1 filter/1
-    import/5 inspect/1 keyed/300 log/1 manifest/1 model/10 name/1 options/1 packed/1 patch/10
-    postcard/1 properties/1 segments/1 state/1 store/5 table/1 timer/1 ttl/1
+    batch block cell checkpoints current directory edit envelope filter import inspect keyed log
+    manifest model name options packed patch postcard properties segments state store table timer ttl
 );
 
 #[test]
@@ -158,14 +146,35 @@ fn every_target_is_tested_and_fuzzed() {
     assert!(total < CORPUS_BYTES_MAX, "a corpus of {total} bytes");
 }
 
+/// The seeds are what the engine writes today; there is none that it does not write any more. With
+/// `ALLUVIUM_BLESS` set, they are written anew first.
 #[test]
-#[ignore = "writes the seeds of all targets anew"]
-fn write_seeds() {
+#[cfg(feature = "zstd")] // some are packed
+fn seeds_are_what_the_engine_writes() {
+    const BLESS: &str = "ALLUVIUM_BLESS";
     for target in fuzz::TARGETS {
         let dir = corpus(target);
-        std::fs::create_dir_all(&dir).unwrap();
-        for (i, seed) in fuzz::seeds(target).iter().enumerate() {
-            std::fs::write(dir.join(format!("seed-{i}")), seed).unwrap();
+        let name = |path: &Path| path.file_name().unwrap().to_string_lossy().into_owned();
+        let written: BTreeMap<String, Vec<u8>> = fuzz::seeds(target)
+            .into_iter()
+            .zip(0..)
+            .map(|(s, i)| (format!("seed-{i}"), s))
+            .collect();
+        if std::env::var_os(BLESS).is_some() {
+            std::fs::create_dir_all(&dir).unwrap();
+            for (file, _) in inputs(target) {
+                if name(Path::new(&file)).starts_with("seed-") {
+                    std::fs::remove_file(file).unwrap();
+                }
+            }
+            written.iter().for_each(|(file, seed)| std::fs::write(dir.join(file), seed).unwrap());
         }
+        let kept = inputs(target).into_iter().map(|(file, seed)| (name(Path::new(&file)), seed));
+        let kept: BTreeMap<_, _> = kept.filter(|(file, _)| file.starts_with("seed-")).collect();
+        assert!(
+            kept == written,
+            "the seeds of {target} are not what the engine writes; \
+             `{BLESS}=1 cargo test --test it seeds_are` writes them anew"
+        );
     }
 }

@@ -4,18 +4,18 @@
 //! was there, and no input decides how much memory is taken.
 //!
 //! ```text
-//! alluvium-sweep [--inputs N] [--every K] [--threads T]
+//! alluvium-sweep [--inputs N] [--seed S] [--every K] [--threads T] [--minutes M]
 //! alluvium-sweep replay '<case>'
 //! ```
-//! `--inputs` sets the number of hostile inputs for each target, `--every` leaves out all but each
-//! K-th byte.
+//! `--inputs` sets the number of hostile inputs for each target (those that run whole databases get
+//! fewer), which are drawn by `--seed`; `--every` leaves out all but each K-th byte. With `--minutes`,
+//! more and more hostile inputs follow until so much time has passed.
 
 mod allocation;
 mod damage;
 mod golden;
 mod hostile;
 mod judge;
-mod rng;
 mod run;
 mod stats;
 
@@ -25,7 +25,8 @@ use std::process::ExitCode;
 #[cfg(test)]
 static ALONE: parking_lot::Mutex<()> = parking_lot::Mutex::new(());
 
-const USAGE: &str = "usage: alluvium-sweep [--inputs N] [--every K] [--threads T]
+const USAGE: &str =
+    "usage: alluvium-sweep [--inputs N] [--seed S] [--every K] [--threads T] [--minutes M]
        alluvium-sweep replay '<case>'";
 
 fn main() -> ExitCode {

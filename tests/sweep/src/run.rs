@@ -4,9 +4,9 @@ use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use alluvium::fuzz::TARGETS;
+use alluvium::fuzz::{self, TARGETS};
 use alluvium::inspect::FORMAT_VERSIONS;
 use alluvium_report::Part;
 use parking_lot::Mutex;
@@ -27,19 +27,26 @@ const VIOLATIONS_MAX: usize = 5;
 
 pub struct Settings {
     inputs: u64,
+    seed: u64,
     every: usize,
     threads: usize,
+    time: Duration,
 }
 
 impl Settings {
     pub fn parse(words: &[String]) -> Result<Settings, String> {
-        let mut settings = Settings { inputs: 4000, every: 1, threads: 2 };
+        let mut settings =
+            Settings { inputs: 4000, seed: 0, every: 1, threads: 2, time: Duration::ZERO };
         let mut words = words.iter();
         while let Some(word) = words.next() {
-            let value = words.next().and_then(|value| value.parse::<u64>().ok());
-            let value = value.ok_or_else(|| format!("{word} needs a number"))?;
+            let number = words.next().and_then(|value| value.parse::<f64>().ok());
+            let number = number.filter(|number| *number >= 0.0);
+            let number = number.ok_or_else(|| format!("{word} needs a number"))?;
+            let value = number as u64;
             match word.as_str() {
                 "--inputs" => settings.inputs = value,
+                "--seed" => settings.seed = value,
+                "--minutes" => settings.time = Duration::from_secs(60).mul_f64(number),
                 "--every" => settings.every = value.max(1) as usize,
                 "--threads" => settings.threads = value.max(1) as usize,
                 _ => return Err(format!("what is {word:?}?")),
@@ -102,6 +109,18 @@ impl Case {
     }
 }
 
+/// Forged inputs for all targets, those of one round. Each seed has others, and so has each round.
+fn forged(settings: &Settings, round: u64) -> Vec<Case> {
+    let first = (settings.seed << 16) + round * settings.inputs;
+    let mut cases = Vec::new();
+    for target in TARGETS {
+        let inputs = settings.inputs / fuzz::cost(target);
+        cases.extend((first..first + inputs).map(|n| Case::Input(target, n)));
+    }
+    cases.extend((first..first + settings.inputs).map(Case::Table));
+    cases
+}
+
 /// All that is needed to judge.
 struct Bench {
     golden: Golden,
@@ -136,12 +155,7 @@ impl Bench {
                 cases.extend(lengths.map(|len| Case::Cut(part, file.clone(), len)));
             }
         }
-        for target in TARGETS {
-            // The model runs whole databases.
-            let inputs = if target == "model" { settings.inputs / 20 } else { settings.inputs };
-            cases.extend((0..inputs).map(|n| Case::Input(target, n)));
-        }
-        cases.extend((0..settings.inputs).map(Case::Table));
+        cases.extend(forged(settings, 0));
         cases
     }
 
@@ -202,7 +216,14 @@ pub fn sweep(settings: &Settings) -> bool {
         stats.golden_bytes +=
             bench.golden.files.values().map(|bytes| bytes.len() as u64).sum::<u64>();
         allocation::forget();
-        run_all(&bench, settings, &mut stats, &mut violations);
+        run_all(&bench, &bench.cases(settings), settings, &mut stats, &mut violations);
+        for round in 1.. {
+            let is_late = version < newest || start.elapsed() >= settings.time;
+            if is_late || settings.inputs == 0 || violations.len() >= VIOLATIONS_MAX {
+                break;
+            }
+            run_all(&bench, &forged(settings, round), settings, &mut stats, &mut violations);
+        }
     }
     let _ = std::panic::take_hook();
     stats.violations = violations.len() as u64;
@@ -215,8 +236,13 @@ pub fn sweep(settings: &Settings) -> bool {
     violations.is_empty()
 }
 
-fn run_all(bench: &Bench, settings: &Settings, stats: &mut Stats, violations: &mut Vec<String>) {
-    let cases = bench.cases(settings);
+fn run_all(
+    bench: &Bench,
+    cases: &[Case],
+    settings: &Settings,
+    stats: &mut Stats,
+    violations: &mut Vec<String>,
+) {
     let next = AtomicU64::new(0);
     let shared = Mutex::new((stats, violations));
     std::thread::scope(|scope| {
