@@ -3,8 +3,9 @@
 #
 #   sim       power cuts, faults, damage, hostile bytes, filters        (90 minutes)
 #   model     random programs beside plain maps                         (40)
-#   canaries  every bug that can be planted, each looked for a minute   (10)
-#   golden    every damage to the golden files, and forged inputs        (as long as it takes)
+#   state     random programs over keyed state beside plain collections (40)
+#   canaries  every bug that can be planted, each looked for a minute   (29)
+#   golden    every damage to the golden files, then forged inputs      (30)
 #   process   processes that are killed, and a soak                     (60)
 #   fuzz      every fuzz target, with libFuzzer where cargo-fuzz and a nightly toolchain are there,
 #             else mutations on stable                                  (4 a target)
@@ -17,19 +18,21 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-all=(sim model canaries golden process fuzz threads miri)
+all=(sim model state canaries golden process fuzz threads miri)
 parts=() minutes="" seed=$(date +%s)
 while [ $# -gt 0 ]; do
     case "$1" in
         --minutes) minutes=$2; shift ;;
         --seed) seed=$2; shift ;;
-        sim | model | canaries | golden | process | fuzz | threads | miri) parts+=("$1") ;;
-        *) sed -n '2,18s/^# \{0,1\}//p' "$0" >&2; exit 2 ;;
+        sim | model | state | canaries | golden | process | fuzz | threads | miri) parts+=("$1") ;;
+        *) sed -n '2,19s/^# \{0,1\}//p' "$0" >&2; exit 2 ;;
     esac
     shift
 done
 [ ${#parts[@]} -gt 0 ] || parts=("${all[@]}")
 rm -rf target/reliability # the report is of one commit
+mkdir -p target/reliability
+export ALLUVIUM_ERROR_PLACES=$PWD/target/reliability/error_places # every process adds to it
 
 run() { cargo run --release --quiet -p "$@"; }
 check() {
@@ -40,6 +43,23 @@ sim() { run alluvium-sim -- sweep --minutes "${minutes:-90}" --seed "$seed"; }
 
 model() { run alluvium-sim -- model --minutes "${minutes:-40}" --seed "$seed"; }
 
+# A round at a time until time is up: each has a seed of its own.
+state() {
+    local end=$((SECONDS + ${minutes:-40} * 60)) round=0 log
+    while [ $round -eq 0 ] || [ $SECONDS -lt $end ]; do
+        ALLUVIUM_STATE_PROGRAMS=5000 ALLUVIUM_SEED=$((seed + round)) \
+            cargo test --release --quiet --test it -- state_model || {
+            echo "BAD; replay it: ALLUVIUM_STATE_PROGRAMS=5000 ALLUVIUM_SEED=$((seed + round))" \
+                "cargo test --release --test it state_model"
+            return 1
+        }
+        round=$((round + 1))
+    done
+    for log in off buffered synced; do
+        ALLUVIUM_LOG=$log cargo test --release --quiet --test it -- conformance || return 1
+    done
+}
+
 canaries() {
     # Most are found at once; half a minute is what the rarest need.
     local seconds=60
@@ -47,11 +67,11 @@ canaries() {
     run alluvium-sim --features canary -- canaries --all --seconds "$seconds" --seed "$seed"
 }
 
-golden() { run alluvium-sweep; }
+golden() { run alluvium-sweep -- --minutes "${minutes:-30}" --seed "$seed"; }
 
 process() {
-    local most=3000 kills=$((${minutes:-60} * 150))
-    run alluvium-process -- kill --kills $((kills < most ? kills : most)) --seed "$seed" &&
+    run alluvium-process -- kill --minutes "${minutes:-60}" --seed "$seed" &&
+        run alluvium-process -- limits --seed "$seed" &&
         run alluvium-process -- soak --minutes "${minutes:-60}" --seed "$seed"
 }
 
@@ -65,7 +85,7 @@ fuzz() {
         done
     else
         echo "cargo-fuzz or a nightly toolchain is missing: mutations on stable"
-        FUZZ_MUTATIONS=$((seconds * 500)) cargo test --release --quiet --test it fuzz_replay || failed=1
+        ALLUVIUM_SEED=$seed FUZZ_MUTATIONS=$((seconds * 500)) cargo test --release --quiet --test it fuzz_replay || failed=1
     fi
     return $failed
 }

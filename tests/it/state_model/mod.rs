@@ -5,7 +5,7 @@
 //! and with options that are drawn for each program: they show in nothing that is read.
 //!
 //! `ALLUVIUM_STATE_PROGRAMS` sets the number of programs, and has every parallelism meet every other;
-//! an ordinary run is short.
+//! an ordinary run is short. `ALLUVIUM_SEED` draws other ones.
 
 mod expiring;
 mod timers;
@@ -23,9 +23,11 @@ use alluvium::{
     assign_key_group, key_group_ranges, operator_index, redistribute_operator_state,
     restore_checkpoint, save_checkpoint,
 };
-use quickcheck::QuickCheck;
+use alluvium_report::Part;
+use quickcheck::{Gen, QuickCheck};
 
 use crate::conformance::job::{Job, LOGS, Log};
+use crate::model::setting;
 
 const GROUPS: u32 = 128;
 const PARALLELISMS: [u32; 5] = [1, 2, 3, 7, 128];
@@ -760,8 +762,14 @@ fn states_are_plain_collections() {
         true
     }
     let tests = programs_asked_for().unwrap_or(PROGRAMS);
-    QuickCheck::new().tests(tests).quickcheck(program as fn(u64, u16, Vec<Op>) -> bool);
-    println!("{tests} programs, {} operations", MODEL_OPS.load(Ordering::Relaxed));
+    let mut part = Part::begin("state");
+    let random = Gen::from_size_and_seed(100, setting("ALLUVIUM_SEED", 1));
+    let mut check = QuickCheck::new().rng(random).tests(tests);
+    check.quickcheck(program as fn(u64, u16, Vec<Op>) -> bool);
+    part.count("model_ops", MODEL_OPS.load(Ordering::Relaxed));
+    part.count("state_programs", tests);
+    println!("{tests} programs, {} operations", part.counted("model_ops"));
+    part.finish().expect("target/ can be written");
 }
 
 #[test]
