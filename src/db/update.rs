@@ -83,8 +83,9 @@ impl Core {
             return Some(Err(e));
         }
         let state = &mut *try_lock_biased(&self.commit.state)?;
-        if let Some(seqno) = self.begin_at_once(state) {
-            let pins = self.read_pins.try_hold_biased()?;
+        if let Some(seqno) = self.begin_at_once(state)
+            && let Some(pins) = self.read_pins.try_hold_biased()
+        {
             let mem = &mut state.writers.get_mut(family.id().0 as usize)?.as_mut()?.mem;
             let key = InternalKey::new(key, seqno, kind);
             state.applying = true;
