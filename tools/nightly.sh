@@ -123,7 +123,7 @@ miri() {
         return 0
     fi
     # No C, no isolation from the clock. What maps files it cannot run.
-    MIRIFLAGS="-Zmiri-disable-isolation" QUICKCHECK_TESTS=5 \
+    MIRIFLAGS="-Zmiri-disable-isolation" QUICKCHECK_TESTS=5 QUICKCHECK_GENERATOR_SIZE=12 \
         cargo +nightly miri test --quiet --no-default-features --lib -- base:: memtable::
 }
 

@@ -28,13 +28,13 @@ impl FileName {
             return Some(FileName::Current);
         }
         if let Some(number) = name.strip_prefix("CURRENT.tmp-") {
-            return Some(FileName::CurrentTemporary(FileNumber::parse(number)?));
+            return Some(FileName::CurrentTemporary(number_of(number)?));
         }
         if let Some(number) = name.strip_prefix("log.tmp-") {
-            return Some(FileName::LogTemporary(FileNumber::parse(number)?));
+            return Some(FileName::LogTemporary(number_of(number)?));
         }
         let (number, extension) = name.split_once('.')?;
-        let number = FileNumber::parse(number)?;
+        let number = number_of(number)?;
         match extension {
             "sst" => Some(FileName::Table(number)),
             "log" => Some(FileName::Log(number)),
@@ -54,6 +54,11 @@ impl FileName {
             FileName::Current => None,
         }
     }
+}
+
+/// A number that a file can have: epochs and counters begin at one.
+fn number_of(text: &str) -> Option<FileNumber> {
+    FileNumber::parse(text).filter(|number| number.epoch() > 0 && number.counter() > 0)
 }
 
 impl std::fmt::Display for FileName {
@@ -142,6 +147,8 @@ mod tests {
             "current",
             "3-17.sst",
             "000003-000017.SST",
+            "000000-000001.sst",
+            "000001-000000.log",
         ] {
             assert_eq!(FileName::parse(foreign), None, "{foreign}");
         }
