@@ -77,6 +77,10 @@ canaries! {
         "What was replayed from the log's unsynced tail is shown before it is durable.";
     DeleteDropsEarly: Program, "a tombstone dropped too early",
         "A compaction drops deletes although older versions may lie below.";
+    DeletesHideNothing: Program, "a tombstone dropped too early",
+        "A scan takes deleted keys out of a memtable although older versions lie below.";
+    OperandsJoinOverRange: Program, "merge operands under a range tombstone",
+        "A memtable joins an operand over a range tombstone to one that lies under it.";
     SnapshotIsIgnored: Program, "a version below a snapshot dropped",
         "A compaction keeps only what the newest reader sees.";
     RangeDeleteMissesFirstKey: Program, "edges of range tombstones",

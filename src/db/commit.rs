@@ -487,8 +487,10 @@ impl Core {
     /// or tables. The group that wrote them is published before any other lock is let go.
     pub fn rotate(&self, writer: &mut FamilyWriter, upto: SeqNo) {
         debug_assert!(!writer.mem.table().is_empty(), "empty memtables are not rotated");
-        let bytes_max = writer.family.options().memtable_bytes_max;
-        let (mem, table) = self.new_memtable(bytes_max, writer.mem.table().keys());
+        let options = writer.family.options();
+        let keys = writer.mem.table().keys();
+        let (mut mem, table) = self.new_memtable(options.memtable_bytes_max, keys);
+        mem.join_operands(options.concatenates());
         let frozen = std::mem::replace(&mut writer.mem, mem).freeze();
         writer.family.cell.update(|old| {
             let mut immutables = Vec::with_capacity(old.immutables.len() + 1);

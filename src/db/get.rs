@@ -64,7 +64,7 @@ pub(in crate::db) fn lookup_newest<R>(
             Peek::Newest(Found { kind: ValueKind::Put, value, .. }) => return Ok(f(Some(value))),
             Peek::Newest(Found { kind: ValueKind::Delete, .. }) => return Ok(f(None)),
             Peek::Absent => return lookup_in(super_version, None, operator, key, *at, f),
-            Peek::Newest(_) | Peek::Newer => {}
+            Peek::Newest(_) | Peek::Unclear => {}
         }
     }
     let pin = core.pin();
@@ -82,6 +82,39 @@ pub(in crate::db) fn lookup<R>(
     f: impl FnOnce(Option<&[u8]>) -> R,
 ) -> Result<R> {
     lookup_in(super_version, Some(pin), operator, key, pin.seqno(), f)
+}
+
+/// Keys whose misses in a memtable overlap.
+const AT_ONCE: usize = 32;
+
+/// Lends the values of several keys at one moment to `f`, with their places in the list.
+pub(in crate::db) fn lookup_many(
+    View { super_version, pin }: &View,
+    operator: Option<&Arc<dyn MergeOperator>>,
+    keys: &[&[u8]],
+    mut f: impl FnMut(usize, Option<&[u8]>),
+) -> Result<()> {
+    let mem = &super_version.mem;
+    for (chunk, many) in keys.chunks(AT_ONCE).enumerate() {
+        mem.look_ahead(many);
+        for (i, key) in (chunk * AT_ONCE..).zip(many) {
+            if !mem.has_range_tombstones() {
+                match mem.versions(key, pin).next() {
+                    Some(Found { kind: ValueKind::Put, value, .. }) => {
+                        f(i, Some(value));
+                        continue;
+                    }
+                    Some(Found { kind: ValueKind::Delete, .. }) => {
+                        f(i, None);
+                        continue;
+                    }
+                    _ => {}
+                }
+            }
+            lookup(super_version, pin, || operator.cloned(), key, |value| f(i, value))?;
+        }
+    }
+    Ok(())
 }
 
 /// Looks into the current memtable only with a pin.

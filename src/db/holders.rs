@@ -19,6 +19,9 @@ pub(in crate::db) enum Holder {
     Scan,
 }
 
+/// So many entries are kept although they count nobody: scans come and go.
+const KEPT: usize = 64;
+
 /// The holders of a database, and what they may hold. A leaf lock.
 #[derive(Default)]
 pub(in crate::db) struct Holders(Mutex<State>);
@@ -86,7 +89,7 @@ impl Drop for Held {
         let key = (self.family, self.holder);
         let count = state.holders.get_mut(&key).expect("a holder is entered");
         *count -= 1;
-        if *count == 0 {
+        if *count == 0 && state.holders.len() > KEPT {
             state.holders.remove(&key);
         }
     }

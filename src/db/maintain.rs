@@ -30,7 +30,11 @@ impl Core {
         let mut state = self.stand_still()?;
         let existing = self.families.read().values().find(|family| family.name == name).cloned();
         if let Some(family) = existing {
+            let join = options.concatenates();
             self.reopen_family(&family, options)?;
+            if let Some(writer) = state.writer(family.id) {
+                writer.mem.join_operands(join);
+            }
             return Ok(ColumnFamily(family));
         }
         let id = {
@@ -50,7 +54,8 @@ impl Core {
             flushed_seqno: state.last_seqno,
         });
         self.apply(&mut edit, |_| {}).map_err(|e| self.edit_failed(e))?;
-        let (mem, table) = self.new_memtable(options.memtable_bytes_max, 0);
+        let (mut mem, table) = self.new_memtable(options.memtable_bytes_max, 0);
+        mem.join_operands(options.concatenates());
         let versions = self.versions.lock();
         let version = Arc::clone(&versions.set.family(id).expect("just created").version);
         let cell = Cell::new(SuperVersion { mem: table, immutables: Vec::new(), version });

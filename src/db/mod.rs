@@ -42,7 +42,7 @@ use crate::db::column_family::ColumnFamily;
 use crate::db::commit::Payload;
 use crate::db::core::Core;
 use crate::db::file_set::PendingCheckpoint;
-use crate::db::get::{View, check_key, lookup, lookup_newest, operands};
+use crate::db::get::{View, check_key, lookup, lookup_many, lookup_newest, operands};
 use crate::db::options::{ColumnFamilyOptions, Env, Options, WriteOptions};
 use crate::db::scan::{Scan, key_range};
 use crate::db::snapshot::Snapshot;
@@ -250,15 +250,12 @@ impl Db {
         &self,
         family: &ColumnFamily,
         keys: &[&[u8]],
-        mut f: impl FnMut(usize, Option<&[u8]>),
+        f: impl FnMut(usize, Option<&[u8]>),
     ) -> Result<()> {
         self.core.check(family)?;
         let view = View::new(&self.core, &family.0, None);
-        for (i, key) in keys.iter().enumerate() {
-            let operator = || family.0.options().merge_operator.clone();
-            lookup(&view.super_version, &view.pin, operator, key, |value| f(i, value))?;
-        }
-        Ok(())
+        let options = family.0.options();
+        lookup_many(&view, options.merge_operator.as_ref(), keys, f)
     }
 
     /// Lends the merge operands of `key`, oldest first, after the value that they apply to, if any:

@@ -160,6 +160,11 @@ impl ColumnFamilyOptions {
         }
     }
 
+    /// May merge operands be joined without asking their operator?
+    pub(in crate::db) fn concatenates(&self) -> bool {
+        self.merge_operator.as_ref().is_some_and(|operator| operator.concatenates())
+    }
+
     pub(in crate::db) fn table_options(
         &self,
         level: usize,

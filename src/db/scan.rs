@@ -59,6 +59,9 @@ impl InternalIterator for Source {
     fn skip(&mut self, user_key: &[u8]) -> Result<()> {
         each!(self, it => it.skip(user_key))
     }
+    fn pass_deleted(&mut self, end: Option<&[u8]>, at: SeqNo) -> Result<()> {
+        each!(self, it => it.pass_deleted(end, at))
+    }
     #[inline]
     fn next_user_key(&mut self) -> Result<()> {
         each!(self, it => it.next_user_key())
@@ -107,6 +110,8 @@ pub struct Scan {
     cursor: MergingIterator<Source>,
     resolver: Resolver,
     place: Place,
+    /// The cursor stands on the newest version of the resolved key.
+    on_newest: bool,
     /// The user key whose versions are or were resolved one by one.
     key: Vec<u8>,
     merged: Vec<u8>,
@@ -132,7 +137,7 @@ impl Scan {
     ) -> Result<Scan> {
         let view = View::new(&core, &family, snapshot);
         let at = view.pin.seqno();
-        let (cursor, tombstones) = sources(&view, &range)?;
+        let (cursor, tombstones) = sources(view, &range)?;
         let operator = family.options().merge_operator.clone();
         Ok(Scan {
             _held: core.holders.hold(family.id, Holder::Scan),
@@ -145,6 +150,7 @@ impl Scan {
             cursor,
             resolver: Resolver::new(),
             place: Place::Start,
+            on_newest: false,
             key: Vec::new(),
             merged: Vec::new(),
             seeks: 0,
@@ -249,8 +255,8 @@ impl Scan {
     /// The same range as it is now, before its first key; lets go of what was held.
     pub fn refresh(&mut self) -> Result<()> {
         let view = View::new(&self.core, &self.family, None);
-        (self.cursor, self.tombstones) = sources(&view, &self.range)?;
         self.at = view.pin.seqno();
+        (self.cursor, self.tombstones) = sources(view, &self.range)?;
         self.place = Place::Start;
         Ok(())
     }
@@ -262,6 +268,9 @@ impl Scan {
 
     /// Moves the cursor, which stands somewhere at or behind the resolved key, before it.
     fn step_before_key(&mut self) -> Result<()> {
+        if self.on_newest {
+            return self.cursor.prev();
+        }
         seek_before(&mut self.cursor, &self.key)
     }
 
@@ -300,6 +309,8 @@ impl Scan {
                 return Ok(true);
             }
             self.skip_versions()?;
+            // All sources are open for all of the range, and what is older only moves between them.
+            self.cursor.pass_deleted(self.range.end.as_deref(), self.at)?;
         }
     }
 
@@ -351,8 +362,10 @@ impl Scan {
             }
         }
         let mut step = Step::More;
+        self.on_newest = true;
         while let Some((key, value)) = self.cursor.entry() {
-            if key.user_key != self.key {
+            // The caller has found it on the key.
+            if !self.on_newest && key.user_key != self.key {
                 break;
             }
             step = self.resolver.push(key.seqno, key.kind, value);
@@ -360,6 +373,7 @@ impl Scan {
                 break;
             }
             self.cursor.next()?;
+            self.on_newest = false;
         }
         if matches!(step, Step::More) {
             step = self.resolver.end();
@@ -395,7 +409,7 @@ fn below(key: &[u8], end: &Option<Vec<u8>>) -> bool {
 type Sources = (MergingIterator<Source>, Option<RangeTombstones>);
 
 /// Cursors over everything that may hold keys of the range, and the tombstones that may cover them.
-fn sources(View { super_version, pin }: &View, range: &KeyRange) -> Result<Sources> {
+fn sources(View { super_version, pin }: View, range: &KeyRange) -> Result<Sources> {
     let mut children = vec![Source::Memory(super_version.mem.cursor(pin))];
     let mut covers = Vec::new();
     if super_version.mem.has_range_tombstones() {

@@ -10,8 +10,9 @@
 
 use std::cmp::Ordering;
 
+use crate::base::canary::Canary;
 use crate::base::error::{Error, Result};
-use crate::base::key::{InternalKey, SEQNO_MAX, head};
+use crate::base::key::{InternalKey, SEQNO_MAX, SeqNo, head};
 use crate::iter::InternalIterator;
 
 /// The union of its children, in order. Of equal entries (same user key, same sequence number), that
@@ -292,6 +293,29 @@ impl<I: InternalIterator> InternalIterator for MergingIterator<I> {
                 break;
             }
         }
+        Ok(())
+    }
+
+    fn pass_deleted(&mut self, end: Option<&[u8]>, at: SeqNo) -> Result<()> {
+        let Some(&top) = self.heap.first().filter(|_| self.forward) else { return Ok(()) };
+        // Up to the next key of any other child: one of the two below the top in the heap.
+        let rivals = self.heap[1..].iter().take(2).filter_map(|&i| self.children[i].entry());
+        let rival = rivals.map(|(key, _)| key.user_key).min();
+        let rival = rival.filter(|_| !Canary::DeletesHideNothing.is_planted());
+        let end = match (end, rival) {
+            (Some(end), Some(rival)) => Some(end.min(rival)),
+            (end, rival) => end.or(rival),
+        };
+        let mut key = std::mem::take(&mut self.key);
+        key.clear();
+        key.extend_from_slice(end.unwrap_or_default());
+        let end = end.is_some().then_some(&*key);
+        let passed = self.children[top].pass_deleted(end, at);
+        self.key = key;
+        if let Err(error) = passed {
+            return Err(self.fail(error));
+        }
+        self.replace_top();
         Ok(())
     }
 

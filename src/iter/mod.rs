@@ -7,9 +7,9 @@ pub mod range_del;
 pub mod resolve;
 
 use crate::base::error::Result;
-use crate::base::key::InternalKey;
 #[cfg(test)]
-use crate::base::key::{SeqNo, ValueKind};
+use crate::base::key::ValueKind;
+use crate::base::key::{InternalKey, SeqNo};
 
 /// A lending cursor over [`InternalKey`]s in their order, used by memtables, blocks, tables, levels
 /// and merges alike.
@@ -51,6 +51,14 @@ pub trait InternalIterator {
     #[inline]
     fn is_on_entry(&self) -> bool {
         self.entry().is_some()
+    }
+    /// Forward, past keys before `end` that have no value at `at`, as their newest version is a delete,
+    /// where that can be done without visiting each; from the newest version of a key. The caller
+    /// knows that no other source has any key from here to `end`, older versions least of all, and
+    /// that this is so for good: such keys may be forgotten.
+    fn pass_deleted(&mut self, end: Option<&[u8]>, at: SeqNo) -> Result<()> {
+        let _ = (end, at);
+        Ok(())
     }
     /// The entry under the cursor; `None` off either end.
     fn entry(&self) -> Option<(InternalKey<'_>, &[u8])>;

@@ -43,6 +43,13 @@ pub trait MergeOperator: Send + Sync {
         let _ = (key, older, newer, out);
         false
     }
+
+    /// Is any operand followed by another, written one behind the other, one operand that stands for
+    /// both? Then those of a key are joined as they are written, without asking
+    /// [`combine`](MergeOperator::combine). Once true it must remain true, like the name.
+    fn concatenates(&self) -> bool {
+        false
+    }
 }
 
 /// What is known of a key after a version was pushed.

@@ -9,7 +9,8 @@
 //! The value begins at a multiple of 8 bytes. A short value of a put may be replaced where it is, by
 //! one that fits into the words it has: its entry then becomes the newer version. The writer does so
 //! only when nobody holds the older one (see [`ReadPins`](super::read_pins::ReadPins)); who looks without holding
-//! it copies the words, and looks again at the trailer: a sequence lock for each entry.
+//! it copies the words, and looks again at the trailer: a sequence lock for each entry. A merge operand
+//! may have room for those that follow. It is not looked at without being held.
 //!
 //! An [`Offset`] names an entry: chunk number above, distance in the chunk in units of 8 bytes below.
 //! Chunks grow with the arena, so that an eighth of it at most is allocated and not yet used; an entry
@@ -28,8 +29,8 @@
 //!    entry that did. So whoever has an offset sees the whole entry.
 //! 3. *Never changed, but for these.* After that, key, pads, `older` and `shape` are never written;
 //!    trailer, link and value length are atomics and never accessed otherwise; the words of a value
-//!    with room to grow are written as atomics, by `overwrite` alone. Bytes not yet written are never
-//!    read: no reference covers them.
+//!    with room to grow are written as atomics, by `overwrite` alone. Bytes not yet written
+//!    are never read: no reference covers them.
 //! 4. *Never moved, never freed early.* A chunk stays where it is until its `Arena` is dropped, and
 //!    what is lent from it borrows the `Arena`.
 //! 5. *Offsets are not invented.* An `Offset` comes out of `push`, or out of a place where one was put
@@ -55,19 +56,18 @@ use std::marker::PhantomData;
 use std::ptr::{self, NonNull};
 use std::slice;
 
-use crate::base::key::{InternalKey, SeqNo, ValueKind};
+use crate::base::key::{InternalKey, SeqNo, ValueKind, equal};
 use crate::base::sync::{Arc, AtomicPtr, AtomicU32, AtomicU64, Ordering, fence};
 use crate::memtable::Found;
-use crate::memtable::offset::{CHUNKS_MAX, Offset, Position, UNIT, WITHIN_BITS};
+use crate::memtable::header::{ENTRY_HEADER, Header, KEY_LEN_BITS, value_at};
+use crate::memtable::offset::{CHUNKS_MAX, LEFT, Offset, Position, UNIT, WITHIN_BITS};
 use crate::memtable::read_pins::{Hold, Overwrite};
-use crate::memtable::value_copy::{self, ValueCopy, WORDS_MAX};
+use crate::memtable::value_copy::{self, OPERAND_WORDS_MAX, ValueCopy, WORDS_MAX};
 
 const CHUNK_BYTES_MIN: usize = if cfg!(test) { 512 } else { 4 << 10 };
 const CHUNK_BYTES_MAX: usize = UNIT << WITHIN_BITS;
 const CHUNK_ALIGN: usize = 64;
 const CHUNK_HEADER: usize = size_of::<ChunkHeader>();
-const ENTRY_HEADER: usize = size_of::<Header>();
-const KEY_LEN_BITS: u32 = 24;
 
 /// The trailer of an entry that is being overwritten: newer than anything.
 const BUSY: u64 = u64::MAX;
@@ -90,45 +90,6 @@ impl ChunkHeader {
     }
 }
 
-#[repr(C)]
-struct Header {
-    trailer: AtomicU64,
-    older: u32,
-    /// In the first version of a key: the newest one, 0 as long as it is alone. In others: the first.
-    link: AtomicU32,
-    /// Length of the key; above, how many words the value may grow to: 0 if it never changes.
-    shape: u32,
-    value_len: AtomicU32,
-}
-
-impl Header {
-    #[inline]
-    fn key_len(&self) -> usize {
-        (self.shape & ((1 << KEY_LEN_BITS) - 1)) as usize
-    }
-
-    /// Words that the value may take when it is overwritten, 0 if it must not be.
-    #[inline]
-    fn words(&self) -> usize {
-        (self.shape >> KEY_LEN_BITS) as usize
-    }
-
-    #[inline]
-    fn value_at(&self) -> usize {
-        value_at(self.key_len())
-    }
-
-    /// Bytes of the whole entry, however long its value is at the moment.
-    #[inline]
-    fn bytes(&self) -> usize {
-        let value = match self.words() {
-            0 => (self.value_len.load(Ordering::Relaxed) as usize).next_multiple_of(UNIT),
-            words => words * UNIT,
-        };
-        self.value_at() + value
-    }
-}
-
 /// The chunks, for readers.
 pub struct Arena {
     chunks: [AtomicPtr<u8>; CHUNKS_MAX],
@@ -147,6 +108,7 @@ impl Arena {
             chunks: 0,
             allocated: 0,
             used: 0,
+            join_from: SeqNo::MAX,
         };
         (writer, arena)
     }
@@ -282,8 +244,8 @@ impl<'a> Entry<'a> {
         Some(Found::new(trailer, value))
     }
 
-    /// The version, without a hold, if it is at or below `at` and nobody overwrites it meanwhile. A
-    /// value that may be overwritten is copied.
+    /// The version, without a hold, if it is at or below `at`, nobody overwrites it meanwhile, and it is
+    /// no merge operand. A value that may be overwritten is copied.
     #[inline]
     pub fn peek<'c>(&self, at: SeqNo, copy: &'c mut ValueCopy) -> Option<Found<'c>>
     where
@@ -291,7 +253,7 @@ impl<'a> Entry<'a> {
     {
         let header = self.header();
         let trailer = header.trailer.load(Ordering::Acquire);
-        if trailer >> 8 > at {
+        if trailer >> 8 > at || trailer as u8 == ValueKind::Merge as u8 {
             return None;
         }
         let len = header.value_len.load(Ordering::Relaxed) as usize;
@@ -315,15 +277,15 @@ impl<'a> Entry<'a> {
         Some(Found::new(trailer, value))
     }
 
-    /// The version, for the one writer. `None` if it has a value that is not short enough to be
-    /// copied.
+    /// The version, for the one writer. `None` if it is a merge operand, or has a value that is not
+    /// short enough to be copied.
     #[inline(always)]
     pub fn peek_short<'c>(&self, copy: &'c mut ValueCopy) -> Option<Found<'c>> {
         let header = self.header();
         let trailer = header.trailer.load(Ordering::Relaxed);
-        let len = header.value_len.load(Ordering::Relaxed) as usize;
+        let len = self.value_len();
         let count = len.div_ceil(UNIT);
-        if count > header.words() {
+        if count > header.words() || trailer as u8 == ValueKind::Merge as u8 {
             return None;
         }
         // SAFETY: as in `peek` (3, 4, 6).
@@ -352,17 +314,62 @@ impl<'a> Entry<'a> {
         Offset::from_raw(self.header().older)
     }
 
+    /// What it does; `None` while it is being overwritten.
+    #[inline]
+    fn kind(&self) -> Option<ValueKind> {
+        ValueKind::from_byte(self.trailer() as u8)
+    }
+
+    /// Is it a delete?
+    #[inline]
+    pub fn is_delete(&self) -> bool {
+        self.kind() == Some(ValueKind::Delete)
+    }
+
+    /// Bytes of its value.
+    #[inline]
+    fn value_len(&self) -> usize {
+        self.header().value_len.load(Ordering::Relaxed) as usize
+    }
+
     /// Of the first version of a key: the newest, `None` if there is no other. Of others: the first.
     #[inline]
     pub fn link(&self) -> Option<Offset> {
-        Offset::from_raw(self.header().link.load(Ordering::Acquire))
+        Offset::from_raw(self.header().link.load(Ordering::Acquire) & !LEFT)
     }
 
-    /// Points the first version of a key to the newest one.
+    /// Points the first version of a key to the newest one, which is not the one after a delete.
     #[inline]
     pub fn set_newest(&self, newest: Offset) {
-        debug_assert!(self.older().is_none());
+        debug_assert!(self.older().is_none() && !self.has_left());
         self.header().link.store(Offset::raw(Some(newest)), Ordering::Release);
+    }
+
+    /// Points the first version of a key to the newest one, the one after a delete; `false` if the
+    /// key has left the order because of that.
+    #[must_use]
+    pub fn set_newest_after_delete(&self, newest: Offset) -> bool {
+        debug_assert!(self.older().is_none());
+        let set = |old: u32| (old & LEFT == 0).then_some(Offset::raw(Some(newest)));
+        self.header().link.fetch_update(Ordering::Release, Ordering::Relaxed, set).is_ok()
+    }
+
+    /// Takes the key whose first version this is out of the order for good: it has no version any
+    /// more. Nothing is done, and `false` returned, if a newer version than `newest`, which is a
+    /// delete that all readers see and that nothing lies under, has come meanwhile.
+    ///
+    /// When the key is written again, that will be its first version: see
+    /// [`has_left`](Entry::has_left).
+    pub fn leave(&self, newest: Option<Offset>) -> bool {
+        let (link, old) = (&self.header().link, Offset::raw(newest));
+        let left = link.compare_exchange(old, old | LEFT, Ordering::Relaxed, Ordering::Relaxed);
+        left.is_ok() || self.has_left()
+    }
+
+    /// Has the key whose first version this is left the order?
+    #[inline]
+    pub fn has_left(&self) -> bool {
+        self.header().link.load(Ordering::Relaxed) & LEFT != 0
     }
 }
 
@@ -376,6 +383,9 @@ pub struct ArenaWriter {
     chunks: usize,
     allocated: usize,
     used: usize,
+    /// Merge operands are joined, where they are, to those that have this number or a later one;
+    /// `SeqNo::MAX`: to none.
+    pub join_from: SeqNo,
 }
 
 impl ArenaWriter {
@@ -391,15 +401,18 @@ impl ArenaWriter {
         older: Option<Offset>,
         first: Option<Offset>,
     ) -> Offset {
+        let words = match key.kind {
+            // A put is what a put overwrites.
+            ValueKind::Put => Some(value.len().div_ceil(UNIT)).filter(|&words| words <= WORDS_MAX),
+            ValueKind::Merge if self.join_from < SeqNo::MAX => {
+                self.operand_words(value.len(), older)
+            }
+            _ => None,
+        };
+        let words = words.unwrap_or(0);
         let (key_len, value_len) = (key.user_key.len(), value.len());
         assert!(key_len < 1 << KEY_LEN_BITS && value_len < 1 << 30, "too long for a memtable");
-        // A put is what a put overwrites; operands are not.
-        let words = match key.kind {
-            ValueKind::Put => value_len.div_ceil(UNIT),
-            _ => 0,
-        };
-        let words = if words > WORDS_MAX { 0 } else { words };
-        let bytes = value_at(key_len) + value_len.next_multiple_of(UNIT);
+        let bytes = value_at(key_len) + value_len.div_ceil(UNIT).max(words) * UNIT;
         let (number, within) = self.room(bytes);
         let chunk = self.arena.chunk(number).expect("room made the chunk");
         let header = Header {
@@ -412,17 +425,20 @@ impl ArenaWriter {
         debug_assert_eq!(header.bytes(), bytes);
         let used = within + bytes;
         // SAFETY: `room` found `bytes` free bytes at `within`, aligned (6), not yet published, so no
-        // one else looks at them (1, 3), and header, key and value fit (`bytes`). The last word of
-        // the value is made whole before. Afterwards the Release store of `used` publishes them (2).
+        // one else looks at them (1, 3), and header, key and value fit (`bytes`). The last word of the
+        // value, and all that it may grow to, is made whole before. `used` publishes them (2).
         unsafe {
             let at = chunk.add(within);
             at.cast::<Header>().write(header);
             ptr::copy_nonoverlapping(key.user_key.as_ptr(), at.add(ENTRY_HEADER).as_ptr(), key_len);
-            if value_len > 0 {
-                at.add(bytes - UNIT).cast::<u64>().write(0);
-                let to = at.add(value_at(key_len)).as_ptr();
-                ptr::copy_nonoverlapping(value.as_ptr(), to, value_len);
+            let last = value_at(key_len) + value_len.saturating_sub(1) / UNIT * UNIT;
+            if last + UNIT == bytes {
+                at.add(last).cast::<u64>().write(0);
+            } else if last < bytes {
+                ptr::write_bytes(at.add(last).as_ptr(), 0, bytes - last);
             }
+            let to = at.add(value_at(key_len)).as_ptr();
+            ptr::copy_nonoverlapping(value.as_ptr(), to, value_len);
             let header = chunk.cast::<ChunkHeader>().as_ref();
             header.used.store(used as u64, Ordering::Release);
         }
@@ -430,8 +446,21 @@ impl ArenaWriter {
         Offset::new(number, within)
     }
 
+    /// How many words a merge operand gets: twice those of the one before it, if that is full. So a
+    /// list is in few pieces.
+    fn operand_words(&self, len: usize, before: Option<Offset>) -> Option<usize> {
+        let full = |entry: &Entry<'_>| {
+            let room = entry.header().words() * UNIT;
+            entry.kind() == Some(ValueKind::Merge) && entry.value_len() + len > room
+        };
+        let before = before.map(|offset| self.arena.entry(offset)).filter(full);
+        let words = before.map_or(0, |entry| 2 * entry.header().words());
+        let words = words.min(OPERAND_WORDS_MAX).max(len.div_ceil(UNIT));
+        (words <= OPERAND_WORDS_MAX).then_some(words)
+    }
+
     /// Makes `entry`, a version in this arena, the one of `trailer` and `value`, if it has the room
-    /// and `overwrite` allows it.
+    /// and `overwrite` allows it. Operands are only joined to operands.
     #[inline(always)]
     pub fn overwrite(
         &mut self,
@@ -441,23 +470,38 @@ impl ArenaWriter {
         overwrite: Overwrite<'_>,
     ) -> bool {
         let header = entry.header();
-        let fits = value.len().div_ceil(UNIT) <= header.words() && header.words() > 0;
+        let (words, len) = (header.words(), entry.value_len());
+        // What has no words is never written. What has no value needs none.
+        let fits = match (entry.kind(), ValueKind::from_byte(trailer as u8)) {
+            (Some(ValueKind::Merge), Some(ValueKind::Merge)) => {
+                entry.seqno() >= self.join_from && len + value.len() <= words * UNIT
+            }
+            (Some(ValueKind::Merge), _) | (_, Some(ValueKind::Merge)) => false,
+            _ => value.len() <= words * UNIT && (words > 0 || len == 0),
+        };
         if !fits || !overwrite.allows(entry.seqno()) {
             return false;
         }
+        let behind = if trailer as u8 == ValueKind::Merge as u8 { len } else { 0 };
         header.trailer.store(BUSY, Ordering::Relaxed);
         // Who sees one of the words below, and fences, sees BUSY or what comes after it.
         fence(Ordering::Release);
-        // SAFETY: all words that the entry has, inside the chunk and aligned (6), alive (4), ours to
-        // write (1), under no other reference (7), and read by others as atomics only (3).
-        let words = unsafe {
-            let from = entry.at.add(header.value_at()).cast::<AtomicU64>();
-            slice::from_raw_parts(from.as_ptr(), header.words())
-        };
-        value_copy::store(words, value);
-        header.value_len.store(value.len() as u32, Ordering::Relaxed);
+        value_copy::store_behind(self.words(&entry), behind, value);
+        header.value_len.store((behind + value.len()) as u32, Ordering::Relaxed);
         header.trailer.store(trailer, Ordering::Release);
         true
+    }
+
+    /// The words of a value that no pin sees, to be written.
+    #[inline]
+    fn words<'a>(&'a self, entry: &Entry<'a>) -> &'a [AtomicU64] {
+        let header = entry.header();
+        // SAFETY: all words that the entry has, inside the chunk and aligned (6), alive (4), ours to
+        // write (1), under no other reference (7), and read by others as atomics only (3).
+        unsafe {
+            let from = entry.at.add(header.value_at()).cast::<AtomicU64>();
+            slice::from_raw_parts(from.as_ptr(), header.words())
+        }
     }
 
     /// Bytes of all chunks.
@@ -524,31 +568,6 @@ impl ArenaWriter {
     }
 }
 
-/// `a == b`, without a call for keys of the usual lengths: their first and their last bytes.
-#[inline(always)]
-fn equal(a: &[u8], b: &[u8]) -> bool {
-    if a.len() != b.len() {
-        return false;
-    }
-    match a.len() {
-        8..=16 => {
-            a.first_chunk::<8>() == b.first_chunk::<8>()
-                && a.last_chunk::<8>() == b.last_chunk::<8>()
-        }
-        17..=32 => {
-            a.first_chunk::<16>() == b.first_chunk::<16>()
-                && a.last_chunk::<16>() == b.last_chunk::<16>()
-        }
-        _ => a == b,
-    }
-}
-
-/// Where in an entry its value begins.
-#[inline]
-fn value_at(key_len: usize) -> usize {
-    (ENTRY_HEADER + key_len).next_multiple_of(UNIT)
-}
-
 fn chunk_layout(bytes: usize) -> Layout {
     Layout::from_size_align(bytes, CHUNK_ALIGN).expect("chunks are far smaller than isize::MAX")
 }
@@ -613,7 +632,7 @@ mod tests {
         assert_eq!(arena.entry(c).older(), Some(b));
         let mut seen = Vec::new();
         arena.walk(&mut Position::default(), |offset, _| seen.push(offset));
-        seen.sort_by_key(|o| o.chunk() << 32 | o.within());
+        seen.sort_by_key(|offset| (offset.chunk(), offset.within()));
         assert_eq!(seen.len(), 3);
     }
 

@@ -1,6 +1,8 @@
 //! A cursor over a memtable: a merge of the runs that were there at its creation, and the visible
 //! versions of each key.
 
+use std::ops::Range;
+
 use crate::base::error::Result;
 use crate::base::key::{InternalKey, SEQNO_MAX, SeqNo, ValueKind};
 use crate::base::sync::Arc;
@@ -8,7 +10,7 @@ use crate::iter::InternalIterator;
 use crate::memtable::MemTable;
 use crate::memtable::arena::Entry;
 use crate::memtable::offset::Offset;
-use crate::memtable::order::{Head, Order, Run, compare};
+use crate::memtable::order::{GAP_MIN, Head, Order, Run, compare};
 use crate::memtable::read_pins::{Hold, ReadPin};
 
 /// A cursor over the versions in a memtable, in both directions. Holds the memtable.
@@ -30,21 +32,29 @@ pub struct MemTableIterator {
 
 /// Entries lie in the order of their arrival: while one is read, later ones are on their way.
 const AHEAD: usize = 6;
+/// So many deleted keys are taken out of the order at once, while their entries are near.
+const LEAVE_AT_ONCE: usize = 64;
 
 /// A run and the first place in it at or above the current key.
 struct Place {
     run: Arc<Run>,
     at: usize,
+    /// Deleted keys that were passed side by side.
+    passed: Range<usize>,
 }
 
 impl Place {
+    /// The head here, behind any gap.
     #[inline]
-    fn head(&self) -> Option<&Head> {
+    fn head(&mut self) -> Option<&Head> {
+        self.at = self.run.over_gaps(self.at);
         self.run.heads().get(self.at)
     }
 
+    /// The head before this place, before any gap.
     #[inline]
-    fn head_before(&self) -> Option<&Head> {
+    fn head_before(&mut self) -> Option<&Head> {
+        self.at = self.run.back_over_gaps(self.at);
         self.run.heads().get(self.at.checked_sub(1)?)
     }
 }
@@ -57,7 +67,8 @@ impl MemTableIterator {
         order: &Order,
     ) -> MemTableIterator {
         let common = Arc::clone(order.common());
-        let runs = order.runs().iter().map(|run| Place { run: Arc::clone(run), at: 0 }).collect();
+        let place = |run| Place { run: Arc::clone(run), at: 0, passed: 0..0 };
+        let runs = order.runs().iter().map(place).collect();
         let limit = pin.as_ref().map_or(SEQNO_MAX, ReadPin::seqno);
         MemTableIterator { table, pin, limit, common, runs, current: 0, entry: None }
     }
@@ -76,6 +87,9 @@ impl MemTableIterator {
     #[inline]
     fn newest(&self, first: Offset) -> Option<Offset> {
         let mut offset = self.at(first).link().unwrap_or(first);
+        if self.at(first).has_left() {
+            return None;
+        }
         while self.at(offset).seqno() > self.limit {
             offset = self.at(offset).older()?;
         }
@@ -87,7 +101,7 @@ impl MemTableIterator {
     fn settle_forward(&mut self) {
         loop {
             let mut least: Option<(usize, &Head)> = None;
-            for (i, place) in self.runs.iter().enumerate() {
+            for (i, place) in self.runs.iter_mut().enumerate() {
                 if let Some(head) = place.head()
                     && least
                         .is_none_or(|(_, other)| compare(&self.table.arena, head, other).is_lt())
@@ -95,15 +109,16 @@ impl MemTableIterator {
                     least = Some((i, head));
                 }
             }
-            let Some((i, head)) = least else {
+            let Some((i, first)) = least.map(|(i, head)| (i, head.offset)) else {
                 self.entry = None;
                 return;
             };
-            self.entry = self.newest(head.offset);
+            self.entry = self.newest(first);
             self.current = i;
             if self.entry.is_some() {
                 return;
             }
+            self.pass(i);
             self.runs[i].at += 1;
         }
     }
@@ -112,7 +127,7 @@ impl MemTableIterator {
     fn settle_backward(&mut self) {
         loop {
             let mut greatest: Option<(usize, &Head)> = None;
-            for (i, place) in self.runs.iter().enumerate() {
+            for (i, place) in self.runs.iter_mut().enumerate() {
                 if let Some(head) = place.head_before()
                     && greatest
                         .is_none_or(|(_, other)| compare(&self.table.arena, head, other).is_gt())
@@ -120,14 +135,18 @@ impl MemTableIterator {
                     greatest = Some((i, head));
                 }
             }
-            let Some((i, head)) = greatest else {
+            let Some((i, first)) = greatest.map(|(i, head)| (i, head.offset)) else {
                 self.entry = None;
                 return;
             };
-            self.entry = self.newest(head.offset);
-            self.current = i;
-            self.runs[i].at -= 1;
-            if self.entry.is_some() {
+            let entry = self.newest(first);
+            (self.entry, self.current) = (entry, i);
+            let place = &mut self.runs[i];
+            place.at -= 1;
+            if let Some(ahead) = place.at.checked_sub(AHEAD) {
+                self.table.arena.entry(place.run.heads()[ahead].offset).prefetch::<1>();
+            }
+            if entry.is_some() {
                 return;
             }
         }
@@ -146,10 +165,43 @@ impl MemTableIterator {
         self.settle_forward();
     }
 
+    /// Notes that the key at a run's place has nothing to show, perhaps never again.
+    fn pass(&mut self, run: usize) {
+        let Place { at, passed, .. } = &mut self.runs[run];
+        if passed.end == *at && passed.len() < LEAVE_AT_ONCE {
+            passed.end += 1;
+            return;
+        }
+        let next = *at..*at + 1;
+        let passed = std::mem::replace(passed, next);
+        self.leave(run, passed);
+    }
+
+    /// Takes deleted keys that were passed in a run out of the order, if they are several.
+    fn leave(&self, run: usize, passed: Range<usize>) {
+        // Without a pin the writer is gone, and gaps are not worth it.
+        let Some(pin) = self.pin.as_ref().filter(|_| passed.len() >= GAP_MIN) else { return };
+        // What all pins see, later ones will see too.
+        let oldest = pin.oldest();
+        self.runs[run].run.leave_gaps(passed, |head| {
+            let first = self.at(head.offset);
+            let link = first.link();
+            let newest = self.at(link.unwrap_or(head.offset));
+            first.has_left() || newest.is_delete() && newest.seqno() <= oldest && first.leave(link)
+        });
+    }
+
     fn place_all(&mut self, key: &[u8]) {
         for place in &mut self.runs {
             place.at = place.run.lower_bound(&self.table.arena, &self.common, key);
+            place.passed = 0..0;
             if let Some(head) = place.head() {
+                self.table.arena.entry(head.offset).prefetch::<1>();
+            }
+        }
+        // Most of what comes next is in the longest run.
+        if let Some(place) = self.runs.first() {
+            for head in place.run.heads().iter().skip(place.at + 1).take(AHEAD) {
                 self.table.arena.entry(head.offset).prefetch::<1>();
             }
         }
@@ -224,6 +276,23 @@ impl InternalIterator for MemTableIterator {
     #[inline]
     fn is_on_entry(&self) -> bool {
         self.entry.is_some()
+    }
+
+    fn pass_deleted(&mut self, end: Option<&[u8]>, at: SeqNo) -> Result<()> {
+        while let Some(offset) = self.entry {
+            let entry = self.at(offset);
+            let deleted = entry.is_delete() && entry.seqno() <= at;
+            if !deleted || end.is_some_and(|end| entry.key() >= end) {
+                break;
+            }
+            self.pass(self.current);
+            self.next_key();
+        }
+        for run in 0..self.runs.len() {
+            let passed = std::mem::take(&mut self.runs[run].passed);
+            self.leave(run, passed);
+        }
+        Ok(())
     }
 
     fn prev(&mut self) -> Result<()> {

@@ -143,6 +143,15 @@ impl Index {
         slot.store(hash, new);
     }
 
+    /// Looks at the bucket where a hash would be: its line is on its way then, and those of others that
+    /// are looked at before anything is done with this one.
+    #[inline]
+    pub fn look_ahead(&self, hash: u32) {
+        if let Some(segment) = self.segment(self.place(hash)) {
+            std::hint::black_box(segment.bucket(hash, 0).tags.load(Ordering::Relaxed));
+        }
+    }
+
     #[inline]
     fn directory(&self) -> &Directory {
         // SAFETY: 1, 2, 3; there is one from the beginning.

@@ -17,6 +17,7 @@
 
 mod arena;
 mod cursor;
+mod header;
 mod index;
 mod offset;
 mod order;
@@ -24,6 +25,7 @@ mod read_pins;
 #[cfg(test)]
 mod tests;
 mod value_copy;
+mod writer;
 
 use xxhash_rust::xxh3::xxh3_64;
 
@@ -31,15 +33,15 @@ use crate::base::key::{InternalKey, SEQNO_MAX, SeqNo, ValueKind};
 use crate::base::sync::{Arc, AtomicBool, AtomicU64, AtomicUsize, Mutex, Ordering};
 use crate::cache::budget::Reservation;
 use crate::iter::range_del::{RangeTombstone, RangeTombstones};
-use crate::memtable::arena::{Arena, ArenaWriter, Entry};
-use crate::memtable::index::{Index, IndexWriter};
-use crate::memtable::offset::Offset;
+use crate::memtable::arena::{Arena, Entry};
+use crate::memtable::index::Index;
 use crate::memtable::order::Order;
 use crate::memtable::read_pins::Hold;
 
 pub use crate::memtable::cursor::MemTableIterator;
 pub use crate::memtable::read_pins::{Overwrite, ReadPin, ReadPins};
 pub use crate::memtable::value_copy::ValueCopy;
+pub use crate::memtable::writer::{MemTableWriter, Place};
 
 /// How a memtable is made.
 #[derive(Clone, Copy, Debug)]
@@ -94,29 +96,6 @@ struct Ranges {
     viewed: usize,
 }
 
-/// The one who writes to a memtable.
-pub struct MemTableWriter {
-    table: Arc<MemTable>,
-    arena: ArenaWriter,
-    index: IndexWriter,
-    /// Bytes of arena and index that are charged.
-    charged: usize,
-    /// Has more been charged since somebody asked?
-    grown: bool,
-    range_bytes: usize,
-}
-
-/// Where the newest version of a key was found, and when it had been written.
-#[derive(Clone, Copy, Debug)]
-pub struct Place {
-    /// In which table: its number.
-    table: u64,
-    /// How many entries that had.
-    entries: usize,
-    offset: Offset,
-    seqno: SeqNo,
-}
-
 /// A version of a key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Found<'a> {
@@ -143,8 +122,9 @@ pub enum Peek<'a> {
     Absent,
     /// The newest version, which is the one to see.
     Newest(Found<'a>),
-    /// A newer one than asked for, or one that is being overwritten: look again with a pin.
-    Newer,
+    /// A newer one than asked for, one that is being overwritten, or a merge operand: look again with a
+    /// pin.
+    Unclear,
 }
 
 #[inline(always)]
@@ -184,16 +164,7 @@ impl MemTable {
             ranges: Mutex::default(),
             space: Mutex::new(space),
         });
-        let mut writer = MemTableWriter {
-            table: Arc::clone(&table),
-            arena: arena_writer,
-            index: index_writer,
-            charged: 0,
-            grown: false,
-            range_bytes: 0,
-        };
-        writer.charge();
-        (writer, table)
+        (MemTableWriter::new(Arc::clone(&table), arena_writer, index_writer), table)
     }
 
     /// The newest version of `key`, if it is at or below `at`. Takes no lock and needs no pin: a short
@@ -204,7 +175,7 @@ impl MemTable {
             None => Peek::Absent,
             Some(entry) => match entry.peek(at, copy) {
                 Some(found) => Peek::Newest(found),
-                None => Peek::Newer,
+                None => Peek::Unclear,
             },
         }
     }
@@ -255,15 +226,27 @@ impl MemTable {
         })
     }
 
+    /// Fetches what looking for these keys needs, all at once: two misses for all of them. They should
+    /// be at most some dozens.
+    pub fn look_ahead(&self, keys: &[&[u8]]) {
+        keys.iter().for_each(|key| self.index.look_ahead(hash(key)));
+        for key in keys {
+            self.index.find(hash(key), |offset| {
+                self.arena.entry(offset).prefetch::<2>();
+                None::<()>
+            });
+        }
+    }
+
     /// A cursor over the versions of all point keys that are visible at `pin`, standing nowhere. Puts
     /// into order what was written since the last one was opened: 30–100 ns for each new key. Waits
     /// for others who do.
     ///
     /// # Panics
     /// If the pin is not of this table's [`ReadPins`].
-    pub fn cursor(self: &Arc<Self>, pin: &ReadPin) -> MemTableIterator {
+    pub fn cursor(self: &Arc<Self>, pin: ReadPin) -> MemTableIterator {
         pin.hold(&self.pins);
-        self.cursor_of(Some(pin.clone()))
+        self.cursor_of(Some(pin))
     }
 
     /// A cursor over all versions of all point keys of a frozen table: needs no pin.
@@ -375,229 +358,5 @@ impl<'a> Iterator for Versions<'a> {
             }
         }
         None
-    }
-}
-
-impl MemTableWriter {
-    /// Adds a version of a key, or a range tombstone (kind `RangeDelete`: from the key to the value).
-    /// A range tombstone over an empty range is nothing, and not added. One or two cache misses.
-    ///
-    /// A put or delete replaces the newest version where it is, if `overwrite` allows it and the value
-    /// fits. `false` then: the table has neither more entries nor more bytes.
-    ///
-    /// # Panics
-    /// If the key has a version with this sequence number or a greater one, or if the table would
-    /// exceed what it can hold: see [`BYTES_MAX`]. If `overwrite` is not of the table's [`ReadPins`].
-    #[inline(always)]
-    pub fn insert(
-        &mut self,
-        key: InternalKey<'_>,
-        value: &[u8],
-        overwrite: Option<Overwrite<'_>>,
-    ) -> bool {
-        if key.kind == ValueKind::RangeDelete {
-            self.insert_range(key, value);
-            return true;
-        }
-        let table = &*self.table;
-        let hash = hash(key.user_key);
-        let found = table.index.find(hash, |offset| {
-            let entry = table.arena.entry(offset);
-            // The lines of a short value, which is likely overwritten, come along with the key's.
-            entry.prefetch::<3>();
-            entry.has_key(key.user_key).then_some((offset, entry))
-        });
-        if let Some((_, entry)) = found
-            && overwrite_in_place(&mut self.arena, table, entry, key, value, overwrite)
-        {
-            return false;
-        }
-        self.push(key, value, hash, found.map(|(newest, _)| newest));
-        true
-    }
-
-    /// Appends a version, behind the newest one if there is one.
-    #[inline(never)]
-    fn push(&mut self, key: InternalKey<'_>, value: &[u8], hash: u32, newest: Option<Offset>) {
-        let table = &*self.table;
-        match newest {
-            Some(newest) => {
-                let first = first_version(table.arena.entry(newest), newest);
-                let offset = self.arena.push(key, value, Some(newest), Some(first));
-                table.arena.entry(first).set_newest(offset);
-                table.index.point(hash, newest, offset);
-            }
-            None => {
-                let offset = self.arena.push(key, value, None, None);
-                self.index.insert(&table.index, hash, offset);
-                table.counts.keys.store(self.index.keys(), Ordering::Relaxed);
-            }
-        }
-        self.count(key.seqno);
-        self.charge();
-    }
-
-    /// The newest version of `key`, if it is a put or a delete and decides alone what the key has, and
-    /// the place it is at. A short value is copied, a long one is not looked at: `None`.
-    #[inline(always)]
-    pub fn peek<'c>(&self, key: &[u8], copy: &'c mut ValueCopy) -> Option<(Place, Found<'c>)> {
-        let table = &*self.table;
-        if table.has_range_tombstones() {
-            return None;
-        }
-        let (offset, entry) = table.index.find(hash(key), |offset| {
-            let entry = table.arena.entry(offset);
-            entry.prefetch::<3>();
-            entry.has_key(key).then_some((offset, entry))
-        })?;
-        let found = entry.peek_short(copy)?;
-        let entries = table.counts.entries.load(Ordering::Relaxed);
-        let place = Place { table: table.number, entries, offset, seqno: found.seqno };
-        (found.kind != ValueKind::Merge).then_some((place, found))
-    }
-
-    /// Replaces what was found at `place`, if that is still what the key has in this table: `None` if
-    /// not. `Some(false)`: it is, but it cannot be overwritten. In both cases nothing was done.
-    #[inline(always)]
-    pub fn overwrite_at(
-        &mut self,
-        place: &Place,
-        key: InternalKey<'_>,
-        value: &[u8],
-        overwrite: Overwrite<'_>,
-    ) -> Option<bool> {
-        let entry = entry_at(&self.table, place, key.user_key)?;
-        Some(overwrite_in_place(&mut self.arena, &self.table, entry, key, value, Some(overwrite)))
-    }
-
-    /// Is what was found at `place` still what `key` has in this table?
-    #[inline]
-    pub fn stands(&self, place: &Place, key: &[u8]) -> bool {
-        entry_at(&self.table, place, key).is_some()
-    }
-
-    #[cold]
-    fn insert_range(&mut self, key: InternalKey<'_>, end: &[u8]) {
-        if end <= key.user_key {
-            return;
-        }
-        let tombstone =
-            RangeTombstone { start: key.user_key.to_vec(), end: end.to_vec(), seqno: key.seqno };
-        let mut ranges = self.table.ranges.lock();
-        let before = ranges.list.capacity();
-        ranges.list.push(tombstone);
-        let more = (ranges.list.capacity() - before) * size_of::<RangeTombstone>();
-        self.range_bytes += more + key.user_key.len() + end.len();
-        self.table.counts.ranges.store(ranges.list.len(), Ordering::Release);
-        drop(ranges);
-        self.count(key.seqno);
-        self.charge();
-    }
-
-    /// Sequence numbers first: who sees the entry counted sees them.
-    #[inline]
-    fn count(&mut self, seqno: SeqNo) {
-        self.note(seqno);
-        let counts = &self.table.counts;
-        let entries = counts.entries.load(Ordering::Relaxed);
-        counts.entries.store(entries + 1, Ordering::Release);
-    }
-
-    #[inline]
-    fn note(&mut self, seqno: SeqNo) {
-        let counts = &self.table.counts;
-        if seqno > counts.seqno_max.load(Ordering::Relaxed) {
-            counts.seqno_max.store(seqno, Ordering::Release);
-        }
-        if seqno < counts.seqno_min.load(Ordering::Relaxed) {
-            counts.seqno_min.store(seqno, Ordering::Release);
-        }
-    }
-
-    #[inline]
-    fn charge(&mut self) {
-        let fixed = size_of::<MemTable>() + size_of::<Arena>();
-        let now = fixed + self.arena.allocated() + self.index.bytes() + self.range_bytes;
-        if now != self.charged {
-            let before = std::mem::replace(&mut self.charged, now);
-            self.table.recharge(before, now);
-            self.grown = true;
-        }
-    }
-
-    /// Has the table taken memory since this was last asked?
-    #[inline]
-    pub fn has_grown(&mut self) -> bool {
-        std::mem::take(&mut self.grown)
-    }
-
-    /// As [`MemTable::newest`].
-    #[cfg(test)]
-    #[inline]
-    pub fn newest(&self, key: &[u8]) -> Option<SeqNo> {
-        self.table.newest(key)
-    }
-
-    /// The readers' half.
-    pub fn table(&self) -> &Arc<MemTable> {
-        &self.table
-    }
-
-    /// Have `bytes_max` bytes been used? Counts entries and their share of the index, not what was
-    /// allocated ahead: an empty table is never full.
-    #[inline]
-    pub fn is_full(&self) -> bool {
-        let used = self.arena.used() + self.index.keys() * INDEX_BYTES_PER_KEY + self.range_bytes;
-        used >= self.table.bytes_max.max(1)
-    }
-
-    /// Ends writing. Pointer work: the order of the keys is made by the first cursor, once for all.
-    pub fn freeze(self) -> Arc<MemTable> {
-        self.table.space.lock().freeze();
-        self.table.frozen.store(true, Ordering::Release);
-        self.table
-    }
-}
-
-/// The entry at `place`, if it is still what `key` has in `table`.
-#[inline(always)]
-fn entry_at<'t>(table: &'t MemTable, place: &Place, key: &[u8]) -> Option<Entry<'t>> {
-    let entries = table.counts.entries.load(Ordering::Relaxed);
-    if place.table != table.number || place.entries != entries {
-        return None;
-    }
-    // No entry, and no range tombstone, has come since: at most was this one overwritten.
-    let entry = table.arena.entry(place.offset);
-    (entry.seqno() == place.seqno && entry.has_key(key)).then_some(entry)
-}
-
-/// Makes the newest version of a key the new one, if it may.
-#[inline(always)]
-fn overwrite_in_place(
-    arena: &mut ArenaWriter,
-    table: &MemTable,
-    newest: Entry<'_>,
-    key: InternalKey<'_>,
-    value: &[u8],
-    overwrite: Option<Overwrite<'_>>,
-) -> bool {
-    assert!(newest.seqno() < key.seqno, "versions of a key come in order");
-    let Some(overwrite) = overwrite else { return false };
-    if key.kind == ValueKind::Merge {
-        return false;
-    }
-    overwrite.check(&table.pins);
-    let done = arena.overwrite(newest, key.trailer(), value, overwrite);
-    if done && key.seqno > table.counts.seqno_max.load(Ordering::Relaxed) {
-        table.counts.seqno_max.store(key.seqno, Ordering::Release);
-    }
-    done
-}
-
-#[inline]
-fn first_version(entry: Entry<'_>, offset: Offset) -> Offset {
-    match entry.older() {
-        None => offset,
-        Some(_) => entry.link().expect("an overwrite knows the first version"),
     }
 }

@@ -11,6 +11,10 @@ pub(super) const WITHIN_BITS: u32 = 22;
 /// Entries begin at multiples of so many bytes.
 pub(super) const UNIT: usize = 8;
 
+/// Marks the link of a first version whose key has left the order. Above all offsets.
+pub(super) const LEFT: u32 = 1 << 31;
+const _: () = assert!(CHUNKS_MAX as u64 * (1 << WITHIN_BITS) <= LEFT as u64);
+
 /// Names an entry of one arena. Never zero.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Offset(NonZeroU32);

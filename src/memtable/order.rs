@@ -7,47 +7,107 @@
 //! that each is at least four times longer than the next. A frozen table is merged into one.
 //!
 //! A cursor shares the runs as they were at its creation, and is disturbed by nothing.
+//!
+//! Keys that were deleted and that nothing lies under [leave](super::arena::Entry::leave) the order,
+//! where a cursor has found several of them side by side: it leaves a *gap* in the run, which later
+//! ones step over at once, and which is gone when runs are merged.
 
 use std::cmp::Ordering;
 use std::ops::Range;
 
-use crate::base::sync::Arc;
+use crate::base::sync::{Arc, AtomicU32, Ordering as Memory};
 use crate::memtable::arena::Arena;
 use crate::memtable::offset::{Offset, Position};
 
 /// The last run takes single keys until it has this many.
 const TAIL_MAX: usize = if cfg!(test) { 8 } else { 128 };
-/// Every so many heads of a run there is a fence.
-const FENCE_EVERY: usize = if cfg!(test) { 4 } else { 64 };
+/// Every so many heads of a run there is a fence. The heads in between are looked at together.
+const FENCE_EVERY: usize = if cfg!(test) { 4 } else { 16 };
+/// Fewer deleted keys side by side are not worth a gap: they may soon be written again where they are.
+pub const GAP_MIN: usize = if cfg!(test) { 2 } else { 8 };
 /// Keys that tie are sorted one by one up to this number.
 const FEW: usize = if cfg!(test) { 2 } else { 8 };
 const HEAD_BYTES: usize = 16;
 
-/// The first version of a key and 16 bytes of the key as two big-endian numbers, padded with zeros.
+/// The first version of a key, and the beginning of the key in two big-endian numbers: see [`encode`].
 /// They begin behind what all keys have in common, so that most comparisons end here.
-#[derive(Clone, Copy)]
 pub struct Head {
     high: u64,
     low: u64,
     /// The first version.
     pub offset: Offset,
+    /// If a gap begins at this head, its length; if one ends here, its length with [`ENDS`]. What was
+    /// once a gap remains a part of one: so neither is ever wrong, though it may become too short.
+    gap: AtomicU32,
+}
+
+/// Marks the length of a gap at the last of its heads.
+const ENDS: u32 = 1 << 31;
+
+impl Clone for Head {
+    /// Not the gap, which belongs to the place.
+    #[inline]
+    fn clone(&self) -> Head {
+        Head { high: self.high, low: self.low, offset: self.offset, gap: AtomicU32::new(0) }
+    }
 }
 
 impl Head {
     #[inline]
     fn new(key: &[u8], from: usize, offset: Offset) -> Head {
-        let rest = key.get(from..).unwrap_or(&[]);
-        let mut bytes = [0; HEAD_BYTES];
-        let len = rest.len().min(HEAD_BYTES);
-        bytes[..len].copy_from_slice(&rest[..len]);
-        let all = u128::from_be_bytes(bytes);
-        Head { high: (all >> 64) as u64, low: all as u64, offset }
+        let all = u128::from_be_bytes(encode(key.get(from..).unwrap_or(&[])));
+        let gap = AtomicU32::new(0);
+        Head { high: (all >> 64) as u64, low: all as u64, offset, gap }
     }
 
     #[inline]
     fn bytes(&self) -> (u64, u64) {
         (self.high, self.low)
     }
+
+    /// How many heads from this one on are in a gap that begins here.
+    #[inline]
+    fn gap_from(&self) -> usize {
+        let gap = self.gap.load(Memory::Relaxed);
+        if gap & ENDS == 0 { gap as usize } else { 0 }
+    }
+
+    /// How many heads up to this one are in a gap that ends here.
+    #[inline]
+    fn gap_to(&self) -> usize {
+        let gap = self.gap.load(Memory::Relaxed);
+        if gap & ENDS == 0 { 0 } else { (gap & !ENDS) as usize }
+    }
+}
+
+/// The beginning of a key. If two keys differ here, they differ in the same way.
+///
+/// Zeros take two bytes, however many there are: keys are full of big-endian numbers, and what tells
+/// neighbours apart lies behind. A zero stands for all of them; then comes their number, from 255 down
+/// before another byte, since fewer are then more, or as it is at the end of the key.
+fn encode(key: &[u8]) -> [u8; HEAD_BYTES] {
+    const MANY: usize = 127;
+    let mut out = [0; HEAD_BYTES];
+    let (mut from, mut to) = (0, 0);
+    while let Some(&byte) = key.get(from)
+        && to < HEAD_BYTES
+    {
+        if byte != 0 {
+            out[to] = byte;
+            (from, to) = (from + 1, to + 1);
+            continue;
+        }
+        let zeros = key[from..].iter().take(MANY).take_while(|&&byte| byte == 0).count();
+        from += zeros;
+        if let Some(number) = out.get_mut(to + 1) {
+            *number = if from == key.len() { zeros as u8 } else { 255 - zeros as u8 };
+        }
+        to += 2;
+        if zeros == MANY {
+            break; // there may be more of them
+        }
+    }
+    out
 }
 
 /// The order of two entries by key.
@@ -61,7 +121,7 @@ fn compare_keys(arena: &Arena, a: &Head, b: &Head) -> Ordering {
     arena.entry(a.offset).key().cmp(arena.entry(b.offset).key())
 }
 
-/// Sorted heads, no key twice, none in two runs.
+/// Sorted heads: no key twice, and none in two runs, but for those that have left the order.
 #[derive(Clone, Default)]
 pub struct Run {
     heads: Vec<Head>,
@@ -85,6 +145,72 @@ impl Run {
         &self.heads
     }
 
+    /// The first place at or after `at` that is in no known gap.
+    #[inline]
+    pub fn over_gaps(&self, mut at: usize) -> usize {
+        while let Some(head) = self.heads.get(at) {
+            match head.gap_from() {
+                0 => break,
+                gap => at += gap,
+            }
+        }
+        at
+    }
+
+    /// The place behind the last head before `at` that is in no known gap.
+    #[inline]
+    pub fn back_over_gaps(&self, mut at: usize) -> usize {
+        while let Some(head) = at.checked_sub(1).map(|last| &self.heads[last]) {
+            match head.gap_to() {
+                0 => break,
+                gap => at -= gap,
+            }
+        }
+        at
+    }
+
+    /// Makes gaps of those keys at these places that are or become gone, where several are side by
+    /// side.
+    pub fn leave_gaps(&self, places: Range<usize>, gone: impl Fn(&Head) -> bool) {
+        let (mut from, mut at) = (places.start, places.start);
+        while at < places.end {
+            match self.heads[at].gap_from() {
+                0 if gone(&self.heads[at]) => at += 1,
+                0 => {
+                    self.add_gap(from..at);
+                    at += 1;
+                    from = at;
+                }
+                gap => at += gap,
+            }
+        }
+        self.add_gap(from..at);
+    }
+
+    fn add_gap(&self, gap: Range<usize>) {
+        let (start, end) = (self.back_over_gaps(gap.start), self.over_gaps(gap.end));
+        if gap.is_empty() || end - start < GAP_MIN || self.heads[start].gap_from() == end - start {
+            return;
+        }
+        let len = (end - start) as u32;
+        // One that begins a gap never ends one, and the other way round.
+        if self.heads[start].gap_to() == 0 {
+            self.heads[start].gap.store(len, Memory::Relaxed);
+        }
+        if self.heads[end - 1].gap_from() == 0 {
+            self.heads[end - 1].gap.store(len | ENDS, Memory::Relaxed);
+        }
+    }
+
+    /// The heads that are in no known gap.
+    fn kept(&self) -> impl Iterator<Item = &Head> {
+        let mut at = 0;
+        std::iter::from_fn(move || {
+            at = self.over_gaps(at) + 1;
+            self.heads.get(at - 1)
+        })
+    }
+
     /// How many heads are below `key`. `common` is what all keys begin with.
     pub fn lower_bound(&self, arena: &Arena, common: &[u8], key: &[u8]) -> usize {
         match key.get(..common.len()).unwrap_or(key).cmp(common) {
@@ -94,12 +220,23 @@ impl Run {
         }
         let Some(any) = self.heads.first() else { return 0 };
         let target = Head::new(key, common.len(), any.offset);
-        let Range { start, end } = self.between_fences(target.high);
-        let below = |head: &Head| {
-            let order = head.bytes().cmp(&target.bytes());
-            order.then_with(|| arena.entry(head.offset).key().cmp(key)).is_lt()
-        };
-        start + self.heads[start..end].partition_point(below)
+        let Range { mut start, mut end } = self.between_fences(target.high);
+        while end - start > 2 * FENCE_EVERY {
+            let middle = start.midpoint(end);
+            if self.heads[middle].bytes() < target.bytes() { start = middle } else { end = middle }
+        }
+        // All at once: their lines are on their way together.
+        let below = |head: &&Head| head.bytes() < target.bytes();
+        let at = start + self.heads[start..end].iter().filter(below).count();
+        let ties = |at: usize| self.heads.get(at).is_some_and(|h| h.bytes() == target.bytes());
+        let mut many = 0;
+        while ties(at + many) {
+            many = 2 * many + 1;
+        }
+        let tied = &self.heads[at..self.heads.len().min(at + many)];
+        at + tied.partition_point(|head| {
+            head.bytes() == target.bytes() && arena.entry(head.offset).key() < key
+        })
     }
 
     /// Where the lower bound of heads with this upper half lies.
@@ -180,8 +317,9 @@ impl Order {
         for run in &mut self.runs {
             let again =
                 |head: &Head| Head::new(arena.entry(head.offset).key(), common, head.offset);
-            *run = Arc::new(Run::new(run.heads.iter().map(again).collect()));
+            *run = Arc::new(Run::new(run.kept().map(again).collect()));
         }
+        self.runs.retain(|run| !run.heads.is_empty());
     }
 
     fn add(&mut self, arena: &Arena, mut new: Vec<Head>) {
@@ -190,6 +328,7 @@ impl Order {
         {
             // In place, unless a cursor still shares it.
             let tail = Arc::make_mut(tail);
+            tail.heads.iter_mut().for_each(|head| *head.gap.get_mut() = 0);
             for head in new {
                 let at = tail.heads.partition_point(|other| compare(arena, other, &head).is_lt());
                 tail.heads.insert(at, head);
@@ -216,36 +355,29 @@ impl Order {
     }
 
     fn merge(&mut self, arena: &Arena, from: usize) {
-        let merge =
-            |new: Arc<Run>, old: Arc<Run>| Arc::new(Run::new(merge(arena, &old.heads, &new.heads)));
+        let merge = |new: Arc<Run>, old: Arc<Run>| Arc::new(Run::new(merge(arena, &old, &new)));
         let merged = self.runs.drain(from..).rev().reduce(merge);
-        self.runs.extend(merged);
+        self.runs.extend(merged.filter(|run| !run.heads.is_empty()));
     }
 }
 
-fn merge(arena: &Arena, a: &[Head], b: &[Head]) -> Vec<Head> {
-    let mut merged = Vec::with_capacity(a.len() + b.len());
-    let (mut i, mut j) = (0, 0);
-    while i < a.len() && j < b.len() {
-        if compare(arena, &a[i], &b[j]).is_lt() {
-            merged.push(a[i]);
-            i += 1;
-        } else {
-            merged.push(b[j]);
-            j += 1;
-        }
+fn merge(arena: &Arena, a: &Run, b: &Run) -> Vec<Head> {
+    let mut merged = Vec::with_capacity(a.heads.len() + b.heads.len());
+    let (mut a, mut b) = (a.kept().peekable(), b.kept().peekable());
+    while let (Some(x), Some(y)) = (a.peek(), b.peek()) {
+        let first = if compare(arena, x, y).is_lt() { &mut a } else { &mut b };
+        merged.extend(first.next().cloned());
     }
-    merged.extend_from_slice(&a[i..]);
-    merged.extend_from_slice(&b[j..]);
+    merged.extend(a.chain(b).cloned());
     merged
 }
 
-/// Sorts heads that begin at byte `from` of their keys. Keys that tie are sorted by the next 16
-/// bytes, fetched once for each and not at every comparison, and so on.
+/// Sorts heads that begin at byte `from` of their keys. Keys that tie are sorted by heads that begin
+/// behind what they have in common, fetched once for each and not at every comparison, and so on.
 fn sort(arena: &Arena, heads: &mut [Head], from: usize) {
     heads.sort_unstable_by_key(Head::bytes);
     let mut ties = Vec::new();
-    find_ties(heads, 0, from + HEAD_BYTES, &mut ties);
+    find_ties(heads, 0, from + 1, &mut ties);
     while let Some((range, mut from)) = ties.pop() {
         let start = range.start;
         let tied = &mut heads[range];
@@ -261,7 +393,7 @@ fn sort(arena: &Arena, heads: &mut [Head], from: usize) {
         let mut next: Vec<Head> =
             tied.iter().map(|head| Head::new(key(head), from, head.offset)).collect();
         next.sort_unstable_by_key(Head::bytes);
-        find_ties(&next, start, from + HEAD_BYTES, &mut ties);
+        find_ties(&next, start, from + 1, &mut ties);
         for (head, next) in tied.iter_mut().zip(next) {
             head.offset = next.offset;
         }
@@ -317,6 +449,40 @@ mod tests {
             order.catch_up(&arena, true);
             check(&arena, &order, &keys);
             order.runs().len() <= 1
+        }
+    }
+
+    quickcheck! {
+        /// Keys of few bytes, and those that come next.
+        fn encoded_in_order(a: Vec<u8>, b: Vec<u8>, zeros: u8) -> bool {
+            let few = |key: Vec<u8>| key.iter().map(|byte| byte % 3).collect::<Vec<u8>>();
+            let zeros = vec![0; usize::from(zeros)];
+            let a = [few(a), zeros.clone()].concat();
+            let mut keys = vec![few(b), a.clone(), [&a[..], &[0]].concat(), [&a[..], &[1]].concat()];
+            keys.extend((0..=a.len()).map(|n| a[..n].to_vec()));
+            keys.sort();
+            keys.is_sorted_by_key(|key| encode(key))
+        }
+
+        fn gaps_hold_what_is_gone(places: Vec<(u8, u8, u8)>) -> bool {
+            let (mut writer, _arena) = Arena::new();
+            let key = |k: u8| writer.push(InternalKey::new(&[k], 1, ValueKind::Put), b"", None, None);
+            let heads = (0..=255).map(key).map(|offset| Head::new(&[], 0, offset));
+            let run = Run::new(heads.collect());
+            let mut gone = [false; 256];
+            for (from, len, more) in places {
+                let (from, len, more) = (usize::from(from), usize::from(len), usize::from(more));
+                let places = from..(from + len).min(256);
+                gone[more..(more + 20).min(256)].fill(true);
+                let offsets: Vec<Offset> = run.heads.iter().map(|head| head.offset).collect();
+                let is_gone = |head: &Head| gone[offsets.iter().position(|o| *o == head.offset).unwrap()];
+                run.leave_gaps(places.clone(), is_gone);
+                for at in 0..=256 {
+                    let (back, over) = (run.back_over_gaps(at), run.over_gaps(at));
+                    assert!(back <= at && over >= at && gone[back..over].iter().all(|gone| *gone));
+                }
+            }
+            true
         }
     }
 

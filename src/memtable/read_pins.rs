@@ -71,6 +71,11 @@ impl ReadPin {
         self.seqno
     }
 
+    /// The least number that is pinned, which will never be less. One short lock.
+    pub(super) fn oldest(&self) -> SeqNo {
+        self.pins.0.lock().first().expect("this one is there").seqno
+    }
+
     /// The right to look at versions up to this number in a memtable whose writer asks `pins`.
     #[inline]
     pub(super) fn hold(&self, pins: &Arc<ReadPins>) -> Hold<'_> {

@@ -62,12 +62,14 @@ enum Op {
     Look(Key),
     /// Overwrites what was found at one of the places, perhaps long ago.
     Replace(u8, u16),
+    /// Walks over what is alive from a key to another, as a scan with no other source.
+    Pass(Key, Key, u8),
 }
 
 impl Arbitrary for Op {
     fn arbitrary(g: &mut Gen) -> Op {
         let key = Key::arbitrary(g);
-        match u8::arbitrary(g) % 24 {
+        match u8::arbitrary(g) % 26 {
             0..=9 => Op::Insert(key, u8::arbitrary(g), u16::arbitrary(g) % 900),
             10..=14 => Op::Get(key, u8::arbitrary(g)),
             15 => Op::Pin,
@@ -76,7 +78,8 @@ impl Arbitrary for Op {
             18 => Op::Seek(key),
             19..=20 => Op::Look(key),
             21..=22 => Op::Replace(u8::arbitrary(g), u16::arbitrary(g) % 90),
-            _ => Op::SeekForPrev(key),
+            23 => Op::SeekForPrev(key),
+            _ => Op::Pass(key, Key::arbitrary(g), u8::arbitrary(g)),
         }
     }
 }
@@ -87,15 +90,46 @@ fn place_of(cursor: &MemTableIterator) -> Option<Place> {
 
 type Place = (Vec<u8>, Reverse<SeqNo>);
 
-/// The newest version visible at `at` of each key.
-fn newest_at(oracle: &Oracle, at: SeqNo) -> Vec<Place> {
-    let mut newest: Vec<Place> = Vec::new();
-    for (key, Reverse(seqno)) in oracle.keys() {
-        if *seqno <= at && newest.last().is_none_or(|(last, _)| last != key) {
-            newest.push((key.clone(), Reverse(*seqno)));
+/// What cursors show of keys whose newest version is a delete.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Deleted {
+    All,
+    /// Some may have left the order.
+    Some,
+}
+
+impl Deleted {
+    /// The newest version visible at `at` of each key, without those that may be missing.
+    fn newest_at(self, oracle: &Oracle, at: SeqNo) -> Vec<Place> {
+        let mut newest: Vec<Place> = Vec::new();
+        for (key, Reverse(seqno)) in oracle.keys() {
+            if *seqno <= at && newest.last().is_none_or(|(last, _)| last != key) {
+                newest.push((key.clone(), Reverse(*seqno)));
+            }
         }
+        newest.retain(|place| self == Deleted::All || oracle[place].0 != ValueKind::Delete);
+        newest
     }
-    newest
+
+    /// Where the cursor stands, or the next place that must be there.
+    fn next(self, cursor: &mut MemTableIterator) -> Option<Place> {
+        while self == Deleted::Some && is_deleted(cursor) {
+            let key = place_of(cursor).unwrap().0;
+            cursor.skip(&key).unwrap();
+        }
+        place_of(cursor)
+    }
+
+    fn prev(self, cursor: &mut MemTableIterator) -> Option<Place> {
+        while self == Deleted::Some && is_deleted(cursor) {
+            cursor.prev().unwrap();
+        }
+        place_of(cursor)
+    }
+}
+
+fn is_deleted(cursor: &MemTableIterator) -> bool {
+    cursor.entry().is_some_and(|(key, _)| key.kind == ValueKind::Delete)
 }
 
 /// Shows the newest version of each key first; older ones may have been overwritten.
@@ -116,12 +150,13 @@ fn check_versions<'a>(
         }
         first = false;
     }
-    assert!(!first || expected.next().is_none(), "a key is missing");
+    let left = |version: Found<'_>| version.kind == ValueKind::Delete;
+    assert!(!first || expected.next().is_none_or(left), "a key is missing");
 }
 
 /// Walks both ways.
-fn check_cursor(cursor: &mut MemTableIterator, oracle: &Oracle, at: SeqNo) {
-    let newest = newest_at(oracle, at);
+fn check_cursor(cursor: &mut MemTableIterator, oracle: &Oracle, at: SeqNo, deleted: Deleted) {
+    let newest = deleted.newest_at(oracle, at);
     let mut seen: Vec<Place> = Vec::new();
     let mut last: Option<Place> = None;
     cursor.first().unwrap();
@@ -129,7 +164,8 @@ fn check_cursor(cursor: &mut MemTableIterator, oracle: &Oracle, at: SeqNo) {
         let place = (key.user_key.to_vec(), Reverse(key.seqno));
         assert!(key.seqno <= at && last.as_ref().is_none_or(|last| *last < place), "out of order");
         assert_eq!(oracle[&place], (key.kind, value.to_vec()));
-        if last.is_none_or(|(last, _)| last != place.0) {
+        let optional = deleted == Deleted::Some && key.kind == ValueKind::Delete;
+        if last.is_none_or(|(last, _)| last != place.0) && !optional {
             seen.push(place.clone());
         }
         last = Some(place);
@@ -138,16 +174,32 @@ fn check_cursor(cursor: &mut MemTableIterator, oracle: &Oracle, at: SeqNo) {
     assert_eq!(seen, newest);
     cursor.first().unwrap();
     for place in &newest {
-        assert_eq!(place_of(cursor).as_ref(), Some(place));
+        assert_eq!(deleted.next(cursor).as_ref(), Some(place));
         cursor.skip(&place.0).unwrap();
     }
-    assert!(cursor.entry().is_none());
+    assert_eq!(deleted.next(cursor), None);
     cursor.last().unwrap();
     for place in newest.iter().rev() {
-        assert_eq!(place_of(cursor).as_ref(), Some(place));
+        assert_eq!(deleted.prev(cursor).as_ref(), Some(place));
         cursor.prev().unwrap();
     }
-    assert!(cursor.entry().is_none());
+    assert_eq!(deleted.prev(cursor), None);
+}
+
+/// The keys from `start` to `end` that are alive, as a scan over nothing else finds them.
+fn alive(cursor: &mut MemTableIterator, start: &[u8], end: &[u8], at: SeqNo) -> Vec<Place> {
+    let mut seen = Vec::new();
+    cursor.seek(InternalKey::seek(start, SEQNO_MAX)).unwrap();
+    while let Some(place) = place_of(cursor).filter(|(key, _)| **key < *end) {
+        let deleted = is_deleted(cursor);
+        cursor.skip(&place.0).unwrap();
+        if deleted {
+            cursor.pass_deleted(Some(end), at).unwrap();
+        } else {
+            seen.push(place);
+        }
+    }
+    seen
 }
 
 fn check_get(table: &MemTable, oracle: &Oracle, key: &[u8], seqno: SeqNo, pin: Option<&ReadPin>) {
@@ -156,7 +208,7 @@ fn check_get(table: &MemTable, oracle: &Oracle, key: &[u8], seqno: SeqNo, pin: O
         match table.peek(key, seqno, &mut ValueCopy::new()) {
             Peek::Absent => assert_eq!(expected, None),
             Peek::Newest(found) => assert_eq!(Some(found), expected),
-            Peek::Newer => panic!("nothing is newer"),
+            Peek::Unclear => assert_eq!(expected.unwrap().kind, ValueKind::Merge),
         }
         return;
     };
@@ -166,8 +218,9 @@ fn check_get(table: &MemTable, oracle: &Oracle, key: &[u8], seqno: SeqNo, pin: O
         Peek::Newest(found) => {
             assert_eq!(Some(found), oracle_versions(oracle, key, SEQNO_MAX).next());
         }
-        Peek::Newer => {
-            assert!(oracle_versions(oracle, key, SEQNO_MAX).next().unwrap().seqno > pin.seqno());
+        Peek::Unclear => {
+            let newest = oracle_versions(oracle, key, SEQNO_MAX).next().unwrap();
+            assert!(newest.seqno > pin.seqno() || newest.kind == ValueKind::Merge);
         }
     }
 }
@@ -203,6 +256,7 @@ fn agrees_with_a_map(ops: Vec<Op>, freeze: bool) -> TestResult {
     let visible = AtomicU64::new(0);
     let mut seqno = 0;
     let mut places = Vec::new();
+    let mut deleted = Deleted::All;
     for op in ops {
         match op {
             Op::Insert(Key(key), kind, len) => {
@@ -250,44 +304,53 @@ fn agrees_with_a_map(ops: Vec<Op>, freeze: bool) -> TestResult {
                 pins.remove(usize::from(which) % pins.len());
             }
             Op::Unpin(_) => {}
-            Op::Open => cursors.push((table.cursor(&register.pin(&visible)), seqno)),
+            Op::Open => cursors.push((table.cursor(register.pin(&visible)), seqno)),
             Op::Seek(Key(key)) => {
-                let mut cursor = table.cursor(&register.pin(&visible));
+                let mut cursor = table.cursor(register.pin(&visible));
                 cursor.seek(InternalKey::seek(&key, SEQNO_MAX)).unwrap();
-                let newest = newest_at(&oracle, seqno);
+                let newest = deleted.newest_at(&oracle, seqno);
                 let at = newest.partition_point(|(other, _)| *other < key);
                 for place in newest[at..].iter().take(5) {
-                    assert_eq!(place_of(&cursor).as_ref(), Some(place));
+                    assert_eq!(deleted.next(&mut cursor).as_ref(), Some(place));
                     cursor.skip(&place.0).unwrap();
                 }
             }
             Op::SeekForPrev(Key(key)) => {
-                let mut cursor = table.cursor(&register.pin(&visible));
+                let mut cursor = table.cursor(register.pin(&visible));
                 cursor.seek_for_prev(&key).unwrap();
-                let newest = newest_at(&oracle, seqno);
+                let newest = deleted.newest_at(&oracle, seqno);
                 let at = newest.partition_point(|(other, _)| *other <= key);
                 for place in newest[..at].iter().rev() {
-                    assert_eq!(place_of(&cursor).as_ref(), Some(place));
+                    assert_eq!(deleted.prev(&mut cursor).as_ref(), Some(place));
                     cursor.prev().unwrap();
                 }
-                assert_eq!(place_of(&cursor), None);
+                assert_eq!(deleted.prev(&mut cursor), None);
+            }
+            Op::Pass(Key(start), Key(end), which) => {
+                let pin = pins.get(usize::from(which) % (pins.len() + 1)).cloned();
+                let pin = pin.unwrap_or_else(|| register.pin(&visible));
+                let at = pin.seqno();
+                deleted = Deleted::Some;
+                let mut expected = deleted.newest_at(&oracle, at);
+                expected.retain(|(key, _)| start <= *key && *key < end);
+                assert_eq!(alive(&mut table.cursor(pin), &start, &end, at), expected);
             }
         }
     }
     assert!(table.entries() <= oracle.len());
     assert_eq!(table.seqno_max(), oracle.keys().map(|(_, Reverse(s))| *s).max());
     assert_eq!(table.seqno_min(), oracle.keys().map(|(_, Reverse(s))| *s).min());
-    let mut now = table.cursor(&register.pin(&visible));
-    check_cursor(&mut now, &oracle, seqno);
+    let mut now = table.cursor(register.pin(&visible));
+    check_cursor(&mut now, &oracle, seqno, deleted);
     if freeze {
         assert!(Arc::ptr_eq(&writer.freeze(), &table));
-        check_cursor(&mut table.frozen_cursor(), &oracle, seqno);
+        check_cursor(&mut table.frozen_cursor(), &oracle, seqno, deleted);
         for (key, _) in oracle.keys() {
             check_versions(table.frozen_versions(key, seqno), &oracle, key, seqno);
         }
     }
     for (mut cursor, at) in cursors {
-        check_cursor(&mut cursor, &oracle, at);
+        check_cursor(&mut cursor, &oracle, at, deleted);
     }
     drop((now, pins));
     assert_eq!(budget.used(), table.bytes());
@@ -325,7 +388,7 @@ fn many_keys_and_splits() {
             writer.insert(InternalKey::new(&key, i + 1, ValueKind::Put), &i.to_le_bytes(), None);
             visible.store(i + 1, Ordering::Release);
             if i % 997 == 0 {
-                let mut cursor = table.cursor(&pins.pin(&visible));
+                let mut cursor = table.cursor(pins.pin(&visible));
                 cursor.last().unwrap();
                 assert!(cursor.entry().is_some());
             }
@@ -335,7 +398,7 @@ fn many_keys_and_splits() {
             let value = &i.to_le_bytes()[..];
             let found = Found { seqno: i + 1, kind: ValueKind::Put, value };
             assert_eq!(table.peek(&key(i), many, &mut copy), Peek::Newest(found));
-            assert_eq!(table.peek(&key(i), i, &mut copy), Peek::Newer);
+            assert_eq!(table.peek(&key(i), i, &mut copy), Peek::Unclear);
             assert_eq!(table.peek(&key(i + many), many, &mut copy), Peek::Absent);
         }
         assert_eq!((table.keys(), table.entries()), (many as usize, many as usize));
@@ -403,7 +466,7 @@ fn range_tombstones_count_and_cover() {
     assert_eq!((table.entries(), table.keys()), (2, 0));
     assert_eq!(table.newest(b"c"), None);
     assert_eq!(budget.used(), table.bytes());
-    let mut cursor = table.cursor(&pins.pin(&AtomicU64::new(9)));
+    let mut cursor = table.cursor(pins.pin(&AtomicU64::new(9)));
     cursor.first().unwrap();
     assert!(cursor.entry().is_none());
 }
@@ -453,7 +516,7 @@ fn readers_beside_the_writer() {
                         match table.peek(&key, at, &mut copy) {
                             Peek::Absent => assert_eq!(newest(k, at), None),
                             Peek::Newest(found) => check(k, at, found),
-                            Peek::Newer => {
+                            Peek::Unclear => {
                                 let pin = pins.pin(visible);
                                 let found = table.versions(&key, &pin).next();
                                 assert_eq!(found.is_some(), newest(k, pin.seqno()).is_some());
@@ -466,7 +529,7 @@ fn readers_beside_the_writer() {
                     }
                     let pin = pins.pin(visible);
                     at = pin.seqno();
-                    let mut cursor = table.cursor(&pin);
+                    let mut cursor = table.cursor(pin.clone());
                     cursor.first().unwrap();
                     let mut seen = 0;
                     let mut last: Option<(Vec<u8>, Reverse<SeqNo>)> = None;
@@ -500,4 +563,271 @@ fn readers_beside_the_writer() {
             visible.store(seqno, Ordering::Release);
         }
     });
+}
+
+/// All keys are written and deleted in turns, while others scan. What a scan sees is told by its
+/// sequence number.
+#[test]
+fn scans_beside_deletes() {
+    const KEYS: u64 = if cfg!(miri) { 12 } else { 600 };
+    const ROUNDS: u64 = if cfg!(miri) { 4 } else { 40 };
+    fn is_alive(k: u64, at: SeqNo) -> bool {
+        // The number of writes of this key: it is written by every KEYS-th.
+        (at + KEYS - 1 - k) / KEYS % 2 == 1
+    }
+    let budget = MemoryBudget::new(1 << 30);
+    let (mut writer, table, pins) = new(&budget);
+    let visible = AtomicU64::new(0);
+    std::thread::scope(|scope| {
+        for reader in 0..2 {
+            let (table, visible, pins) = (&table, &visible, &pins);
+            scope.spawn(move || {
+                let mut rng = Rng::new(reader);
+                let mut old: Vec<ReadPin> = Vec::new();
+                let mut at = 0;
+                while at < KEYS * ROUNDS {
+                    let pin = pins.pin(visible);
+                    at = pin.seqno();
+                    if rng.below(8) == 0 {
+                        old.push(pin.clone());
+                    }
+                    if rng.below(8) == 0 {
+                        old.clear();
+                    }
+                    let older = old.last().filter(|_| rng.below(4) == 0).cloned();
+                    let pin = older.unwrap_or(pin);
+                    let seen = pin.seqno();
+                    let (start, end) = (rng.below(KEYS), rng.below(KEYS));
+                    let mut cursor = table.cursor(pin);
+                    let found = alive(&mut cursor, &start.to_be_bytes(), &end.to_be_bytes(), seen);
+                    let found: Vec<Vec<u8>> = found.into_iter().map(|(key, _)| key).collect();
+                    let wanted = (start..end).filter(|k| is_alive(*k, seen));
+                    assert_eq!(found, wanted.map(|k| k.to_be_bytes().to_vec()).collect::<Vec<_>>());
+                }
+            });
+        }
+        for seqno in 1..=KEYS * ROUNDS {
+            let kind = match (seqno - 1) / KEYS % 2 {
+                0 => ValueKind::Put,
+                _ => ValueKind::Delete,
+            };
+            let held = pins.try_hold();
+            let overwrite = held.as_ref().map(|held| held.overwrite());
+            let key = ((seqno - 1) % KEYS).to_be_bytes();
+            writer.insert(InternalKey::new(&key, seqno, kind), b"", overwrite);
+            visible.store(seqno, Ordering::Release);
+        }
+    });
+}
+
+/// A queue: what was taken out at its front is passed again by nobody.
+#[test]
+fn what_was_deleted_is_passed_once() {
+    const MANY: u64 = if cfg!(miri) { 50 } else { 5000 };
+    let budget = MemoryBudget::new(1 << 30);
+    let (mut writer, table, pins) = new(&budget);
+    let visible = AtomicU64::new(0);
+    let mut seqno = 0;
+    let mut write = |key: u64, kind| {
+        seqno += 1;
+        let key = key.to_be_bytes();
+        let held = pins.try_hold();
+        let overwrite = held.as_ref().map(|held| held.overwrite());
+        writer.insert(InternalKey::new(&key, seqno, kind), b"", overwrite);
+        visible.store(seqno, Ordering::Release);
+    };
+    (0..MANY).for_each(|key| write(key, ValueKind::Put));
+    for round in 0..3 * MANY / 10 {
+        let pin = pins.pin(&visible);
+        let at = pin.seqno();
+        let mut cursor = table.cursor(pin);
+        cursor.first().unwrap();
+        let mut steps = 0;
+        while is_deleted(&cursor) {
+            let key = place_of(&cursor).unwrap().0;
+            cursor.skip(&key).unwrap();
+            steps += 1;
+            cursor.pass_deleted(None, at).unwrap();
+        }
+        assert!(steps <= 1, "passed at once");
+        let head = place_of(&cursor).unwrap().0;
+        assert_eq!(head, (round * 10).to_be_bytes());
+        for key in round * 10..round * 10 + 10 {
+            write(key, ValueKind::Delete);
+            write(key + MANY, ValueKind::Put);
+        }
+    }
+    let order = table.order.lock();
+    let kept: usize = order.runs().iter().map(|run| run.heads().len()).sum();
+    assert!(kept < 3 * MANY as usize, "{kept} heads of {MANY} keys");
+}
+
+#[derive(Clone, Debug)]
+enum ListOp {
+    Append(u8, u8),
+    Put(u8, u8),
+    Delete(u8),
+    DeleteRange(u8, u8),
+    Pin,
+    Unpin(u8),
+}
+
+impl Arbitrary for ListOp {
+    fn arbitrary(g: &mut Gen) -> ListOp {
+        let (key, len) = (u8::arbitrary(g) % 3, u8::arbitrary(g) % 12);
+        match u8::arbitrary(g) % 40 {
+            0 => ListOp::Put(key, len),
+            1 => ListOp::Delete(key),
+            9 => ListOp::DeleteRange(key, key + 1 + len % 2),
+            2..=4 => ListOp::Pin,
+            5..=8 => ListOp::Unpin(u8::arbitrary(g)),
+            _ => ListOp::Append(key, len),
+        }
+    }
+}
+
+/// The value that versions, newest first, are concatenated to, those below `cover` being deleted.
+fn concatenated<'a>(versions: impl Iterator<Item = Found<'a>>, cover: SeqNo) -> Option<Vec<u8>> {
+    let mut parts = Vec::new();
+    for Found { kind, value, seqno } in versions {
+        if kind == ValueKind::Delete || seqno < cover {
+            break;
+        }
+        parts.push(value);
+        if kind == ValueKind::Put {
+            break;
+        }
+    }
+    parts.reverse();
+    (!parts.is_empty()).then(|| parts.concat())
+}
+
+/// Operands that are joined are read as those that are not, at every pin.
+fn joined_operands_are_the_same(ops: Vec<ListOp>) -> usize {
+    let budget = MemoryBudget::new(1 << 30);
+    let (mut writer, table, register) = new(&budget);
+    writer.join_operands(true);
+    let visible = AtomicU64::new(0);
+    let mut model: BTreeMap<u8, Vec<u8>> = BTreeMap::new();
+    let mut pins = Vec::new();
+    let mut seqno = 0;
+    let check = |pin: &ReadPin, model: &BTreeMap<u8, Vec<u8>>| {
+        let mut cursor = table.cursor(pin.clone());
+        for key in 0..3 {
+            let wanted = model.get(&key);
+            let cover = table.range_tombstones().cover(&[key], pin.seqno());
+            assert_eq!(concatenated(table.versions(&[key], pin), cover).as_ref(), wanted);
+            cursor.seek(InternalKey::seek(&[key], SEQNO_MAX)).unwrap();
+            let mut versions = Vec::new();
+            while let Some((at, value)) = cursor.entry().filter(|(at, _)| at.user_key == [key]) {
+                versions.push((at.seqno, at.kind, value.to_vec()));
+                cursor.next().unwrap();
+            }
+            let versions = versions.iter().map(|v| Found { seqno: v.0, kind: v.1, value: &v.2 });
+            assert_eq!(concatenated(versions, cover).as_ref(), wanted);
+        }
+    };
+    for op in ops {
+        seqno += 1;
+        let value = |len| vec![seqno as u8; usize::from(len)];
+        let (key, kind, value) = match op {
+            ListOp::Append(key, len) => (key, ValueKind::Merge, value(len)),
+            ListOp::Put(key, len) => (key, ValueKind::Put, value(len)),
+            ListOp::Delete(key) => (key, ValueKind::Delete, Vec::new()),
+            ListOp::DeleteRange(start, end) => (start, ValueKind::RangeDelete, vec![end]),
+            ListOp::Pin => {
+                pins.push((register.pin(&visible), model.clone()));
+                continue;
+            }
+            ListOp::Unpin(which) => {
+                if !pins.is_empty() {
+                    pins.swap_remove(usize::from(which) % pins.len());
+                }
+                continue;
+            }
+        };
+        let held = register.try_hold();
+        let overwrite = held.as_ref().map(|held| held.overwrite());
+        writer.insert(InternalKey::new(&[key], seqno, kind), &value, overwrite);
+        visible.store(seqno, Ordering::Release);
+        drop(held);
+        match kind {
+            ValueKind::Delete => drop(model.remove(&key)),
+            ValueKind::Put => drop(model.insert(key, value)),
+            ValueKind::RangeDelete => model.retain(|other, _| !(key..value[0]).contains(other)),
+            ValueKind::Merge => model.entry(key).or_default().extend(value),
+        }
+        if seqno % 5 == 0 {
+            pins.iter().for_each(|(pin, model)| check(pin, model));
+        }
+    }
+    check(&register.pin(&visible), &model);
+    pins.iter().for_each(|(pin, model)| check(pin, model));
+    table.entries()
+}
+
+quickcheck! {
+    fn operands_joined(ops: Vec<ListOp>) -> bool {
+        joined_operands_are_the_same(ops);
+        true
+    }
+}
+
+#[test]
+fn many_operands_are_few_versions() {
+    let many = if cfg!(miri) { 100 } else { 3000 };
+    let entries = joined_operands_are_the_same(vec![ListOp::Append(0, 9); many]);
+    assert!(entries < 8 + many * 9 / 1500, "{entries} versions");
+    let mut g = Gen::new(if cfg!(miri) { 60 } else { 2000 });
+    for _ in 0..if cfg!(miri) { 1 } else { 20 } {
+        joined_operands_are_the_same((0..g.size()).map(|_| ListOp::arbitrary(&mut g)).collect());
+    }
+}
+
+/// Readers see the lists at their sequence numbers, whole, while they grow.
+#[test]
+fn readers_beside_a_writer_that_appends() {
+    const KEYS: u64 = 5;
+    const MANY: u64 = if cfg!(miri) { 60 } else { 20_000 };
+    let budget = MemoryBudget::new(1 << 30);
+    let (mut writer, table, pins) = new(&budget);
+    writer.join_operands(true);
+    let visible = AtomicU64::new(0);
+    std::thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| {
+                let mut at = 0;
+                while at < MANY {
+                    let pin = pins.pin(&visible);
+                    at = pin.seqno();
+                    for k in 0..KEYS {
+                        let found = concatenated(table.versions(&[k as u8], &pin), 0);
+                        let wanted = (1..=at).filter(|seqno| seqno % KEYS == k);
+                        let wanted = wanted.map(|seqno| seqno as u8).collect::<Vec<u8>>();
+                        assert_eq!(found.unwrap_or_default(), wanted);
+                        let mut copy = ValueCopy::new();
+                        let peeked = table.peek(&[k as u8], at, &mut copy);
+                        assert!(matches!(peeked, Peek::Absent | Peek::Unclear));
+                    }
+                }
+            });
+        }
+        for seqno in 1..=MANY {
+            let held = pins.try_hold();
+            let overwrite = held.as_ref().map(|held| held.overwrite());
+            let key = [(seqno % KEYS) as u8];
+            let version = InternalKey::new(&key, seqno, ValueKind::Merge);
+            writer.insert(version, &[seqno as u8], overwrite);
+            visible.store(seqno, Ordering::Release);
+        }
+    });
+}
+
+/// What lies under a range tombstone is not joined with what lies over it.
+#[test]
+fn operands_are_not_joined_over_a_range_tombstone() {
+    let over = ListOp::DeleteRange(0, 1);
+    let append = ListOp::Append(0, 3);
+    let list = [append.clone(), over.clone(), append.clone(), append.clone(), over, append];
+    assert_eq!(joined_operands_are_the_same(list.to_vec()), 5);
 }

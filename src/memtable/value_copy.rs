@@ -19,6 +19,9 @@ use crate::base::sync::{AtomicU64, Ordering};
 /// longer ones are better lent.
 pub const WORDS_MAX: usize = 32;
 
+/// Most words to which merge operands are joined.
+pub const OPERAND_WORDS_MAX: usize = 255;
+
 const WORD: usize = size_of::<u64>();
 
 /// Where a reader copies a short value to: on its stack.
@@ -120,9 +123,39 @@ pub fn store(words: &[AtomicU64], value: &[u8]) {
     }
 }
 
+/// Stores bytes behind the first `from` bytes, which stay, each word Relaxed; the last word is filled up
+/// with zeros.
+///
+/// # Panics
+/// If both together need more words than there are.
+#[inline]
+pub fn store_behind(words: &[AtomicU64], from: usize, mut bytes: &[u8]) {
+    let within = from % WORD;
+    if within > 0 {
+        let word = &words[from / WORD];
+        let mut joined = word.load(Ordering::Relaxed).to_ne_bytes();
+        let count = bytes.len().min(WORD - within);
+        joined[within..within + count].copy_from_slice(&bytes[..count]);
+        word.store(u64::from_ne_bytes(joined), Ordering::Relaxed);
+        bytes = &bytes[count..];
+    }
+    store(&words[from.div_ceil(WORD)..], bytes);
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn appended_is_behind() {
+        for (len, more) in (0..40).flat_map(|len| (0..40).map(move |more| (len, more))) {
+            let words = [const { AtomicU64::new(0) }; 10];
+            let bytes: Vec<u8> = (1..=len + more).map(|i| i as u8).collect();
+            store(&words, &bytes[..len]);
+            store_behind(&words, len, &bytes[len..]);
+            assert_eq!(ValueCopy::new().fill(&words, bytes.len()), bytes);
+        }
+    }
 
     #[test]
     fn copies_are_what_was_stored() {

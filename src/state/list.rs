@@ -97,6 +97,10 @@ impl MergeOperator for ListAppend {
         }
         small
     }
+
+    fn concatenates(&self) -> bool {
+        true
+    }
 }
 
 /// The elements of a list, each rewritten, as operands of a good size, whatever the size of the parts.

@@ -4,8 +4,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 use alluvium::{
-    ColumnFamilyOptions, Db, Env, ErrorKind, ImportFamily, ImportSource, KeyRange, MemFs,
-    MemoryBudget, MergeOperator, Options, Result, Update, WriteBatch, WriteOptions,
+    ColumnFamilyOptions, Db, Env, ErrorKind, ImportFamily, ImportSource, KeyRange, ListAppend,
+    MemFs, MemoryBudget, MergeOperator, Options, Result, Update, WriteBatch, WriteOptions,
 };
 
 /// Appends operands with a comma between them.
@@ -308,4 +308,36 @@ fn a_writer_writes_as_long_as_the_database_is_open() {
         let dropped = db.writer(&family).map(drop).map_err(|e| e.kind());
         assert_eq!(dropped, Err(ErrorKind::NotFound));
     }
+}
+
+/// Operands that are joined as they are written do not come back from under a range delete: not in
+/// the memtable, not from the log, not in a table.
+#[test]
+fn a_range_delete_between_operands_that_are_joined() {
+    let fs = MemFs::new();
+    let open = |seed| {
+        let db = Db::open(Path::new("db"), Options::default(), env(&fs, seed)).unwrap();
+        let list = ColumnFamilyOptions { merge_operator: Some(Arc::new(ListAppend)), ..small() };
+        let list = db.column_family("list", list).unwrap();
+        (db, list)
+    };
+    let mut wanted = Vec::new();
+    for life in 0..4u8 {
+        let (db, list) = open(u64::from(life));
+        for n in 0..30u8 {
+            if n % 10 == 4 {
+                db.delete_range(&list, b"a", b"z").unwrap();
+                wanted.clear();
+            }
+            db.merge(&list, b"key", &[life, n]).unwrap();
+            wanted.extend([life, n]);
+            assert_eq!(db.get(&list, b"key").unwrap().as_ref(), Some(&wanted));
+        }
+        if life % 2 == 1 {
+            db.flush_all().unwrap();
+        }
+        assert_eq!(all(&db, &list), [(b"key".to_vec(), wanted.clone())]);
+    }
+    let (db, list) = open(9);
+    assert_eq!(db.get(&list, b"key").unwrap(), Some(wanted));
 }

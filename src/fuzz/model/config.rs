@@ -78,8 +78,8 @@ fn family(bits: u64) -> ColumnFamilyOptions {
         level_bytes_base: bits.pick(&[512, 4 << 10, 1 << 20]),
         level_multiplier: bits.pick(&[2, 10]),
         file_bytes: bits.pick(&[512, 1024, 1 << 20]),
-        merge_operator: Some(Arc::new(Comma)),
         timestamp: bits.pick(&[false, true]).then(|| Arc::new(Length) as _),
+        merge_operator: Some(Arc::new(Comma { concatenates: bits.pick(&[true, true, false]) })),
         ..ColumnFamilyOptions::default()
     }
 }

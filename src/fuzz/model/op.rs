@@ -168,7 +168,7 @@ impl Args<'_> {
         let verb = match shape / 3 % 10 {
             0..=4 => Verb::Put(self.key(), self.value()),
             5 | 6 => Verb::Delete(self.key()),
-            7 | 8 => Verb::Merge(self.key(), self.value()),
+            7 | 8 => Verb::Merge(self.key(), [b",", &self.value()[..]].concat()),
             _ => Verb::DeleteRange(self.key(), self.key()),
         };
         Change { family: usize::from(shape) % FAMILIES, verb }

@@ -49,8 +49,11 @@ pub fn clipped(state: &State, range: &KeyRange) -> State {
     std::array::from_fn(|place| state[place].as_ref().map(clip))
 }
 
-/// Appends operands with a comma before each: the order of merges shows.
-pub struct Comma;
+/// Appends operands, each of which begins with a comma: the order of merges shows. They may be joined
+/// as they are written, at some openings.
+pub struct Comma {
+    pub concatenates: bool,
+}
 
 impl MergeOperator for Comma {
     fn name(&self) -> &str {
@@ -68,6 +71,10 @@ impl MergeOperator for Comma {
         Ok(())
     }
 
+    fn concatenates(&self) -> bool {
+        self.concatenates
+    }
+
     fn combine(&self, _key: &[u8], older: &[u8], newer: &[u8], out: &mut Vec<u8>) -> bool {
         fold(Some(older), &[newer], out);
         true
@@ -77,10 +84,7 @@ impl MergeOperator for Comma {
 /// What [`Comma`] makes of operands.
 pub fn fold(base: Option<&[u8]>, operands: &[&[u8]], out: &mut Vec<u8>) {
     out.extend_from_slice(base.unwrap_or_default());
-    for operand in operands {
-        out.push(b',');
-        out.extend_from_slice(operand);
-    }
+    operands.iter().for_each(|operand| out.extend_from_slice(operand));
 }
 
 /// The length of a value is its time.

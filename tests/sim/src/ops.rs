@@ -252,7 +252,7 @@ impl Write {
                 let end = self::key(rng);
                 Change::DeleteRange(key.clone().min(end.clone()), key.max(end))
             }
-            _ => Change::Merge(key, number.to_string().into_bytes()),
+            _ => Change::Merge(key, format!(",{number}").into_bytes()),
         };
         Write { family, change }
     }
@@ -269,7 +269,7 @@ impl Change {
             Change::Put(key, value) => drop(map.insert(key.clone(), value.clone())),
             Change::Delete(key) => drop(map.remove(key)),
             Change::DeleteRange(start, end) => map.retain(|key, _| key < start || key >= end),
-            Change::Merge(key, operand) => append(map.entry(key.clone()).or_default(), operand),
+            Change::Merge(key, operand) => map.entry(key.clone()).or_default().extend(operand),
         }
     }
 }
@@ -295,7 +295,7 @@ pub fn all_keys() -> Vec<Vec<u8>> {
     keys
 }
 
-/// Appends operands, so that their order shows.
+/// Appends operands, each of which begins with a comma, so that their order shows.
 pub struct Comma;
 
 impl MergeOperator for Comma {
@@ -311,14 +311,13 @@ impl MergeOperator for Comma {
         out: &mut Vec<u8>,
     ) -> alluvium::Result<()> {
         out.extend_from_slice(base.unwrap_or_default());
-        operands.iter().for_each(|operand| append(out, operand));
+        operands.iter().for_each(|operand| out.extend_from_slice(operand));
         Ok(())
     }
-}
 
-fn append(out: &mut Vec<u8>, operand: &[u8]) {
-    out.push(b',');
-    out.extend_from_slice(operand);
+    fn concatenates(&self) -> bool {
+        true
+    }
 }
 
 /// Small tables and shallow levels, so that little data goes everywhere.
