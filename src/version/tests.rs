@@ -409,8 +409,12 @@ fn only_what_is_ours_old_and_dead_is_obsolete() {
 fn edits_that_do_not_fit_are_refused_before_anything_is_written() {
     let (disk, mut writer) = small();
     fill(&mut writer, 30);
-    let before = (writer.state().clone(), disk.ops());
     let id = *writer.state().families.keys().next().unwrap();
+    let mut operator = VersionEdit::default();
+    operator.family(id).merge_operator = Some("one".to_owned());
+    writer.append(&operator).unwrap();
+    let before = (writer.state().clone(), disk.ops());
+    let record = writer.state().families[&id].record.clone();
     let flushed = writer.state().families[&id].record.flushed_seqno;
     let last = writer.state().header.last_seqno;
     let number = FileNumber::new(1, 90_000);
@@ -435,7 +439,18 @@ fn edits_that_do_not_fit_are_refused_before_anything_is_written() {
     refuse(&|e| e.snapshot = true);
     refuse(&|e| e.more = true);
     refuse(&|e| e.epoch = Some(9));
-    refuse(&|e| e.created.push(writer.state().families[&id].record.clone()));
+    refuse(&|e| {
+        e.family(id).flushed_seqno = Some(flushed);
+        e.dropped.push(id);
+    });
+    refuse(&|e| e.family(id).merge_operator = Some("another".to_owned()));
+    let create = |e: &mut VersionEdit, id, name: &str| {
+        e.created.push(FamilyRecord { id, name: name.to_owned(), ..record.clone() });
+    };
+    refuse(&|e| create(e, id, "its number is taken"));
+    refuse(&|e| create(e, FamilyId(9000), &record.name));
+    refuse(&|e| create(e, FamilyId(9000), ""));
+    refuse(&|e| create(e, FamilyId(u32::MAX), "the last number"));
     for (i, edit) in bad.iter().enumerate() {
         let e = writer.append(edit).unwrap_err();
         assert_eq!(e.kind(), ErrorKind::InvalidArgument, "{i}: {e}");

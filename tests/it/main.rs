@@ -15,6 +15,7 @@ mod layering;
 mod metamorphic;
 mod model;
 mod pins;
+mod refusals;
 mod rescale;
 mod salvage;
 mod state_model;

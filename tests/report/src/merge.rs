@@ -98,9 +98,20 @@ impl Report {
     /// Compares the places that make errors with those that were reached.
     fn cover(&mut self, reached: &BTreeSet<String>) {
         let (all, missed) = places::missed(&root().join("src"), reached);
+        let (guards, missed): (Vec<_>, Vec<_>) =
+            missed.into_iter().partition(|place| places::guard(place).is_some());
+        let why = |place: String| {
+            let why = places::guard(&place).unwrap_or_default();
+            format!("{place} ({why})")
+        };
         self.counts.insert("error_places".to_owned(), all);
-        self.counts.insert("error_places_missed".to_owned(), missed.len() as u64);
-        self.lists.insert("error_places_missed".to_owned(), missed);
+        for (name, places) in [
+            ("error_places_guards", guards.into_iter().map(why).collect()),
+            ("error_places_missed", missed),
+        ] {
+            self.counts.insert(name.to_owned(), places.len() as u64);
+            self.lists.insert(name.to_owned(), places);
+        }
     }
 
     /// Some numbers are made of others.
@@ -165,6 +176,7 @@ impl Report {
         }
         for (name, text) in [
             ("error_places", "places where recovery, flush, compaction, checkpoint make an error"),
+            ("error_places_guards", "of them guards that nothing leads to"),
             ("error_places_missed", "of them reached by none of this"),
         ] {
             if let Some(n) = self.counts.get(name) {
