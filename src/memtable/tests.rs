@@ -377,7 +377,7 @@ fn many_operations() {
 fn many_keys_and_splits() {
     let many = if cfg!(miri) { 300 } else { 50_000u64 };
     let budget = MemoryBudget::new(1 << 30);
-    for keys_hint in [0, 1000, 1 << 20] {
+    for keys_hint in [0, 1000, if cfg!(miri) { 2000 } else { 1 << 20 }] {
         let options = MemTableOptions { keys_hint, ..OPTIONS };
         let pins: Arc<ReadPins> = Arc::default();
         let (mut writer, table) = MemTable::new(options, &pins, budget.reserve(0));
