@@ -139,6 +139,7 @@ fn every_call_of_the_interface_is_in_the_model() {
     for (file, of, receivers) in [
         ("db/mod.rs", "Db", &["self.db().", "db.", "Db::"][..]),
         ("db/get.rs", "Reader", &["reader."]),
+        ("db/writer.rs", "Writer", &["writer."]),
         ("db/scan.rs", "Scan", &["scan."]),
         ("db/snapshot.rs", "Snapshot", &["snapshot."]),
         ("db/file_set.rs", "PendingCheckpoint", &["pending."]),

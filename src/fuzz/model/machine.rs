@@ -13,7 +13,7 @@ use crate::db::file_set::PendingCheckpoint;
 use crate::db::options::{Background, WriteOptions};
 use crate::db::snapshot::Snapshot;
 use crate::db::update::Update;
-use crate::db::{Db, Reader};
+use crate::db::{Db, Reader, Writer};
 use crate::fs::Fs;
 use crate::fs::fault::FaultFs;
 use crate::fs::memory::MemFs;
@@ -365,17 +365,26 @@ impl Machine {
     fn write(&mut self, change: &Change) {
         let Some(family) = self.family(change.family) else { return };
         let before = self.before();
-        let outcome = match &change.verb {
-            Verb::Put(key, value) => self.db().put(&family, key, value),
-            Verb::Delete(key) => self.db().delete(&family, key),
-            Verb::Merge(key, operand) => self.db().merge(&family, key, operand),
-            Verb::DeleteRange(start, end) => self.db().delete_range(&family, start, end),
+        let writer = self.writer(&family);
+        let outcome = match (&change.verb, writer) {
+            (Verb::Put(key, value), None) => self.db().put(&family, key, value),
+            (Verb::Put(key, value), Some(writer)) => writer.put(key, value),
+            (Verb::Delete(key), None) => self.db().delete(&family, key),
+            (Verb::Delete(key), Some(writer)) => writer.delete(key),
+            (Verb::Merge(key, operand), None) => self.db().merge(&family, key, operand),
+            (Verb::Merge(key, operand), Some(writer)) => writer.merge(key, operand),
+            (Verb::DeleteRange(start, end), _) => self.db().delete_range(&family, start, end),
         };
         if change.verb.is_nothing() {
             return outcome.expect("nothing to do");
         }
         let new = changed(&self.now, std::slice::from_ref(change));
         self.wrote(before, outcome, new, &[change.family], false);
+    }
+
+    /// A writer of a live family, for every other commit.
+    fn writer(&self, family: &ColumnFamily) -> Option<Writer> {
+        (self.commits % 2 == 1).then(|| self.db().writer(family).expect("a live family"))
     }
 
     fn batch(&mut self, changes: &[Change], sync: bool) {
@@ -406,12 +415,16 @@ impl Machine {
         let update = [Update::Put, Update::Delete, Update::Keep][usize::from(how) % 3];
         let before = self.before();
         let mut called = 0;
-        let outcome = self.db().update(&family, key, |found, out| {
+        let change = |found: Option<&[u8]>, out: &mut Vec<u8>| {
             assert_eq!(found, old.as_deref(), "what an update reads");
             called += 1;
             out.extend_from_slice(value);
             update
-        });
+        };
+        let outcome = match self.writer(&family) {
+            None => self.db().update(&family, key, change),
+            Some(writer) => writer.update(key, change),
+        };
         let again = called > 1 && self.background == Background::Inline;
         assert!((called > 0 || outcome.is_err()) && !again, "called {called} times");
         let verb = match update {
