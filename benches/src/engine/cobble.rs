@@ -9,6 +9,7 @@ use cobble::{
     Config, Db, MemtableType, ReadOptions, ScanOptions, SstCompressionAlgorithm, VolumeDescriptor,
     WriteBatch,
 };
+use size::Size;
 
 use crate::engine::{Engine, MEMTABLE_BYTES, Scan, Setup, Visit, VisitEntry};
 
@@ -29,12 +30,12 @@ impl Cobble {
         let memtable = MEMTABLE_BYTES.min(setup.memory / 4);
         let config = Config {
             volumes: VolumeDescriptor::single_volume(format!("file://{}", dir.display())),
-            memtable_capacity: memtable.into(),
+            memtable_capacity: Size::from_bytes(memtable),
             memtable_buffer_count: 2,
             memtable_type: MemtableType::Hash,
             num_columns: 1,
             total_buckets: 1,
-            block_cache_size: (setup.memory / 2).into(),
+            block_cache_size: Size::from_bytes(setup.memory / 2),
             compaction_threads: 2,
             sst_compression_by_level: vec![SstCompressionAlgorithm::Lz4; 7],
             log_console: false,
