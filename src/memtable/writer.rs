@@ -62,7 +62,8 @@ impl MemTableWriter {
     ///
     /// # Panics
     /// If the key has a version with this sequence number or a greater one, or if the table would
-    /// exceed what it can hold: see [`BYTES_MAX`]. If `overwrite` is not of the table's [`ReadPins`].
+    /// exceed what it can hold: see [`BYTES_MAX`](super::BYTES_MAX). If `overwrite` is not of the
+    /// table's [`ReadPins`](super::ReadPins).
     #[inline(always)]
     pub fn insert(
         &mut self,

@@ -90,7 +90,7 @@ impl VersionSet {
             next_family: Some(self.header.next_family),
             wal_mode: self.header.wal_mode,
             log_start: self.header.log_start,
-            log_durable: Some(self.header.log_durable).filter(|durable| durable.offset > 0),
+            log_durable: self.header.log_durable_said(),
             clean: self.header.clean,
             options: (!self.header.options.is_empty()).then(|| self.header.options.clone()),
             created: self.families.values().map(|f| FamilyRecord::clone(&f.record)).collect(),

@@ -62,6 +62,11 @@ impl Header {
         let needed = self.log_start.is_none_or(|start| self.log_durable.segment >= start);
         if needed { self.log_durable } else { LogPosition::default() }
     }
+
+    /// How far the log is durable, for an edit that says everything: `None` if no edit has said so.
+    pub fn log_durable_said(&self) -> Option<LogPosition> {
+        Some(self.log_durable).filter(|durable| *durable != LogPosition::default())
+    }
 }
 
 /// One family.
@@ -153,7 +158,7 @@ impl State {
             next_family: Some(header.next_family),
             wal_mode: header.wal_mode,
             log_start: header.log_start,
-            log_durable: Some(header.log_durable).filter(|durable| durable.offset > 0),
+            log_durable: header.log_durable_said(),
             clean: header.clean,
             options: (!header.options.is_empty()).then(|| header.options.clone()),
             created: self.families.values().map(|family| family.record.clone()).collect(),

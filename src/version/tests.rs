@@ -16,6 +16,7 @@ use crate::fs::Fs;
 use crate::fs::fault::{Effect, Fault, FaultFs, Op};
 use crate::fs::memory::MemFs;
 use crate::fs::memory::image::Keep;
+use crate::log::LogPosition;
 use crate::version::edit::{CleanMarker, FamilyRecord, VersionEdit};
 use crate::version::file::TableOpener;
 use crate::version::levels::overlapping;
@@ -150,6 +151,21 @@ fn essence(state: &State) -> State {
     state.header.instance = 0;
     state.header.clean = None;
     state
+}
+
+/// An edit may say that the log is durable up to a segment, and nothing of that.
+#[test]
+fn a_snapshot_says_how_far_the_log_is_durable() {
+    let mut state = State::default();
+    let log_durable = Some(LogPosition::new(FileNumbers::new(1, 2).next(), 0));
+    let (epoch, instance) = (Some(1), Some(1));
+    let begin = VersionEdit { snapshot: true, epoch, instance, ..VersionEdit::default() };
+    state.apply(&begin).unwrap();
+    state.apply(&VersionEdit { log_durable, ..VersionEdit::default() }).unwrap();
+    let mut copy = State::default();
+    state.snapshot_edits().iter().for_each(|edit| copy.apply(edit).unwrap());
+    assert_eq!(copy, state);
+    assert_eq!(Some(copy.header.log_durable), log_durable);
 }
 
 fn assert_same_files(set: &VersionSet, state: &State) {
