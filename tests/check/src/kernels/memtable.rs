@@ -117,7 +117,7 @@ fn get(
             assert!(is_whole(found), "a mixture of versions");
             return (at, Some(found.seqno));
         }
-        Peek::Newer => {}
+        Peek::Unclear => {}
     }
     let pin = pins.pin(visible);
     let found = table.versions(key, &pin).next();
