@@ -47,6 +47,8 @@ pub(in crate::db) enum Job {
         family: Arc<Family>,
         claim: ClaimId,
         begun: SeqNo,
+        /// What had expired when its filter was made, if it runs because of that.
+        until: Option<i64>,
         job: Box<CompactionJob>,
     },
 }
@@ -72,10 +74,10 @@ impl Job {
                 Progress::More => return Ok(false),
                 Progress::Done(edit) => core.finish_flush(family, memtables, edit)?,
             },
-            Job::Compact { family, claim, begun, job } => match job.step(entries)? {
+            Job::Compact { family, claim, begun, until, job } => match job.step(entries)? {
                 Progress::More => return Ok(false),
                 Progress::Done(edit) => {
-                    core.finish_compaction(family, *claim, *begun, job, edit)?;
+                    core.finish_compaction(family, *claim, *begun, *until, job, edit)?;
                 }
             },
             Job::Claimed { family, claim, compaction } => {
@@ -195,6 +197,9 @@ impl Core {
         let output = self.output_options(&family, compaction.output_level);
         // Everything in the inputs was visible before this; what is taken later sees all of it.
         let (snapshots, begun) = self.snapshots.seqnos_and_visible(&self.visible);
+        // Before the filter is made, which asks the clock too: what expires in between is no rewrite's.
+        let until = expired(&options, &[]).map(|expired| expired.until);
+        let until = until.filter(|_| compaction.reason == Reason::Expired);
         let rules = Rules {
             snapshots,
             below: Below::unknown(),
@@ -202,7 +207,7 @@ impl Core {
             filter: options.compaction_filter.as_ref().map(|factory| factory.create()),
         };
         let job = Box::new(CompactionJob::new(compaction, rules, output)?);
-        Ok(Job::Compact { family, claim, begun, job })
+        Ok(Job::Compact { family, claim, begun, until, job })
     }
 
     /// Claims are given back; memtables may be flushed again.
@@ -315,6 +320,7 @@ impl Core {
         family: &Arc<Family>,
         claim: ClaimId,
         begun: SeqNo,
+        until: Option<i64>,
         job: &CompactionJob,
         edit: FamilyEdit,
     ) -> Result<()> {
@@ -325,8 +331,6 @@ impl Core {
         let bytes_read = compaction.bytes();
         let mut whole = VersionEdit::default();
         whole.families.insert(family.id, edit);
-        let until = expired(&family.options(), &[]).map(|expired| expired.until);
-        let done = until.filter(|_| compaction.reason == Reason::Expired);
         let added: Vec<_> =
             whole.families[&family.id].added.iter().map(|(_, m)| m.number).collect();
         let release = |versions: &mut Versions| {
@@ -336,7 +340,7 @@ impl Core {
             }
             versions
                 .rewritten
-                .extend(done.into_iter().flat_map(|until| added.iter().map(move |n| (*n, until))));
+                .extend(until.into_iter().flat_map(|until| added.iter().map(move |n| (*n, until))));
         };
         // A snapshot that was taken while a filter worked would see values go. None is taken while
         // the outcome is installed; if one was before, the outcome is thrown away.

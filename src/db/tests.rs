@@ -4,9 +4,10 @@ use std::path::Path;
 
 use crate::base::error::{Error, ErrorKind, Result};
 use crate::base::key::SeqNo;
-use crate::base::sync::Arc;
+use crate::base::sync::{Arc, Mutex};
 use crate::batch::WriteBatch;
 use crate::cache::budget::MemoryBudget;
+use crate::compaction::filter::{CompactionFilter, CompactionFilterFactory, Decision, EntryKind};
 use crate::db::Db;
 use crate::db::column_family::ColumnFamily;
 use crate::db::commit::Group;
@@ -18,6 +19,7 @@ use crate::db::write_queue::Ticket;
 use crate::fs::Fs;
 use crate::fs::memory::MemFs;
 use crate::fs::memory::image::Keep;
+use crate::table::TimestampExtractor;
 
 fn open(fs: &MemFs, seed: u64) -> Db {
     let options =
@@ -444,4 +446,86 @@ fn an_update_of_what_was_read_in_an_older_memtable_begins_again() {
     let mut state = db.core.stand_still().unwrap();
     assert!(!state.is_unchanged(family.id(), b"key", &before.mem, at));
     assert!(state.is_unchanged(family.id(), b"key", &now.mem, at));
+}
+
+/// A number at the beginning of the value, which has expired up to what the test says.
+struct Expiry(Arc<Mutex<i64>>);
+
+impl Expiry {
+    fn of(value: &[u8]) -> Option<i64> {
+        value.first_chunk().map(|bytes| i64::from_be_bytes(*bytes))
+    }
+}
+
+impl TimestampExtractor for Expiry {
+    fn name(&self) -> &str {
+        "expiry"
+    }
+
+    fn timestamp(&self, _: &[u8], value: &[u8]) -> Option<i64> {
+        Expiry::of(value)
+    }
+}
+
+struct ExpiryFilter(i64);
+
+impl CompactionFilter for ExpiryFilter {
+    fn decide(&mut self, _: &[u8], _: EntryKind, value: &[u8], _: &mut Vec<u8>) -> Decision {
+        match Expiry::of(value).is_some_and(|time| time <= self.0) {
+            true => Decision::Remove,
+            false => Decision::Keep,
+        }
+    }
+}
+
+impl CompactionFilterFactory for Expiry {
+    fn name(&self) -> &str {
+        "expiry"
+    }
+
+    fn expired_until(&self) -> Option<i64> {
+        Some(*self.0.lock())
+    }
+
+    fn create(&self) -> Box<dyn CompactionFilter> {
+        Box::new(ExpiryFilter(*self.0.lock()))
+    }
+}
+
+/// What expires while a table is being rewritten is not removed by that: it is looked for again.
+#[test]
+fn what_expires_during_a_rewrite_is_rewritten_once_more() {
+    let db = open(&MemFs::new(), 1);
+    let until = Arc::new(Mutex::new(-1));
+    let expiry = Arc::new(Expiry(Arc::clone(&until)));
+    let options = ColumnFamilyOptions {
+        timestamp: Some(Arc::clone(&expiry) as _),
+        compaction_filter: Some(expiry),
+        ..ColumnFamilyOptions::default()
+    };
+    let a = db.column_family("a", options).unwrap();
+    for time in 0..100i64 {
+        db.put(&a, &time.to_be_bytes(), &time.to_be_bytes()).unwrap();
+    }
+    db.flush(&a).unwrap();
+    db.wait_idle().unwrap();
+    let left = || {
+        let mut scan = db.scan(&a, ..).unwrap();
+        std::iter::from_fn(|| scan.next().unwrap().then_some(())).count()
+    };
+    db.pause_compactions(true);
+    *until.lock() = 29;
+    db.pause_compactions(false);
+    let mut lefts = vec![left()];
+    while let Some(mut job) = db.core.pick_compaction() {
+        while !job.step(&db.core, 10).unwrap() {
+            // Once its filter is made.
+            if matches!(job, Job::Compact { .. }) {
+                *until.lock() = 59;
+            }
+        }
+        lefts.push(left());
+    }
+    lefts.dedup();
+    assert_eq!(lefts, [100, 70, 40]);
 }
