@@ -471,23 +471,29 @@ impl ArenaWriter {
     ) -> bool {
         let header = entry.header();
         let (words, len) = (header.words(), entry.value_len());
+        let old = header.trailer.load(Ordering::Relaxed);
+        let [from, to] = [old, trailer].map(|trailer| trailer as u8 == ValueKind::Merge as u8);
         // What has no words is never written. What has no value needs none.
-        let fits = match (entry.kind(), ValueKind::from_byte(trailer as u8)) {
-            (Some(ValueKind::Merge), Some(ValueKind::Merge)) => {
-                entry.seqno() >= self.join_from && len + value.len() <= words * UNIT
-            }
-            (Some(ValueKind::Merge), _) | (_, Some(ValueKind::Merge)) => false,
-            _ => value.len() <= words * UNIT && (words > 0 || len == 0),
+        let fits = match (from, to) {
+            (false, false) => value.len() <= words * UNIT && (words > 0 || len == 0),
+            (true, true) => old >> 8 >= self.join_from && len + value.len() <= words * UNIT,
+            _ => false,
         };
-        if !fits || !overwrite.allows(entry.seqno()) {
+        if !fits || !overwrite.allows(old >> 8) {
             return false;
         }
-        let behind = if trailer as u8 == ValueKind::Merge as u8 { len } else { 0 };
         header.trailer.store(BUSY, Ordering::Relaxed);
         // Who sees one of the words below, and fences, sees BUSY or what comes after it.
         fence(Ordering::Release);
-        value_copy::store_behind(self.words(&entry), behind, value);
-        header.value_len.store((behind + value.len()) as u32, Ordering::Relaxed);
+        let words = self.words(&entry);
+        let len = if to {
+            value_copy::store_behind(words, len, value);
+            len + value.len()
+        } else {
+            value_copy::store(words, value);
+            value.len()
+        };
+        header.value_len.store(len as u32, Ordering::Relaxed);
         header.trailer.store(trailer, Ordering::Release);
         true
     }

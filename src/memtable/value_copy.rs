@@ -117,10 +117,21 @@ pub fn store(words: &[AtomicU64], value: &[u8]) {
         }
     }
     if !rest.is_empty() {
-        let mut last = [0; WORD];
-        last[..rest.len()].copy_from_slice(rest);
-        words[whole.len()].store(u64::from_ne_bytes(last), Ordering::Relaxed);
+        words[whole.len()].store(filled_up(rest), Ordering::Relaxed);
     }
+}
+
+/// The word of fewer than 8 bytes, and zeros behind them. No call, as copying them would be.
+#[inline(always)]
+fn filled_up(bytes: &[u8]) -> u64 {
+    let word = match (bytes.first_chunk(), bytes.last_chunk()) {
+        (Some(first), Some(last)) => {
+            let [first, last] = [first, last].map(|half| u64::from(u32::from_le_bytes(*half)));
+            first | last << ((bytes.len() - size_of::<u32>()) * 8)
+        }
+        _ => bytes.iter().rev().fold(0, |word, byte| word << 8 | u64::from(*byte)),
+    };
+    word.to_le()
 }
 
 /// Stores bytes behind the first `from` bytes, which stay, each word Relaxed; the last word is filled up
@@ -128,7 +139,6 @@ pub fn store(words: &[AtomicU64], value: &[u8]) {
 ///
 /// # Panics
 /// If both together need more words than there are.
-#[inline]
 pub fn store_behind(words: &[AtomicU64], from: usize, mut bytes: &[u8]) {
     let within = from % WORD;
     if within > 0 {
@@ -145,6 +155,16 @@ pub fn store_behind(words: &[AtomicU64], from: usize, mut bytes: &[u8]) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_last_word_is_filled_up() {
+        for len in 0..WORD {
+            let bytes: Vec<u8> = (0xa1..).take(len).collect();
+            let mut word = [0; WORD];
+            word[..len].copy_from_slice(&bytes);
+            assert_eq!(filled_up(&bytes).to_ne_bytes(), word);
+        }
+    }
 
     #[test]
     fn appended_is_behind() {

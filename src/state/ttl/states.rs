@@ -56,7 +56,8 @@ impl<K: 'static> StateBackend<K> {
     /// [`checkpoint`](StateBackend::checkpoint) does the same, and so does a timer service whenever it
     /// has nothing more that is due. It is for tasks that do neither, and write little: flushes have the
     /// background look anyway. After it has looked, what has expired takes on disk a tenth of what has
-    /// not, and a table a level.
+    /// not, and a table a level, if values are written evenly over time; else, what expired a tenth of
+    /// its table's span of times ago does.
     pub fn look_for_expired(&self) {
         let Some((time, step)) = self.time.as_ref().zip(self.look_step) else { return };
         if time.has_gone_on(step) {
