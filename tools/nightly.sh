@@ -10,8 +10,10 @@
 #   fuzz      every fuzz target, with libFuzzer where cargo-fuzz and a nightly toolchain are there,
 #             else mutations on stable                                  (4 a target)
 #   threads   all orders of small structures, random schedules of whole small databases    (30)
-#   miri      the unit tests of the files with `unsafe`, and of what they stand on, under Miri,
-#             where a nightly toolchain has it                          (as long as it takes)
+#   miri      the unit tests of the files with `unsafe` (the biased lock, the memtable, the log's
+#             window) and of what they stand on, under Miri, where a nightly toolchain has it: Stacked
+#             Borrows with strict provenance, Tree Borrows, and several schedules of those with
+#             threads                                                   (as long as it takes)
 #
 # Without a part: all of them, one after the other. `--minutes` is for each part; for fuzz and canaries,
 # for all targets and bugs together. What fails prints one line that replays it, and the next part goes on.
@@ -25,7 +27,7 @@ while [ $# -gt 0 ]; do
         --minutes) minutes=$2; shift ;;
         --seed) seed=$2; shift ;;
         sim | model | state | canaries | golden | process | fuzz | threads | miri) parts+=("$1") ;;
-        *) sed -n '2,19s/^# \{0,1\}//p' "$0" >&2; exit 2 ;;
+        *) sed -n '2,21s/^# \{0,1\}//p' "$0" >&2; exit 2 ;;
     esac
     shift
 done
@@ -56,7 +58,10 @@ state() {
         round=$((round + 1))
     done
     for log in off buffered synced; do
-        ALLUVIUM_LOG=$log cargo test --release --quiet --test it -- conformance || return 1
+        ALLUVIUM_LOG=$log cargo test --release --quiet --test it -- conformance || {
+            echo "BAD; replay it: ALLUVIUM_LOG=$log cargo test --release --test it conformance"
+            return 1
+        }
     done
 }
 
@@ -85,7 +90,12 @@ fuzz() {
         done
     else
         echo "cargo-fuzz or a nightly toolchain is missing: mutations on stable"
-        ALLUVIUM_SEED=$seed FUZZ_MUTATIONS=$((seconds * 500)) cargo test --release --quiet --test it fuzz_replay || failed=1
+        ALLUVIUM_SEED=$seed FUZZ_MUTATIONS=$((seconds * 500)) \
+            cargo test --release --quiet --test it fuzz_replay || {
+            echo "BAD; replay it: ALLUVIUM_SEED=$seed FUZZ_MUTATIONS=$((seconds * 500))" \
+                "cargo test --release --test it fuzz_replay"
+            failed=1
+        }
     fi
     return $failed
 }
@@ -122,9 +132,25 @@ miri() {
         echo "Miri is missing: rustup component add --toolchain nightly miri rust-src"
         return 0
     fi
-    # No C, no isolation from the clock. What maps files it cannot run.
-    MIRIFLAGS="-Zmiri-disable-isolation" QUICKCHECK_TESTS=5 QUICKCHECK_GENERATOR_SIZE=12 \
-        cargo +nightly miri test --quiet --no-default-features --lib -- base:: memtable::
+    # Both models of what a pointer may do; and where threads meet, several orders of theirs.
+    local all=(base:: memtable:: fs::mmap::tests::a_window_at_the_ends_of_its_memory)
+    local threads=(biased_mutex overwrites_are_whole readers_see_what_was_published
+        readers_beside scans_beside_deletes)
+    miri_with "-Zmiri-strict-provenance" "${all[@]}" &&
+        miri_with "-Zmiri-tree-borrows" "${all[@]}" &&
+        miri_with "-Zmiri-many-seeds=1..5" "${threads[@]}"
+}
+
+# No C, no isolation from the clock. What maps files it cannot run.
+miri_with() {
+    local flags="-Zmiri-disable-isolation $1"
+    local set=(MIRIFLAGS="$flags" QUICKCHECK_TESTS=5 QUICKCHECK_GENERATOR_SIZE=12)
+    local miri="cargo +nightly miri test --quiet --no-default-features --lib --"
+    echo "$1: ${*:2}"
+    env "${set[@]}" $miri "${@:2}" || {
+        echo "BAD; replay it: MIRIFLAGS='$flags' ${set[*]:1} $miri ${*:2}"
+        return 1
+    }
 }
 
 failed=()

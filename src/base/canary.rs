@@ -3,7 +3,8 @@
 //! Each is one line somewhere in the engine, of a class of bugs that databases really had. In a build
 //! without the feature `canary` none of them is there: [`Canary::is_planted`] is the constant `false`.
 //! With it, the harness chooses one at run time, and must find it: `alluvium-sim canaries`, and
-//! `shuttle canaries` in `tests/check` for those that only an unlucky order of threads shows.
+//! `shuttle canaries` in `tests/check` for those that only an unlucky order of threads shows. For any
+//! other program of such a build, the environment's `ALLUVIUM_CANARY` may name one.
 
 #[cfg(feature = "canary")]
 use std::sync::atomic::{AtomicUsize, Ordering}; // no model checker's: asking changes no order
@@ -131,7 +132,11 @@ canaries! {
 
 /// The place of the planted bug in [`Canary::ALL`], counted from 1; 0: none.
 #[cfg(feature = "canary")]
-static PLANTED: AtomicUsize = AtomicUsize::new(0);
+static PLANTED: AtomicUsize = AtomicUsize::new(UNASKED);
+
+/// The environment has not been asked yet.
+#[cfg(feature = "canary")]
+const UNASKED: usize = usize::MAX;
 
 impl Canary {
     /// Is this bug planted?
@@ -145,7 +150,27 @@ impl Canary {
     #[cfg(feature = "canary")]
     #[inline]
     pub fn is_planted(self) -> bool {
-        PLANTED.load(Ordering::Relaxed) == self as usize + 1
+        let planted = match PLANTED.load(Ordering::Relaxed) {
+            UNASKED => Canary::plant_named(),
+            planted => planted,
+        };
+        planted == self as usize + 1
+    }
+
+    /// Plants the bug that the environment names, if it does.
+    ///
+    /// # Panics
+    /// If there is no such bug.
+    #[cfg(feature = "canary")]
+    #[cold]
+    fn plant_named() -> usize {
+        let named = std::env::var("ALLUVIUM_CANARY").ok().map(|name| {
+            let is = |canary: &&Canary| format!("{canary:?}") == name;
+            let canary = Canary::ALL.iter().find(is);
+            *canary.unwrap_or_else(|| panic!("ALLUVIUM_CANARY: no bug is named {name}"))
+        });
+        Canary::plant(named);
+        PLANTED.load(Ordering::Relaxed)
     }
 
     /// Plants a bug in the whole process, in place of the one before; `None`: the truth again.

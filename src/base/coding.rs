@@ -102,6 +102,7 @@ impl<'a> Decoder<'a> {
 
     /// A `Corruption` at the current offset.
     #[cold]
+    #[track_caller]
     pub fn error(&self, text: &str) -> Error {
         Error::corruption(text).at(self.offset())
     }

@@ -178,11 +178,12 @@ impl Envelope {
     pub fn encode(&self) -> Result<(Vec<u8>, Digest)> {
         self.check().map_err(Error::invalid)?;
         let mut out = self.encode_content();
+        let len = out.len() + DIGEST_BYTES;
+        if len > ENVELOPE_BYTES_MAX {
+            return Err(Error::invalid(format!("an envelope of {len} bytes")));
+        }
         let digest = *blake3::hash(&out).as_bytes();
         out.extend_from_slice(&digest);
-        if out.len() > ENVELOPE_BYTES_MAX {
-            return Err(Error::invalid(format!("an envelope of {} bytes", out.len())));
-        }
         Ok((out, digest))
     }
 

@@ -182,23 +182,23 @@ impl<'a> Plan<'a> {
     fn family(&mut self, set: &'a FileSet, family: &SetFamily) -> Result<PartFamily> {
         let tables = set.tables_of(family).map(|table| {
             let (level, meta) = (table.level, table.meta.clone());
-            Ok(PartTable { object: self.object(set.fs(), table)?, level, meta })
+            PartTable { object: self.object(set.fs(), table), level, meta }
         });
         Ok(PartFamily {
             name: family.name().to_owned(),
             merge_operator: family.merge_operator().map(str::to_owned),
             options: family.options().to_vec(),
-            tables: tables.collect::<Result<_>>()?,
+            tables: tables.collect(),
             census: family.census()?,
         })
     }
 
-    fn object(&mut self, fs: &'a Arc<dyn Fs>, table: SetTable) -> Result<u32> {
+    fn object(&mut self, fs: &'a Arc<dyn Fs>, table: SetTable) -> u32 {
         if let Some(&place) = self.places.get(&table.digest) {
-            return Ok(place);
+            return place;
         }
         let object = self.objects.len();
-        let place = u32::try_from(object).map_err(|_| Error::invalid("too many tables"))?;
+        let place = u32::try_from(object).expect("memory holds fewer tables");
         self.places.insert(table.digest, place);
         match self.base.get(&table.digest) {
             Some(shared) if shared.len == table.len => self.objects.push((*shared).clone()),
@@ -208,7 +208,7 @@ impl<'a> Plan<'a> {
                 self.missing.push(Missing { object, table, fs });
             }
         }
-        Ok(place)
+        place
     }
 }
 
@@ -301,12 +301,12 @@ struct Pieces<'a> {
 impl<'a> Pieces<'a> {
     fn open(fs: &dyn Fs, table: &'a SetTable) -> Result<Pieces<'a>> {
         let file = fs.open(&table.path).map_err(|e| match e.kind() {
-            ErrorKind::NotFound => changed(table, "is missing"),
+            ErrorKind::NotFound => changed_table(table, "is missing"),
             _ => e,
         })?;
         if file.len() != table.len {
             let text = format!("has {} bytes instead of {}", file.len(), table.len);
-            return Err(changed(table, &text));
+            return Err(changed_table(table, &text));
         }
         Ok(Pieces { table, file, hasher: blake3::Hasher::new(), offset: 0, failure: None })
     }
@@ -318,7 +318,7 @@ impl<'a> Pieces<'a> {
         self.offset += len;
         if self.offset == self.table.len && self.hasher.finalize().as_bytes() != &self.table.digest
         {
-            return Err(changed(self.table, "is not what was written"));
+            return Err(changed_table(self.table, "is not what was written"));
         }
         Ok(piece)
     }
@@ -337,6 +337,7 @@ impl Iterator for Pieces<'_> {
     }
 }
 
-fn changed(table: &SetTable, what: &str) -> Error {
+#[track_caller]
+fn changed_table(table: &SetTable, what: &str) -> Error {
     Error::corruption(format!("table {} {what}", table.number)).at(0).in_file(&table.path)
 }

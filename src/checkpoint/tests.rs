@@ -35,6 +35,7 @@ use crate::checkpoint::save::save;
 use crate::checkpoint::store::CheckpointStore;
 use crate::checkpoint::store::DirStore;
 use crate::checkpoint::store::ObjectName;
+use crate::checkpoint::store::SharedName;
 use crate::checkpoint::store::Stored;
 
 const GROUPS: u16 = 64;
@@ -278,6 +279,24 @@ fn only_what_the_base_lacks_is_put() {
     let again = save(&store, &job(5, vec![state.part(&set)]), Some(&third)).unwrap();
     assert_eq!((again.files_new, again.files_reused), (0, third.envelope.objects.len()));
     restored(&fs, &again, 0..=63, "c", &state.model);
+}
+
+#[test]
+fn a_table_for_which_all_names_are_taken_is_refused() {
+    let fs = disk(&MemFs::new());
+    let state = State::new(&fs, "a", 0..=63, 3);
+    state.db.put(&state.families[0], &key(1, 1), b"x").unwrap();
+    let (set, store) = (state.capture(), store(&fs));
+    let first = save(&store, &job(1, vec![state.part(&set)]), None).unwrap();
+    let taken = &first.envelope.objects[0].name;
+    for n in 2..=1000 {
+        let name = ObjectName::Shared(SharedName::new(&format!("{taken}.{n}")).unwrap());
+        store.put_new(&name, &mut std::iter::once(Ok(Bytes::from(vec![1])))).unwrap();
+    }
+    let refused = save(&store, &job(2, vec![state.part(&set)]), None).unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::InvalidArgument, "{refused}");
+    assert_eq!((objects(&store), latest(&store).unwrap()), (1000, Some(1)));
+    verify(&store, &first).unwrap();
 }
 
 #[test]

@@ -512,6 +512,7 @@ impl Core {
 }
 
 #[cold]
+#[track_caller]
 fn unknown_family(id: FamilyId) -> Error {
     Error::not_found(format!("column family {id}"))
 }

@@ -231,9 +231,6 @@ impl Opening {
             return Ok(());
         }
         self.last_seqno = (self.last_seqno / SEQNO_STRIDE + 1) * SEQNO_STRIDE;
-        if self.last_seqno > SEQNO_MAX / 2 {
-            return Err(Error::unsupported("the sequence numbers are used up"));
-        }
         Ok(())
     }
 
@@ -303,6 +300,10 @@ impl Opening {
     /// Steps 3 to 6: `edit` happens with the beginning of the epoch.
     pub fn finish(mut self, recovered: Recovered, mut edit: VersionEdit) -> Result<Arc<Core>> {
         let fs = Arc::clone(self.env.fs());
+        self.last_seqno = self.last_seqno.max(edit.last_seqno.unwrap_or(0));
+        if self.last_seqno > SEQNO_MAX / 2 {
+            return Err(Error::unsupported("the sequence numbers are used up"));
+        }
         let proved = self.log.as_ref().is_none_or(LogReader::is_proved);
         if let Some(log) = self.log.as_ref().filter(|_| proved) {
             log.make_durable(&self.dir)?;
@@ -313,7 +314,6 @@ impl Opening {
             closed: log.closed(),
             torn: log.torn().cloned(),
         });
-        self.last_seqno = self.last_seqno.max(edit.last_seqno.unwrap_or(0));
         edit.last_seqno = Some(self.last_seqno);
         edit.wal_mode = Some(self.options.log);
         let epoch = recovered.epoch;

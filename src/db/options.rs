@@ -32,7 +32,7 @@ pub struct Options {
     /// Every write returns only when the log is on stable storage up to it, as if each had asked with
     /// [`WriteOptions::sync`]. Needs the log. Default: no.
     pub sync: bool,
-    /// A log segment is closed when it exceeds this many bytes. Default: 64 MiB.
+    /// A log segment is closed when it exceeds this many bytes, or 112 MiB. Default: 64 MiB.
     pub log_segment_bytes: u64,
     /// Closed log segments from which the memtables that still need the oldest are flushed, though
     /// they are not full: keys that are written again and again take no more memory, but more log.

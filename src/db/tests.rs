@@ -3,7 +3,10 @@
 use std::path::Path;
 
 use crate::base::error::{Error, ErrorKind, Result};
+use crate::base::format::FileKind;
+use crate::base::id::{FamilyId, FileId, FileNumber};
 use crate::base::key::SeqNo;
+use crate::base::limits::FAMILIES_MAX;
 use crate::base::sync::{Arc, Mutex};
 use crate::batch::WriteBatch;
 use crate::cache::budget::MemoryBudget;
@@ -19,7 +22,12 @@ use crate::db::write_queue::Ticket;
 use crate::fs::Fs;
 use crate::fs::memory::MemFs;
 use crate::fs::memory::image::Keep;
+use crate::log::{LogPosition, LogWriter};
 use crate::table::TimestampExtractor;
+use crate::version::current;
+use crate::version::edit::{FamilyRecord, VersionEdit};
+use crate::version::manifest::{Recovered, recover};
+use crate::version::names::FileName;
 
 fn open(fs: &MemFs, seed: u64) -> Db {
     let options =
@@ -324,6 +332,9 @@ fn no_job_begins_for_a_family_that_is_being_dropped() {
     db.core.flush(std::slice::from_ref(&a.0)).unwrap();
     let refused = db.core.compact_range(&a.0, &Default::default()).unwrap_err();
     assert_eq!(refused.kind(), ErrorKind::NotFound, "{refused}");
+    // Nor who waits for what nothing brings about.
+    let refused = db.core.drive(|_| None).unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::Busy, "{refused}");
     a.0.set_dropped(false);
     let (flush, compaction) = (db.core.pick_flush(), db.core.pick_compaction());
     assert!(flush.is_some() && compaction.is_some(), "what was skipped is picked now");
@@ -528,4 +539,62 @@ fn what_expires_during_a_rewrite_is_rewritten_once_more() {
     }
     lefts.dedup();
     assert_eq!(lefts, [100, 70, 40]);
+    // Somebody drops the family between two rounds.
+    a.0.set_dropped(true);
+    let refused = db.core.drop_expired(&a.0).unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::NotFound, "{refused}");
+}
+
+#[test]
+fn there_are_so_many_families_and_no_more() {
+    let db = open(&MemFs::new(), 1);
+    let a = family(&db, "a");
+    let created = (1..FAMILIES_MAX as u32).map(|id| FamilyRecord {
+        id: FamilyId(id),
+        name: id.to_string(),
+        merge_operator: None,
+        compaction_filter: None,
+        options: a.0.options().encode(),
+        flushed_seqno: 0,
+    });
+    let mut edit = VersionEdit { created: created.collect(), ..VersionEdit::default() };
+    db.core.apply(&mut edit, |_| {}).unwrap();
+    let create = |name: &str| db.column_family(name, ColumnFamilyOptions::default()).map(drop);
+    assert_eq!(create("more").unwrap_err().kind(), ErrorKind::InvalidArgument);
+    create("a").unwrap();
+    db.drop_column_family(&a).unwrap();
+    create("more").unwrap();
+}
+
+/// An edit that a build with other ideas, or somebody with a calculator, has written.
+#[test]
+fn a_salvage_leaves_out_edits_that_contradict_themselves() {
+    let fs = MemFs::new();
+    let db = open(&fs, 1);
+    db.put(&family(&db, "a"), b"key", b"value").unwrap();
+    db.close().unwrap();
+    let (shared, dir): (Arc<dyn Fs>, _) = (Arc::new(fs.clone()), Path::new("db"));
+    let Recovered { state, .. } = recover(&shared, dir, shared.list(dir).unwrap()).unwrap();
+    let number = FileNumber::new(state.header.epoch, 1000);
+    let path = dir.join(FileName::Manifest(number).to_string());
+    let (id, kind) = (FileId::new(1, number), FileKind::Manifest);
+    let synced = LogPosition::new(number, 0);
+    let mut log = LogWriter::begin(&shared, &path, kind, id, number, None, synced).unwrap();
+    for edit in state.snapshot_edits() {
+        log.append(&edit.encode()).unwrap();
+    }
+    let place = log.position().offset;
+    let forged = VersionEdit { dropped: vec![FamilyId(7)], ..VersionEdit::default() };
+    log.append(&forged.encode()).unwrap();
+    log.sync().unwrap();
+    fs.write(&dir.join("CURRENT"), &current::encode(number));
+    let env = || Env::simulated(Arc::clone(&shared), MemoryBudget::new(64 << 20), 1);
+    let refused = Db::open(dir, Options::default(), env()).map(drop).unwrap_err();
+    let saved = Db::salvage(dir, Path::new("out"), None, env()).unwrap();
+    for e in [&refused, &saved.dropped[0]] {
+        assert_eq!((e.kind(), e.path()), (ErrorKind::Corruption, Some(&*path)), "{e}");
+        assert_eq!(e.offset(), Some(place), "{e}");
+    }
+    let db = Db::open(Path::new("out"), Options::default(), env()).unwrap();
+    assert_eq!(db.get(&family(&db, "a"), b"key").unwrap().unwrap(), b"value");
 }

@@ -9,6 +9,7 @@ use crate::base::id::{FileId, FileNumber};
 use crate::base::key::SeqNo;
 use crate::base::sync::{Arc, AtomicU64, Mutex, Ordering};
 use crate::fs::Fs;
+use crate::log::format::SEGMENT_BYTES_FULL;
 use crate::log::{LogPosition, LogReader, LogWriter};
 use crate::version::names::FileName;
 
@@ -105,7 +106,7 @@ impl Wal {
             fs: Arc::clone(fs),
             dir: dir.to_owned(),
             instance,
-            segment_bytes,
+            segment_bytes: segment_bytes.min(SEGMENT_BYTES_FULL),
             writer: None,
             end: prev.unwrap_or(start),
             synced: prev.unwrap_or(start),
@@ -206,7 +207,7 @@ impl Wal {
                 self.writer = None;
                 Err(e)
             }
-            Err(e) => Err(unknown("the log could not be written", &e)),
+            Err(e) => Err(commit_unknown("the log could not be written", &e)),
         }
     }
 
@@ -219,7 +220,7 @@ impl Wal {
         self.rolled = true;
         self.open_segment(number, Some(old)).map_err(|e| match e.kind() {
             ErrorKind::NoSpace => e,
-            _ => unknown("a log segment could not be begun", &e),
+            _ => commit_unknown("a log segment could not be begun", &e),
         })
     }
 
@@ -239,7 +240,7 @@ impl Wal {
     /// # Errors
     /// `CommitUnknown`; the caller halts. A failed sync is final.
     pub fn sync(&mut self) -> Result<()> {
-        let fail = |e: Error| unknown("the log could not be synced", &e);
+        let fail = |e: Error| commit_unknown("the log could not be synced", &e);
         for &number in &self.unsynced {
             // What tables hold needs no log; its segment may go at any time.
             let path = self.dir.join(FileName::Log(number).to_string());
@@ -269,8 +270,9 @@ impl Wal {
         self.sync()?;
         match self.writer.take() {
             Some(writer) => {
-                self.end =
-                    writer.close().map_err(|e| unknown("the log could not be closed", &e))?;
+                self.end = writer
+                    .close()
+                    .map_err(|e| commit_unknown("the log could not be closed", &e))?;
                 self.synced = self.end;
                 Ok(())
             }
@@ -279,9 +281,32 @@ impl Wal {
     }
 }
 
-fn unknown(text: &str, cause: &Error) -> Error {
-    if Canary::UnknownCommitIsRefused.is_planted() {
-        return Error::because(ErrorKind::NoSpace, text, cause);
+#[track_caller]
+fn commit_unknown(text: &str, cause: &Error) -> Error {
+    let kind = match Canary::UnknownCommitIsRefused.is_planted() {
+        false => ErrorKind::CommitUnknown,
+        true => ErrorKind::NoSpace,
+    };
+    Error::because(kind, text, cause)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fs::memory::MemFs;
+
+    #[test]
+    fn a_segment_is_closed_before_it_is_too_long_to_be_read() {
+        let (fs, dir): (Arc<dyn Fs>, _) = (Arc::new(MemFs::new()), PathBuf::from("db"));
+        fs.create_dir(&dir).unwrap();
+        let number = |n| FileNumber::new(1, n);
+        let segments: Arc<Segments> = Arc::default();
+        let begun = Wal::begin(&fs, &dir, 1, u64::MAX, number(1), None, None, segments);
+        let mut wal = begun.unwrap();
+        for (end, open) in [(SEGMENT_BYTES_FULL - 1, 1), (SEGMENT_BYTES_FULL, 2)] {
+            wal.end.offset = end; // as if there were so much
+            wal.append(b"batch", 0, || number(2)).unwrap();
+            assert_eq!(wal.end.segment, number(open));
+        }
     }
-    Error::because(ErrorKind::CommitUnknown, text, cause)
 }

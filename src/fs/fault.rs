@@ -62,6 +62,8 @@ pub enum Effect {
     Io,
     /// As `Io`, but the error is `NoSpace`.
     NoSpace,
+    /// As `Io`, but the error is `Busy`, which no file system is to answer with.
+    Strange,
     /// An append writes half of its bytes, then fails with `Io`. For other operations: as `Io`.
     Short,
     /// A sync fails with `Io`, and this is what it has done. For other operations: as `Io`.
@@ -204,7 +206,11 @@ impl Plan {
 }
 
 fn injected(op: Op, path: &Path, effect: Effect) -> Error {
-    let kind = if effect == Effect::NoSpace { ErrorKind::NoSpace } else { ErrorKind::Io };
+    let kind = match effect {
+        Effect::NoSpace => ErrorKind::NoSpace,
+        Effect::Strange => ErrorKind::Busy,
+        _ => ErrorKind::Io,
+    };
     Error::new(kind, format!("{op:?}: injected fault")).in_file(path)
 }
 

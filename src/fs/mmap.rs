@@ -155,6 +155,19 @@ pub(super) mod tests {
         assert_eq!(bytes.iter().filter(|byte| **byte != b'.').count(), 9);
     }
 
+    /// The same over memory without a file, which Miri has.
+    #[test]
+    fn a_window_at_the_ends_of_its_memory() {
+        let memory = MmapOptions::new().len(16).map_anon().unwrap();
+        let mut window = Window { mapping: memory.into(), start: 4100 };
+        assert!(window.write(4100, b"first") && window.write(4112, b"last"));
+        assert!(!window.write(4099, b"x") && !window.write(4113, b"last"));
+        let mapping = &window.mapping;
+        // SAFETY: claim 3, and nobody writes any more.
+        let bytes = unsafe { std::slice::from_raw_parts(mapping.as_ptr(), mapping.len()) };
+        assert_eq!(bytes, b"first\0\0\0\0\0\0\0last");
+    }
+
     #[test]
     fn windows_share_the_mapping() {
         let dir = TempDir::new();

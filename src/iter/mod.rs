@@ -152,6 +152,11 @@ impl VecIterator {
         VecIterator { list, at }
     }
 
+    /// A cursor over these as they are, which can only go forward: what a forged table yields.
+    pub fn forged(list: Vec<Version>) -> VecIterator {
+        VecIterator { at: list.len(), list }
+    }
+
     fn key(version: &Version) -> InternalKey<'_> {
         InternalKey::new(&version.0, version.1, version.2)
     }

@@ -32,6 +32,9 @@ pub const RECORD_HEADER_BYTES: usize = 32;
 pub const PAYLOAD_BYTES_MAX: usize = BATCH_BYTES_MAX + (64 << 10);
 /// Longest segment that is read: a full segment and the largest record behind it fit well.
 pub const SEGMENT_BYTES_MAX: u64 = 256 << 20;
+/// A segment that has so many bytes takes no more records, whatever an option says. What is left up to
+/// [`SEGMENT_BYTES_MAX`] is for the last one, and for space that was reserved ahead.
+pub const SEGMENT_BYTES_FULL: u64 = 112 << 20;
 
 /// F2.
 pub const LAYOUTS: &[Layout] = &[

@@ -84,6 +84,7 @@ impl Segment {
         }
     }
 
+    #[track_caller]
     fn corruption(&self, offset: u64, text: impl Into<String>) -> Error {
         Error::corruption(text).at(offset).in_file(&self.file.path)
     }
@@ -107,16 +108,16 @@ pub fn recover(
     from: Option<LogPosition>,
 ) -> Result<Recovered> {
     files.sort_by_key(|file| file.number);
-    let any_name = files.last().cloned();
+    let any = files.last().cloned();
     files.retain(|file| from.is_none_or(|from| file.number >= from.segment));
-    let missing = |number| missing_segment(any_name.as_ref(), number);
+    let any = any.as_ref();
     let mut segments = Vec::with_capacity(files.len());
     for file in files {
         segments.push(read_head(fs, kind, file)?);
     }
     let Some(first) = segments.first() else {
         return match from {
-            Some(from) => Err(missing(from.segment)),
+            Some(from) => Err(missing_segment(any, from.segment)),
             None => Ok(nothing(None)),
         };
     };
@@ -129,11 +130,13 @@ pub fn recover(
     }
     let Some(newest) = newest else {
         return match from {
-            Some(from) if from.segment != first.file.number => Err(missing(from.segment)),
+            Some(from) if from.segment != first.file.number => {
+                Err(missing_segment(any, from.segment))
+            }
             _ => Ok(nothing(Some(LogPosition::new(first.file.number, 0)))),
         };
     };
-    let chain = follow_links(&segments, newest, from, &missing)?;
+    let chain = follow_links(&segments, newest, from, any)?;
     walk(fs, &segments, &chain, from)
 }
 
@@ -143,6 +146,7 @@ fn nothing(end: Option<LogPosition>) -> Recovered {
 }
 
 /// The corruption "no such file", in the file that should be there: a sibling of another segment.
+#[track_caller]
 fn missing_segment(other: Option<&SegmentFile>, number: FileNumber) -> Error {
     let mut path = std::path::PathBuf::from(number.to_string());
     if let Some(other) = other {
@@ -187,7 +191,7 @@ fn follow_links(
     segments: &[Segment],
     newest: usize,
     from: Option<LogPosition>,
-    missing: &dyn Fn(FileNumber) -> Error,
+    any: Option<&SegmentFile>,
 ) -> Result<Vec<Link>> {
     let mut chain = Vec::new();
     let mut index = newest;
@@ -208,15 +212,17 @@ fn follow_links(
             // Nothing was accepted before. Right if nothing before is needed, or if what is needed was
             // created and nothing more.
             match from {
-                Some(from) if from.segment != prev.segment => return Err(missing(from.segment)),
+                Some(from) if from.segment != prev.segment => {
+                    return Err(missing_segment(any, from.segment));
+                }
                 _ => break,
             }
         }
         if let Some(from) = from.filter(|from| prev.segment < from.segment) {
-            return Err(missing(from.segment));
+            return Err(missing_segment(any, from.segment));
         }
         let Ok(before) = segments.binary_search_by_key(&prev.segment, |s| s.file.number) else {
-            return Err(missing(prev.segment));
+            return Err(missing_segment(any, prev.segment));
         };
         // Each opening of a database has an identity of its own; within one, it must not change.
         let opening = |h: &SegmentHeader| (h.number.epoch(), h.id.as_bytes()[..8].to_vec());

@@ -16,8 +16,8 @@ use crate::fs::fault::{Effect, Fault, FaultFs, Op};
 use crate::fs::memory::MemFs;
 use crate::fs::memory::image::Keep;
 use crate::log::format::{
-    PAYLOAD_BYTES_MAX, RECORD_HEADER_BYTES, RecordKind, SEGMENT_HEADER_BYTES, SegmentItem,
-    decode_segment,
+    PAYLOAD_BYTES_MAX, RECORD_HEADER_BYTES, RecordKind, SEGMENT_BYTES_MAX, SEGMENT_HEADER_BYTES,
+    SegmentItem, decode_segment,
 };
 use crate::log::{LogPosition, LogReader, LogWriter, SegmentFile};
 use quickcheck::quickcheck;
@@ -467,6 +467,58 @@ fn a_lost_seal_is_reported_by_the_next_call() {
         assert_eq!(writer.append(b"x").unwrap_err().kind(), ErrorKind::Halted);
         assert_eq!(replay(&fs).unwrap().1, [b"good"]);
     }
+}
+
+#[test]
+fn whatever_a_file_system_answers_is_an_error_of_writing() {
+    for op in [Op::Append, Op::Sync, Op::Reserve] {
+        let fault = FaultFs::new(shared(&disk()));
+        let faulty: Arc<dyn Fs> = Arc::new(fault.clone());
+        let number = FileNumber::new(1, 1);
+        let mut log = create(&faulty, number, None, LogPosition::default()).unwrap();
+        log.reserve_up_to(1 << 20);
+        fault.plan(Fault::new(op, 0).effect(Effect::Strange));
+        let e = log.append(b"one").and_then(|_| log.sync()).unwrap_err();
+        assert_eq!((fault.struck(), e.kind()), (1, ErrorKind::Io), "{op:?}: {e}");
+        assert_eq!(e.cause().map(Error::kind), Some(ErrorKind::Busy));
+        assert_eq!(e.path(), Some(log.path()));
+        assert_eq!(log.append(b"two").unwrap_err().kind(), ErrorKind::Halted);
+    }
+}
+
+/// Beyond the first bytes a log is read twice: checked when it is opened, yielded later.
+#[test]
+fn what_changes_between_two_readings_is_refused() {
+    let fs = disk();
+    let (one, two) = (FileNumber::new(1, 1), FileNumber::new(1, 2));
+    let mut log = create(&shared(&fs), one, None, LogPosition::default()).unwrap();
+    log.append(&[1; 600]).unwrap();
+    let end = log.close().unwrap();
+    let mut log = create(&shared(&fs), two, Some(end), end).unwrap();
+    log.append(&[2; 40]).unwrap();
+    let place = log.position().offset;
+    log.append(&[3; 40]).unwrap();
+    let mut reader = open(&shared(&fs), None).unwrap();
+    fs.corrupt(log.path(), place + RECORD_HEADER_BYTES as u64, 1);
+    for payload in [vec![1; 600], vec![2; 40]] {
+        assert_eq!(*reader.next().unwrap().unwrap().1, payload);
+    }
+    let e = reader.next().unwrap_err();
+    assert_eq!((e.kind(), e.offset()), (ErrorKind::Corruption, Some(place)), "{e}");
+    assert_eq!(e.path(), Some(log.path()));
+    assert!(reader.next().unwrap().is_none(), "nothing follows an error");
+}
+
+#[test]
+fn a_segment_longer_than_any_that_is_written_is_not_read() {
+    let fs = small_log();
+    let path = path(FileNumber::new(1, 4));
+    let mut bytes = fs.read(&path);
+    bytes.resize(SEGMENT_BYTES_MAX as usize + 1, 0);
+    fs.write(&path, &bytes);
+    let e = replay(&fs).unwrap_err();
+    assert_eq!((e.kind(), e.offset()), (ErrorKind::Corruption, Some(SEGMENT_BYTES_MAX)), "{e}");
+    assert_eq!(e.path(), Some(&*path));
 }
 
 #[test]

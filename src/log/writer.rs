@@ -11,8 +11,8 @@ use crate::base::sync::Arc;
 use crate::fs::{Fs, WritableFile};
 use crate::log::LogPosition;
 use crate::log::format::{
-    PAYLOAD_BYTES_MAX, RECORD_HEADER_BYTES, RecordKind, SEGMENT_HEADER_BYTES, SegmentHeader,
-    put_record,
+    PAYLOAD_BYTES_MAX, RECORD_HEADER_BYTES, RecordKind, SEGMENT_BYTES_FULL, SEGMENT_BYTES_MAX,
+    SEGMENT_HEADER_BYTES, SegmentHeader, put_record,
 };
 
 /// The buffer for one record keeps at most this much between records.
@@ -22,6 +22,10 @@ const BUFFER_BYTES_KEPT: usize = 1 << 20;
 /// small, and recovery has few zeros to read.
 const RESERVE_BYTES_MIN: u64 = 4 << 10;
 const RESERVE_BYTES_MAX: u64 = 4 << 20;
+// What may stand behind a full segment's end: one record, its seals, and what is reserved.
+const _: () = assert!(
+    SEGMENT_BYTES_FULL + PAYLOAD_BYTES_MAX as u64 + 2 * RESERVE_BYTES_MAX <= SEGMENT_BYTES_MAX
+);
 
 /// Writes one segment from front to back.
 ///

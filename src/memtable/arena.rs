@@ -695,7 +695,7 @@ mod tests {
     fn overwrites_are_whole() {
         let (mut writer, arena) = Arena::new();
         let pins: Arc<ReadPins> = Arc::default();
-        let many: u64 = if cfg!(miri) { 200 } else { 200_000 };
+        let many: u64 = if cfg!(miri) { 100 } else { 200_000 };
         let value = |i: u64| vec![i as u8; 1 + i as usize % 96];
         let visible = AtomicU64::new(1);
         let offset = writer.push(put(b"key", 1), &[1; 96], None, None);

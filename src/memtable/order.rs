@@ -465,7 +465,7 @@ mod tests {
         }
 
         fn gaps_hold_what_is_gone(places: Vec<(u8, u8, u8)>) -> bool {
-            let (mut writer, _arena) = Arena::new();
+            let (mut writer, arena) = Arena::new();
             let key = |k: u8| writer.push(InternalKey::new(&[k], 1, ValueKind::Put), b"", None, None);
             let heads = (0..=255).map(key).map(|offset| Head::new(&[], 0, offset));
             let run = Run::new(heads.collect());
@@ -474,10 +474,9 @@ mod tests {
                 let (from, len, more) = (usize::from(from), usize::from(len), usize::from(more));
                 let places = from..(from + len).min(256);
                 gone[more..(more + 20).min(256)].fill(true);
-                let offsets: Vec<Offset> = run.heads.iter().map(|head| head.offset).collect();
-                let is_gone = |head: &Head| gone[offsets.iter().position(|o| *o == head.offset).unwrap()];
+                let is_gone = |head: &Head| gone[usize::from(arena.entry(head.offset).key()[0])];
                 run.leave_gaps(places.clone(), is_gone);
-                for at in 0..=256 {
+                for at in (0..=256).step_by(if cfg!(miri) { 32 } else { 1 }) {
                     let (back, over) = (run.back_over_gaps(at), run.over_gaps(at));
                     assert!(back <= at && over >= at && gone[back..over].iter().all(|gone| *gone));
                 }

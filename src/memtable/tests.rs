@@ -366,7 +366,7 @@ quickcheck! {
 
 #[test]
 fn many_operations() {
-    let mut g = Gen::new(if cfg!(miri) { 100 } else { 1500 });
+    let mut g = Gen::new(if cfg!(miri) { 60 } else { 1500 });
     for round in 0..if cfg!(miri) { 1 } else { 30 } {
         let ops = (0..g.size()).map(|_| Op::arbitrary(&mut g)).collect();
         agrees_with_a_map(ops, round % 2 == 0);
@@ -375,9 +375,10 @@ fn many_operations() {
 
 #[test]
 fn many_keys_and_splits() {
-    let many = if cfg!(miri) { 300 } else { 50_000u64 };
+    let many = if cfg!(miri) { 100 } else { 50_000u64 };
     let budget = MemoryBudget::new(1 << 30);
-    for keys_hint in [0, 1000, if cfg!(miri) { 2000 } else { 1 << 20 }] {
+    for keys_hint in [0, if cfg!(miri) { 50 } else { 1000 }, if cfg!(miri) { 200 } else { 1 << 20 }]
+    {
         let options = MemTableOptions { keys_hint, ..OPTIONS };
         let pins: Arc<ReadPins> = Arc::default();
         let (mut writer, table) = MemTable::new(options, &pins, budget.reserve(0));
@@ -623,7 +624,7 @@ fn scans_beside_deletes() {
 /// A queue: what was taken out at its front is passed again by nobody.
 #[test]
 fn what_was_deleted_is_passed_once() {
-    const MANY: u64 = if cfg!(miri) { 50 } else { 5000 };
+    const MANY: u64 = if cfg!(miri) { 30 } else { 5000 };
     let budget = MemoryBudget::new(1 << 30);
     let (mut writer, table, pins) = new(&budget);
     let visible = AtomicU64::new(0);
@@ -775,7 +776,7 @@ quickcheck! {
 
 #[test]
 fn many_operands_are_few_versions() {
-    let many = if cfg!(miri) { 100 } else { 3000 };
+    let many = if cfg!(miri) { 50 } else { 3000 };
     let entries = joined_operands_are_the_same(vec![ListOp::Append(0, 9); many]);
     assert!(entries < 8 + many * 9 / 1500, "{entries} versions");
     let mut g = Gen::new(if cfg!(miri) { 60 } else { 2000 });

@@ -18,6 +18,7 @@ use crate::log::LogPosition;
 use crate::log::LogReader;
 use crate::log::LogWriter;
 use crate::log::SegmentFile;
+use crate::log::format::SEGMENT_BYTES_FULL;
 use crate::version::current;
 use crate::version::edit::VersionEdit;
 use crate::version::file::path_of;
@@ -205,10 +206,8 @@ impl ManifestWriter {
         if let Some(cause) = &self.halted {
             return Err(Error::because(ErrorKind::Halted, "the manifest failed earlier", cause));
         }
+        // This refuses an edit that is to go on in the next record, too.
         let plan = self.state.plan(edit).map_err(|e| refused(&e))?;
-        if edit.more {
-            return Err(Error::invalid("a change cannot go on in the next record"));
-        }
         let payload = edit.encode();
         if payload.len() > BATCH_BYTES_MAX {
             return Err(Error::invalid(format!("an edit has {} bytes", payload.len())));
@@ -288,7 +287,8 @@ impl ManifestWriter {
             }
             return Err(NotRewritten { error: failed.error, perhaps: failed.perhaps });
         }
-        self.long_at = log.position().offset.saturating_mul(2).saturating_add(LONG_BYTES);
+        let twice = log.position().offset.saturating_mul(2);
+        self.long_at = twice.saturating_add(LONG_BYTES).min(SEGMENT_BYTES_FULL);
         self.log = Some(log);
         if let Some(old) = self.number.replace(number) {
             let _ = self.fs.remove(&path_of(&self.dir, FileName::Manifest(old)));

@@ -398,6 +398,7 @@ fn grows(what: &str, before: u64, after: u64) -> Result<()> {
 }
 
 #[cold]
+#[track_caller]
 fn no_family(id: FamilyId) -> Error {
     Error::corruption(format!("there is no family {id}"))
 }

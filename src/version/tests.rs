@@ -8,6 +8,7 @@ use crate::base::coding::Decoder;
 use crate::base::error::{ErrorKind, Result};
 use crate::base::id::{FamilyId, FileId, FileNumber};
 use crate::base::key::KeyRange;
+use crate::base::limits::BATCH_BYTES_MAX;
 use crate::base::rng::Rng;
 use crate::base::sync::{Arc, Receiver, unbounded};
 use crate::cache::block_cache::BlockCache;
@@ -557,6 +558,21 @@ fn without_space_an_edit_did_not_happen_and_the_next_may() {
         assert_ne!(*writer.state(), before);
         assert_eq!(reopened(Keep::Nothing), *writer.state());
     }
+}
+
+#[test]
+fn an_edit_that_no_record_holds_changes_nothing() {
+    let (disk, mut writer) = small();
+    let (before, bytes) = (writer.state().clone(), disk.fingerprint());
+    for edit in [
+        VersionEdit { options: Some(vec![0; BATCH_BYTES_MAX]), ..VersionEdit::default() },
+        VersionEdit { more: true, ..VersionEdit::default() },
+    ] {
+        let e = writer.append(&edit).unwrap_err();
+        assert_eq!(e.kind(), ErrorKind::InvalidArgument, "{e}");
+        assert!(*writer.state() == before && disk.fingerprint() == bytes);
+    }
+    fill(&mut writer, 1);
 }
 
 #[test]

@@ -5,11 +5,11 @@ use std::path::Path;
 use std::sync::Arc;
 
 use alluvium::{
-    Db, DirStore, Env, ErrorKind, Fs, ImportFamily, ImportSource, KeyRange, MemFs, MemoryBudget,
-    Options, Registry, WriteBatch, WriteOptions,
+    ColumnFamilyOptions, Db, DirStore, Env, ErrorKind, Fs, ImportFamily, ImportSource, KeyRange,
+    MemFs, MemoryBudget, MergeOperator, Options, Registry, Update, WriteBatch, WriteOptions,
 };
 
-use crate::basic::small;
+use crate::basic::{Comma, small};
 
 fn env(fs: &MemFs) -> Env {
     Env::simulated(Arc::new(fs.clone()), MemoryBudget::new(64 << 20), 1)
@@ -44,6 +44,103 @@ fn options_that_cannot_work() {
 }
 
 #[test]
+fn handles_that_are_of_no_use_here() {
+    let [db, other] = [1, 2].map(|seed| {
+        let env = Env::simulated(Arc::new(MemFs::new()), MemoryBudget::new(64 << 20), seed);
+        Db::open(Path::new("db"), Options::default(), env).unwrap()
+    });
+    let gone = db.column_family("gone", small()).unwrap();
+    db.drop_column_family(&gone).unwrap();
+    let foreign = other.column_family("a", small()).unwrap();
+    let own = db.column_family("a", small()).unwrap();
+    for (family, kind) in [(&gone, ErrorKind::NotFound), (&foreign, ErrorKind::InvalidArgument)] {
+        let key: &[u8] = b"key";
+        let refused = [
+            db.put(family, key, b"value"),
+            db.merge(family, key, b"operand"),
+            db.delete(family, key),
+            db.delete_range(family, key, b"l"),
+            db.update(family, key, |_, _| Update::Delete),
+            db.get(family, key).map(drop),
+            db.scan(family, ..).map(drop),
+            db.reader(family).map(drop),
+            db.writer(family).map(drop),
+            db.flush(family),
+            db.compact_range(family, ..),
+            db.drop_expired(family),
+            db.drop_column_family(family),
+        ];
+        for (call, refused) in refused.into_iter().enumerate() {
+            assert_eq!(refused.map_err(|e| e.kind()), Err(kind), "call {call}");
+        }
+    }
+    // A batch knows families by number.
+    let mut batch = WriteBatch::new();
+    batch.put(&own, b"key", b"value");
+    batch.merge(&gone, b"key", b"operand");
+    let refused = db.write(&batch, WriteOptions::default()).unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::NotFound, "{refused}");
+    assert_eq!(db.get(&own, b"key").unwrap(), None);
+}
+
+/// The same operator under another name.
+struct Named(&'static str);
+
+impl MergeOperator for Named {
+    fn name(&self) -> &str {
+        self.0
+    }
+
+    fn merge(
+        &self,
+        key: &[u8],
+        base: Option<&[u8]>,
+        operands: &[&[u8]],
+        out: &mut Vec<u8>,
+    ) -> alluvium::Result<()> {
+        Comma.merge(key, base, operands, out)
+    }
+}
+
+#[test]
+fn a_family_keeps_its_merge_operator() {
+    let fs = MemFs::new();
+    let with = |db: &Db, operator: Option<&'static str>| {
+        let merge_operator = operator.map(|name| Arc::new(Named(name)) as Arc<_>);
+        let options = ColumnFamilyOptions { merge_operator, ..small() };
+        db.column_family("a", options).map_err(|e| e.kind())
+    };
+    let mut db = open(&fs, Options::default()).unwrap();
+    with(&db, None).unwrap();
+    let a = with(&db, Some("one")).unwrap(); // it had none
+    db.merge(&a, b"key", b"x").unwrap();
+    drop(a);
+    for reopened in [false, true] {
+        if reopened {
+            db.close().unwrap();
+            db = open(&fs, Options::default()).unwrap();
+        }
+        let before = fs.fingerprint();
+        for other in [None, Some("two")] {
+            assert_eq!(with(&db, other).map(drop), Err(ErrorKind::Incompatible), "{other:?}");
+        }
+        assert_eq!(fs.fingerprint(), before);
+        let a = with(&db, Some("one")).unwrap();
+        assert_eq!(db.get(&a, b"key").unwrap().unwrap(), b"x");
+    }
+}
+
+#[test]
+fn names_that_no_family_may_have() {
+    let db = open(&MemFs::new(), Options::default()).unwrap();
+    for name in ["", &"a".repeat(256)] {
+        let refused = db.column_family(name, small()).map(drop).unwrap_err();
+        assert_eq!(refused.kind(), ErrorKind::InvalidArgument);
+    }
+    db.column_family(&"a".repeat(255), small()).unwrap();
+}
+
+#[test]
 fn imports_that_contradict_themselves_or_what_is_there() {
     let fs = MemFs::new();
     let db = open(&fs, Options::default()).unwrap();
@@ -65,6 +162,8 @@ fn imports_that_contradict_themselves_or_what_is_there() {
     let mut without_operator = high.clone();
     without_operator.families[0].merge_operator = None;
     assert_eq!(import("new", &[low.clone(), without_operator]), Err(ErrorKind::Incompatible));
+    let used_up = ImportSource { seqno: 1 << 55, ..low.clone() };
+    assert_eq!(import("new", &[used_up]), Err(ErrorKind::Unsupported));
     let mut missing = low.clone();
     missing.families[0].tables[0].path = "nowhere".into();
     assert_eq!(import("new", &[missing]), Err(ErrorKind::Corruption));

@@ -195,6 +195,28 @@ fn without_any_manifest_nothing_can_be_said() {
     assert!(fs.list(Path::new("out")).is_err(), "nothing was begun");
 }
 
+/// The edit that created it is lost, and nobody knows what the log's operations on it are for.
+#[test]
+fn operations_on_a_family_that_no_manifest_knows_are_left_out() {
+    let fs = MemFs::new();
+    let db = open(&fs, "db").unwrap();
+    let a = family(&db, "a");
+    db.put(&a, b"known", b"1").unwrap();
+    let manifest = names(&fs, ".manifest").pop().unwrap();
+    let whole = fs.read(&manifest).len();
+    db.put(&family(&db, "b"), b"unknown", b"2").unwrap();
+    db.put(&a, b"behind it", b"3").unwrap();
+    db.sync_wal().unwrap();
+    fs.corrupt(&manifest, whole as u64 + 40, 1);
+    drop((a, db));
+    assert_eq!(open(&fs, "db").map(drop).unwrap_err().kind(), ErrorKind::Corruption);
+    let saved = salvage(&fs, None).unwrap();
+    let paths: Vec<_> = saved.dropped.iter().filter_map(|e| e.path()).collect();
+    assert_eq!(paths, [&*manifest, &*names(&fs, ".log")[0]], "{saved:?}");
+    assert_eq!(saved.seqno, 1);
+    assert_eq!(read(&fs, "a"), Map::from([(b"known".to_vec(), b"1".to_vec())]));
+}
+
 #[test]
 fn families_at_different_points_are_no_state_that_was() {
     let fs = MemFs::new();

@@ -32,6 +32,13 @@ fn small() -> Envelope {
     }
 }
 
+#[test]
+fn what_would_not_be_read_is_not_written() {
+    let mut envelope = small();
+    envelope.user = vec![0; ENVELOPE_BYTES_MAX];
+    assert_eq!(envelope.encode().unwrap_err().kind(), ErrorKind::InvalidArgument);
+}
+
 fn bytes_of(g: &mut Gen) -> Vec<u8> {
     let mut bytes = Vec::arbitrary(g);
     bytes.truncate(20);

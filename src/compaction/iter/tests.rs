@@ -1,6 +1,7 @@
 //! What every reader sees before and after a compaction, on random histories.
 
 use super::*;
+use crate::base::error::ErrorKind;
 use crate::base::key::successor;
 use crate::base::limits::COMBINE_BYTES_MAX;
 use crate::iter::VecIterator;
@@ -267,6 +268,33 @@ impl Scene {
 
     fn same(&self, before: &Data, after: &Data, mut readers: impl Iterator<Item = SeqNo>) -> bool {
         readers.all(|at| (0..KEYS).all(|k| before.read(&key(k), at) == after.read(&key(k), at)))
+    }
+}
+
+/// As tables with right checksums may be that somebody else has made.
+#[test]
+fn inputs_out_of_order_are_refused() {
+    let put = |k: u8, seqno| (key(k), seqno, ValueKind::Put, vec![]);
+    let range_delete = (key(0), 1, ValueKind::RangeDelete, key(1));
+    for (inputs, sound) in [
+        (vec![put(0, 2), put(0, 1), put(1, 3)], true),
+        (vec![put(1, 1), put(0, 2)], false),
+        (vec![put(0, 1), put(0, 2)], false),
+        (vec![put(0, 1), put(0, 1)], false),
+        (vec![range_delete], false),
+    ] {
+        let input = VecIterator::forged(inputs.clone());
+        let (no_tombstones, below) = (Arc::default(), Below::unknown());
+        let rules = Rules { snapshots: vec![1], below, operator: None, filter: None };
+        let mut iter = CompactionIterator::new(input, no_tombstones, rules);
+        let outcome = loop {
+            match iter.step() {
+                Ok(true) => {}
+                Ok(false) => break None,
+                Err(e) => break Some(e.kind()),
+            }
+        };
+        assert_eq!(outcome, (!sound).then_some(ErrorKind::Corruption), "{inputs:?}");
     }
 }
 

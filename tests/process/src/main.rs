@@ -95,7 +95,11 @@ fn main() -> ExitCode {
         }
         Err(text) => {
             println!("violated: {text}");
-            println!("alluvium-process {command} --seed {seed}; see {}", settings.dir.display());
+            println!("{} is as it was found", settings.dir.display());
+            let seeded = rest.iter().any(|word| word == "--seed");
+            let seed = if seeded { String::new() } else { format!(" --seed {seed}") };
+            let words = words.join(" ");
+            println!("cargo run --release --quiet -p alluvium-process -- {words}{seed}");
             ExitCode::FAILURE
         }
     }

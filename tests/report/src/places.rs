@@ -6,51 +6,34 @@ use std::path::Path;
 /// Where an error that nobody has seen could hide: recovery, flush, compaction, checkpoint.
 const DIRS: [&str; 5] = ["log", "version", "compaction", "checkpoint", "db"];
 
-/// What makes an error.
-const CONSTRUCTORS: [&str; 9] = [
-    "new",
-    "corruption",
-    "invalid",
-    "unsupported",
-    "incompatible",
-    "busy",
-    "not_found",
-    "io",
-    "because",
+/// What makes an error: the constructors, and functions that stand for them, which are
+/// `#[track_caller]`: the place is where they are called.
+const CALLS: [&str; 16] = [
+    "Error::new(",
+    "Error::corruption(",
+    "Error::invalid(",
+    "Error::unsupported(",
+    "Error::incompatible(",
+    "Error::busy(",
+    "Error::not_found(",
+    "Error::io(",
+    "Error::because(",
+    ".corruption(",
+    ".error(",
+    "changed_table(",
+    "missing_segment(",
+    "no_family(",
+    "commit_unknown(",
+    "unknown_family(",
 ];
 
-/// Guards: places that no test is to reach, by file and what stands there, and why. The report names them
-/// apart from those that tests have missed.
-const GUARDS: [(&str, &str, &str); 16] = [
-    (
-        "log/reader.rs",
-        "log record has changed since",
-        "the bytes were checked when the log was opened",
-    ),
-    ("log/recovery.rs", "SEGMENT_BYTES_MAX).in_file", "takes a file of more than 4 GiB"),
-    ("log/writer.rs", "append to the log failed", "a file system answers Io or NoSpace"),
-    ("version/manifest.rs", "a change cannot go on", "the state refuses it before"),
-    ("version/manifest.rs", "an edit has {} bytes", "takes an edit of more than 128 MiB"),
-    ("compaction/iter.rs", "return Err(Error::corruption(", "takes forged tables"),
-    ("checkpoint/format.rs", "an envelope of {} bytes", "takes an envelope of more than 256 MiB"),
-    ("checkpoint/save.rs", "too many tables", "takes 2^32 tables"),
-    ("checkpoint/save.rs", "objects are named", "takes a store with all names of one table"),
-    (
-        "db/import.rs",
-        "the directory holds a database\").in_file(dir));",
-        "checked before, under the lock",
-    ),
-    ("db/maintain.rs", "more than {FAMILIES_MAX}", "takes 4096 families; the edit checks it, too"),
-    (
-        "db/maintain.rs",
-        "column family {:?}\", family.name",
-        "the family is dropped by another thread",
-    ),
-    ("db/open.rs", "the sequence numbers are used up", "takes 2^55 writes"),
-    ("db/stall.rs", "background work cannot go on", "who waits is halted, or there is work"),
-    ("db/wal.rs", "ErrorKind::NoSpace, text, cause", "a planted bug"),
-    ("db/salvage/evidence.rs", "an edit: {e}", "takes a forged edit"),
-];
+/// Guards: places that no test is to reach, by file and what stands there, and why. A place that is
+/// neither reached nor named here fails the report.
+const GUARDS: [(&str, &str, &str); 1] = [(
+    "db/import.rs",
+    "the directory holds a database\").in_file(dir));",
+    "checked a moment before, under the lock: somebody has made it who does not care about locks",
+)];
 
 /// Why a place is not to be reached, if it is a guard.
 pub fn guard(missed: &str) -> Option<&'static str> {
@@ -91,15 +74,21 @@ fn walk(dir: &Path, files: &mut Vec<std::path::PathBuf>) {
     }
 }
 
-/// Lines that call a constructor, above the tests.
-fn places(text: &str) -> impl Iterator<Item = (usize, &str)> {
+/// Lines that make an error, above the tests and outside of functions that do it for others.
+fn places(text: &str) -> Vec<(usize, &str)> {
     let product = text.split("#[cfg(test)]\nmod tests").next().unwrap_or_default();
-    product.lines().zip(1..).filter_map(|(code, line)| {
-        let code = code.trim();
-        let makes = |name: &&str| code.contains(&format!("Error::{name}("));
-        let found = !code.starts_with("//") && CONSTRUCTORS.iter().any(makes);
-        found.then_some((line, code))
-    })
+    let (mut places, mut end) = (Vec::new(), None);
+    for (line, code) in (1..).zip(product.lines()) {
+        if end.is_none() && code.trim() == "#[track_caller]" {
+            end = Some(code.replace("#[track_caller]", "}"));
+        }
+        let makes = |call: &&str| code.contains(*call);
+        if end.is_none() && !code.trim().starts_with("//") && CALLS.iter().any(makes) {
+            places.push((line, code.trim()));
+        }
+        end = end.filter(|end| end != code);
+    }
+    places
 }
 
 #[cfg(test)]
@@ -109,9 +98,11 @@ mod tests {
     #[test]
     fn places_are_calls_outside_of_tests_and_comments() {
         let text = "/// Error::new(x)\nlet e = Error::because(\nErrorKind::Io);\n    Err(Error::io(a))\n\
-                    e.kind() == ErrorKind::new()\n#[cfg(test)]\nmod tests {\nError::busy(x)\n}";
-        let found: Vec<_> = places(text).map(|(line, _)| line).collect();
-        assert_eq!(found, [2, 4]);
+                    e.kind() == ErrorKind::new()\n    #[track_caller]\n    fn changed_table(x) {\n\
+                    if y {\n}\nError::new(x)\n    }\nErr(changed_table(x))\nok_or_else(|| changed_table(x))\n\
+                    #[cfg(test)]\nmod tests {\nError::busy(x)\n}";
+        let found: Vec<_> = places(text).into_iter().map(|(line, _)| line).collect();
+        assert_eq!(found, [2, 4, 12, 13]);
     }
 
     #[test]
@@ -123,7 +114,8 @@ mod tests {
             };
             assert!(all.iter().find(is).is_some_and(|place| guard(place).is_some()), "{text}");
         }
-        assert!(all.iter().filter(|place| guard(place).is_some()).count() < 25);
+        let guards = all.iter().filter(|place| guard(place).is_some()).count();
+        assert!(guards <= 2 * GUARDS.len(), "{guards}");
     }
 
     #[test]

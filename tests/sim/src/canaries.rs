@@ -103,6 +103,12 @@ pub fn run(settings: &Settings) -> bool {
                 }
                 None => {
                     println!("missed {canary:?} ({class}) for {seconds:.1} s: {text}");
+                    println!(
+                        "cargo run --release --quiet -p alluvium-sim --features canary -- canaries \
+                         --only {canary:?} --seconds {} --seed {}",
+                        settings.time.as_secs(),
+                        settings.seed
+                    );
                     part.list("canaries_missed", format!("{canary:?}"));
                     missed.push(canary);
                 }

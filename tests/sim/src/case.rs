@@ -77,6 +77,12 @@ impl Case {
         Some(Case { faults: faults.collect::<Option<_>>()?, ..self.clone() })
     }
 
+    /// The line that runs this case again.
+    pub fn again(&self) -> String {
+        let canary = if cfg!(feature = "canary") { " --features canary" } else { "" };
+        format!("cargo run --release --quiet -p alluvium-sim{canary} -- replay '{self}'")
+    }
+
     pub fn parse(line: &str) -> Result<Case, String> {
         let mut words = line.split_whitespace();
         let name = words.next().ok_or("an empty case")?;

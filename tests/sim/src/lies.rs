@@ -139,7 +139,7 @@ lies! {
 fn the_truth_is_believed() {
     for workload in WORKLOADS.iter().filter(|workload| workload.micro) {
         if let Err(Violation { case, text }) = quick(workload, 1, directly) {
-            panic!("{text}\nalluvium-sim replay '{case}'");
+            panic!("{text}\n{}", case.again());
         }
     }
 }

@@ -145,7 +145,7 @@ pub fn conclude(part: Part, violations: &[Violation]) -> bool {
     }
     for violation in violations {
         println!("{}", violation.text);
-        println!("alluvium-sim replay '{}'", violation.case);
+        println!("{}", violation.case.again());
     }
     violations.is_empty()
 }
@@ -168,7 +168,7 @@ fn work(settings: &Settings, shared: &Shared) {
         shared.stats.lock().add(&stats);
         if let Err(violation) = outcome {
             let mut violations = shared.violations.lock();
-            eprintln!("{}\nalluvium-sim replay '{}'", violation.text, violation.case);
+            eprintln!("{}\n{}", violation.text, violation.case.again());
             violations.push(violation);
             shared.stop.fetch_or(violations.len() >= VIOLATIONS_MAX, Ordering::Relaxed);
         }

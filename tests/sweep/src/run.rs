@@ -183,6 +183,9 @@ impl Bench {
     }
 }
 
+/// What runs a case again.
+const AGAIN: &str = "cargo run --release --quiet -p alluvium-sweep -- replay";
+
 /// Runs one case again.
 pub fn replay(line: &str) -> Result<bool, String> {
     let case = Case::parse(line).ok_or_else(|| format!("no case: {line:?}"))?;
@@ -251,7 +254,7 @@ fn run_all(
                 let mut mine = Stats::default();
                 while let Some(case) = cases.get(next.fetch_add(1, Ordering::Relaxed) as usize) {
                     let Err(text) = bench.run(case, &mut mine) else { continue };
-                    println!("{text}\nalluvium-sweep replay '{case}'");
+                    println!("{text}\n{AGAIN} '{case}'");
                     let violations = &mut shared.lock().1;
                     violations.push(case.to_string());
                     if violations.len() >= VIOLATIONS_MAX {

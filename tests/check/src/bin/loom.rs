@@ -6,6 +6,9 @@ use std::time::Instant;
 use alluvium_check::kernels::{check, kernels, mistakes};
 use alluvium_report::Part;
 
+/// How to see a kernel again.
+const REPLAY: &str = "cargo run --manifest-path tests/check/Cargo.toml --features loom --bin loom";
+
 fn main() {
     std::panic::set_hook(Box::new(|_| {})); // it is caught, and told below
     let only = std::env::args().nth(1).unwrap_or_default();
@@ -14,6 +17,10 @@ fn main() {
         wrong += u64::from(!right);
         let mark = if right { "ok " } else { "BAD" };
         println!("{mark} {name}: {}, {:.1} s", text.trim(), started.elapsed().as_secs_f64());
+        if !right {
+            let part = name.trim_start_matches("mistake: ").split(" — ").next().unwrap_or_default();
+            println!("{REPLAY} -- '{part}'");
+        }
     };
     for kernel in kernels().iter().filter(|kernel| kernel.name.contains(&only)) {
         let started = Instant::now();

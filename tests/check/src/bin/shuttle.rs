@@ -191,6 +191,7 @@ fn canaries(settings: &Settings, part: &mut Part) -> bool {
             Some(case) => println!("found {name} ({class}) in {seconds:.1} s: {case}"),
             None => {
                 println!("missed {name} ({class}) for {seconds:.1} s: {text}");
+                println!("{REPLAY} -- {}", words.join(" "));
                 part.list("canaries_missed", name);
                 missed += 1;
             }
