@@ -23,9 +23,7 @@ use crate::iter::InternalIterator;
 pub struct MergingIterator<I> {
     children: Vec<I>,
     /// The children that stand on an entry; the best of them on top.
-    heap: Vec<usize>,
-    /// Of each child in the heap, the first bytes of its user key, if the heap has more than one.
-    heads: Vec<u128>,
+    heap: Vec<Standing>,
     /// Where in the heap the rival of the top is; 0: not known.
     rival: usize,
     forward: bool,
@@ -34,13 +32,20 @@ pub struct MergingIterator<I> {
     failed: Option<Error>,
 }
 
+/// A child that stands on an entry.
+#[derive(Clone, Copy)]
+struct Standing {
+    /// The first bytes of its user key, if the heap has more than one child.
+    head: u128,
+    child: usize,
+}
+
 impl<I: InternalIterator> MergingIterator<I> {
     /// Merges `children`, newest source first where entries may be equal. Stands on no entry until
     /// the first seek.
     pub fn new(children: Vec<I>) -> MergingIterator<I> {
         MergingIterator {
             heap: Vec::with_capacity(children.len()),
-            heads: vec![0; children.len()],
             children,
             rival: 0,
             forward: true,
@@ -62,8 +67,8 @@ impl<I: InternalIterator> MergingIterator<I> {
             if let Err(error) = place(i, &mut self.children[i]) {
                 return Err(self.fail(error));
             }
-            if self.note_head(i) {
-                self.heap.push(i);
+            if let Some(head) = self.head_of(i) {
+                self.heap.push(Standing { head, child: i });
             }
         }
         for at in (0..self.heap.len() / 2).rev() {
@@ -84,44 +89,58 @@ impl<I: InternalIterator> MergingIterator<I> {
     fn top(&self) -> Result<usize> {
         match (&self.failed, self.heap.first()) {
             (Some(error), _) => Err(error.clone()),
-            (None, Some(&top)) => Ok(top),
+            (None, Some(top)) => Ok(top.child),
             (None, None) => panic!("a step from no entry"),
         }
     }
 
-    /// Keeps the head of a child's key; `false` if the child stands on no entry.
+    /// The first bytes of a child's key; `None` if the child stands on no entry.
     #[inline]
-    fn note_head(&mut self, child: usize) -> bool {
-        let Some((key, _)) = self.children[child].entry() else { return false };
-        self.heads[child] = head(key.user_key);
-        true
+    fn head_of(&self, child: usize) -> Option<u128> {
+        self.children[child].key().map(|key| head(key.user_key))
+    }
+
+    /// Where in the heap of two or more the best is but for the top.
+    #[inline]
+    fn rival(&mut self) -> usize {
+        if self.rival == 0 {
+            self.rival = 1 + usize::from(self.heap.len() > 2 && self.precedes(2, 1));
+        }
+        self.rival
+    }
+
+    /// May another child stand on the user key of the top? All others are at or behind the rival.
+    #[inline]
+    fn may_share_key(&mut self) -> bool {
+        self.heap.len() > 1 && {
+            let rival = self.rival();
+            self.heap[rival].head == self.heap[0].head
+        }
     }
 
     /// After the top child has moved: finds its place, or removes it. Returns whether another child
     /// is on top now.
     #[inline]
     fn replace_top(&mut self) -> bool {
-        let top = self.heap[0];
+        let top = self.heap[0].child;
         if self.heap.len() < 2 {
             if !self.children[top].is_on_entry() {
                 self.heap.clear();
             }
             return false;
         }
-        if !self.note_head(top) {
+        let Some(head) = self.head_of(top) else {
             self.heap.swap_remove(0);
             self.rival = 0;
             self.sift_down(0);
             return true;
-        }
-        if self.rival == 0 {
-            let second = self.heap.len() > 2 && self.precedes(self.heap[2], self.heap[1]);
-            self.rival = 1 + usize::from(second);
-        }
-        let overtaken = self.precedes(self.heap[self.rival], top);
+        };
+        self.heap[0].head = head;
+        let rival = self.rival();
+        let overtaken = self.precedes(rival, 0);
         if overtaken {
-            self.heap.swap(0, self.rival);
-            self.sift_down(self.rival);
+            self.heap.swap(0, rival);
+            self.sift_down(rival);
             self.rival = 0;
         }
         overtaken
@@ -133,10 +152,10 @@ impl<I: InternalIterator> MergingIterator<I> {
             if best >= self.heap.len() {
                 return;
             }
-            if best + 1 < self.heap.len() && self.precedes(self.heap[best + 1], self.heap[best]) {
+            if best + 1 < self.heap.len() && self.precedes(best + 1, best) {
                 best += 1;
             }
-            if !self.precedes(self.heap[best], self.heap[at]) {
+            if !self.precedes(best, at) {
                 return;
             }
             self.heap.swap(at, best);
@@ -144,16 +163,19 @@ impl<I: InternalIterator> MergingIterator<I> {
         }
     }
 
-    /// Does the entry of child `a` come before that of child `b`, in the direction of travel?
+    /// Does the entry of the child at `a` in the heap come before that of the one at `b`, in the
+    /// direction of travel?
     #[inline]
     fn precedes(&self, a: usize, b: usize) -> bool {
-        let (x, y) = (self.heads[a], self.heads[b]);
-        if x != y { (x < y) == self.forward } else { self.precedes_in_full(a, b) }
+        let (x, y) = (self.heap[a], self.heap[b]);
+        match x.head == y.head {
+            false => (x.head < y.head) == self.forward,
+            true => self.precedes_in_full(x.child, y.child),
+        }
     }
 
     fn precedes_in_full(&self, a: usize, b: usize) -> bool {
-        let (Some((x, _)), Some((y, _))) = (self.children[a].entry(), self.children[b].entry())
-        else {
+        let (Some(x), Some(y)) = (self.children[a].key(), self.children[b].key()) else {
             unreachable!("a child in the heap stands on an entry");
         };
         let keys =
@@ -166,21 +188,21 @@ impl<I: InternalIterator> MergingIterator<I> {
     /// Keeps the current user key and lends it together with the rest.
     fn save_key(&mut self, top: usize) {
         self.key.clear();
-        if let Some((key, _)) = self.children[top].entry() {
+        if let Some(key) = self.children[top].key() {
             self.key.extend_from_slice(key.user_key);
         }
     }
 
     fn stands_on_saved_key(&self) -> bool {
-        self.entry().is_some_and(|(key, _)| key.user_key == self.key)
+        self.key().is_some_and(|key| key.user_key == self.key)
     }
 
     /// From the current entry, the newest version of its user key, to the first of the next one.
     fn turn_to_next_user_key(&mut self, top: usize) -> Result<()> {
         self.save_key(top);
         let key = std::mem::take(&mut self.key);
-        let turned = self.restart(true, |_, child| match child.entry() {
-            Some((at, _)) if at.user_key == key => child.next_user_key(),
+        let turned = self.restart(true, |_, child| match child.key() {
+            Some(at) if at.user_key == key => child.next_user_key(),
             // It has no version of the key.
             _ => child.seek(InternalKey::seek(&key, SEQNO_MAX)),
         });
@@ -192,10 +214,10 @@ impl<I: InternalIterator> MergingIterator<I> {
     fn turn_forward(&mut self, top: usize) -> Result<()> {
         self.save_key(top);
         let key = std::mem::take(&mut self.key);
-        let turned = self.restart(true, |i, child| match child.entry() {
+        let turned = self.restart(true, |i, child| match child.key() {
             _ if i == top => child.next(),
             // Its newest version of the same key: after the current one, or it would be on top.
-            Some((at, _)) if at.user_key == key => Ok(()),
+            Some(at) if at.user_key == key => Ok(()),
             // It has no version of the key.
             _ => child.seek(InternalKey::seek(&key, SEQNO_MAX)),
         });
@@ -208,14 +230,14 @@ impl<I: InternalIterator> MergingIterator<I> {
         self.save_key(top);
         let key = std::mem::take(&mut self.key);
         let turned = self.restart(false, |_, child| {
-            if child.entry().is_some() {
+            if child.is_on_entry() {
                 child.prev()?;
             } else {
                 child.seek_for_prev(&key)?;
             }
             // A child that was past the key may have older entries of it behind.
-            match child.entry() {
-                Some((at, _)) if at.user_key == key => child.prev(),
+            match child.key() {
+                Some(at) if at.user_key == key => child.prev(),
                 _ => Ok(()),
             }
         });
@@ -255,17 +277,17 @@ impl<I: InternalIterator> InternalIterator for MergingIterator<I> {
     }
 
     fn skip(&mut self, user_key: &[u8]) -> Result<()> {
-        let of_key = |child: &I| child.entry().is_some_and(|(key, _)| key.user_key == user_key);
-        if !self.forward && self.heap.first().is_some_and(|&top| of_key(&self.children[top])) {
+        let of_key = |child: &I| child.key().is_some_and(|key| key.user_key == user_key);
+        if !self.forward && self.heap.first().is_some_and(|top| of_key(&self.children[top.child])) {
             self.next()?;
         }
         if let Some(error) = &self.failed {
             return Err(error.clone());
         }
-        while let Some(&top) = self.heap.first()
-            && of_key(&self.children[top])
+        while let Some(&Standing { child, .. }) = self.heap.first()
+            && of_key(&self.children[child])
         {
-            if let Err(error) = self.children[top].skip(user_key) {
+            if let Err(error) = self.children[child].skip(user_key) {
                 return Err(self.fail(error));
             }
             self.replace_top();
@@ -279,17 +301,17 @@ impl<I: InternalIterator> InternalIterator for MergingIterator<I> {
         if !self.forward {
             return self.turn_to_next_user_key(top);
         }
-        // A single child is asked without a copy of the key.
-        let alone = self.heap.len() == 1;
-        if !alone {
+        // Most keys are in one child only, which is asked without a copy of the key.
+        let shared = self.may_share_key();
+        if shared {
             self.save_key(top);
         }
-        while let Some(&top) = self.heap.first() {
-            if let Err(error) = self.children[top].next_user_key() {
+        while let Some(&Standing { child, .. }) = self.heap.first() {
+            if let Err(error) = self.children[child].next_user_key() {
                 return Err(self.fail(error));
             }
             // A child that stays on top has left the key, and so have all others.
-            if !self.replace_top() || alone || !self.stands_on_saved_key() {
+            if !self.replace_top() || !shared || !self.stands_on_saved_key() {
                 break;
             }
         }
@@ -297,10 +319,11 @@ impl<I: InternalIterator> InternalIterator for MergingIterator<I> {
     }
 
     fn pass_deleted(&mut self, end: Option<&[u8]>, at: SeqNo) -> Result<()> {
-        let Some(&top) = self.heap.first().filter(|_| self.forward) else { return Ok(()) };
+        let Some(top) = self.heap.first().filter(|_| self.forward) else { return Ok(()) };
+        let top = top.child;
         // Up to the next key of any other child: one of the two below the top in the heap.
-        let rivals = self.heap[1..].iter().take(2).filter_map(|&i| self.children[i].entry());
-        let rival = rivals.map(|(key, _)| key.user_key).min();
+        let rivals = self.heap[1..].iter().take(2).filter_map(|at| self.children[at.child].key());
+        let rival = rivals.map(|key| key.user_key).min();
         let rival = rival.filter(|_| !Canary::DeletesHideNothing.is_planted());
         let end = match (end, rival) {
             (Some(end), Some(rival)) => Some(end.min(rival)),
@@ -324,21 +347,18 @@ impl<I: InternalIterator> InternalIterator for MergingIterator<I> {
         if self.forward {
             return self.turn_backward(top);
         }
-        if self.heap.len() == 1 {
-            if let Err(error) = self.children[top].prev() {
-                return Err(self.fail(error));
-            }
-            self.replace_top();
-            return Ok(());
+        let shared = self.may_share_key();
+        if shared {
+            self.save_key(top);
         }
-        self.save_key(top);
-        while let Some(&top) = self.heap.first()
-            && self.stands_on_saved_key()
-        {
-            if let Err(error) = self.children[top].prev() {
+        while let Some(&Standing { child, .. }) = self.heap.first() {
+            if let Err(error) = self.children[child].prev() {
                 return Err(self.fail(error));
             }
             self.replace_top();
+            if !shared || !self.stands_on_saved_key() {
+                break;
+            }
         }
         Ok(())
     }
@@ -349,8 +369,13 @@ impl<I: InternalIterator> InternalIterator for MergingIterator<I> {
     }
 
     #[inline]
+    fn key(&self) -> Option<InternalKey<'_>> {
+        self.children[self.heap.first()?.child].key()
+    }
+
+    #[inline]
     fn entry(&self) -> Option<(InternalKey<'_>, &[u8])> {
-        self.children[*self.heap.first()?].entry()
+        self.children[self.heap.first()?.child].entry()
     }
 }
 

@@ -242,7 +242,12 @@ impl Run {
     /// Where the lower bound of heads with this upper half lies.
     fn between_fences(&self, high: u64) -> Range<usize> {
         let after = self.fences.partition_point(|&fence| fence < high);
-        let beyond = after + self.fences[after..].partition_point(|&fence| fence == high);
+        let beyond = match self.fences.get(after) {
+            Some(&fence) if fence == high => {
+                after + self.fences[after..].partition_point(|&fence| fence == high)
+            }
+            _ => after,
+        };
         let end = if beyond < self.fences.len() { beyond * FENCE_EVERY } else { self.heads.len() };
         after.saturating_sub(1) * FENCE_EVERY..end
     }

@@ -127,10 +127,9 @@ impl<K: 'static, V: 'static, N: 'static> MapState<K, V, N> {
         self.cell.read_entry(|out| keys.encode(key, out), |bytes| Ok(bytes.is_some()))
     }
 
-    /// Is the map empty? Flink's `isEmpty()`. Opens a cursor.
+    /// Is the map empty? Flink's `isEmpty()`. Looks for the first entry, as a cursor does.
     pub fn is_empty(&mut self) -> Result<bool> {
-        let (mut scan, _) = self.cell.scan()?;
-        Ok(!scan.next()?)
+        Ok(!self.cell.has_entries()?)
     }
 
     /// The entries in ascending order of their serialized keys: Flink's `entries()` and `iterator()`.

@@ -272,6 +272,11 @@ impl InternalIterator for TableIterator {
     }
 
     #[inline]
+    fn key(&self) -> Option<InternalKey<'_>> {
+        self.cursor.key()
+    }
+
+    #[inline]
     fn entry(&self) -> Option<(InternalKey<'_>, &[u8])> {
         let (_, block) = self.block.as_ref()?;
         self.cursor.entry(block)

@@ -135,6 +135,10 @@ impl Engine for Alluvium {
         true
     }
 
+    fn has_prefix(&self, prefix: &[u8]) -> Option<bool> {
+        Some(self.db.has_prefix(&self.family, prefix, None).expect("a look"))
+    }
+
     fn snapshot(&self, f: &mut dyn FnMut(Get<'_>)) -> bool {
         let snapshot = self.db.snapshot();
         f(&|key, visit| self.db.get_at_with(&self.family, &snapshot, key, visit).expect("get"));
