@@ -217,7 +217,13 @@ impl Scan {
         let moved = match self.place {
             Place::Start => return self.first(),
             Place::End => return Ok(false),
-            Place::Entry => self.cursor.next_user_key(),
+            Place::Entry => {
+                let moved = self.cursor.next_user_key();
+                if moved.is_ok() && self.is_settled() {
+                    return Ok(self.stay());
+                }
+                moved
+            }
             Place::Merged => self.skip_versions(),
         };
         self.settle(moved, Scan::settle_forward)
@@ -354,6 +360,13 @@ impl Scan {
         }
     }
 
+    /// Does the cursor, on the first version of a key, stand on one to be shown as it is?
+    #[inline]
+    fn is_settled(&self) -> bool {
+        let key = self.cursor.key();
+        key.is_some_and(|key| self.is_below_end(key.user_key) && self.is_plain(key))
+    }
+
     #[inline]
     fn is_below_end(&self, key: &[u8]) -> bool {
         let Some(end) = self.range.end.as_deref() else { return true };
@@ -434,14 +447,12 @@ fn seek_before(cursor: &mut impl InternalIterator, key: &[u8]) -> Result<()> {
     }
 }
 
-/// Room for the sources of most scans: a memtable, a table of level 0, two levels.
-const SOURCES: usize = 4;
-
 type Sources = (MergingIterator<Source>, Option<RangeTombstones>);
 
 /// Cursors over everything that may hold keys of the range, and the tombstones that may cover them.
 fn sources(View { super_version, pin }: View, range: &KeyRange) -> Result<Sources> {
-    let mut children = Vec::with_capacity(SOURCES);
+    let memtables = 1 + super_version.immutables.len();
+    let mut children = Vec::with_capacity(memtables + super_version.version.sources_max());
     let mut covers = Vec::new();
     // What is visible came before the pin: if nothing is there by now, nothing is visible.
     if !super_version.mem.is_empty() {

@@ -32,6 +32,8 @@ pub struct MemTableIterator {
 
 /// Entries lie in the order of their arrival: while one is read, later ones are on their way.
 const AHEAD: usize = 6;
+/// And so are the heads that lead to those after them.
+const HEADS_AHEAD: usize = 16;
 /// So many deleted keys are taken out of the order at once, while their entries are near.
 const LEAVE_AT_ONCE: usize = 64;
 
@@ -149,6 +151,7 @@ impl MemTableIterator {
     fn next_key(&mut self) {
         let place = &mut self.runs[self.current];
         place.at += 1;
+        place.run.prefetch(place.at + HEADS_AHEAD);
         if let Some(head) = place.run.heads().get(place.at + AHEAD) {
             match self.pin {
                 Some(_) => self.table.arena.entry(head.offset).prefetch::<2>(),
@@ -194,6 +197,10 @@ impl MemTableIterator {
         }
         // Most of what comes next is in the longest run.
         if let Some(place) = self.runs.first() {
+            // Two to a line.
+            for more in (AHEAD..=HEADS_AHEAD).step_by(2) {
+                place.run.prefetch(place.at + more);
+            }
             for head in place.run.heads().iter().skip(place.at + 1).take(AHEAD) {
                 self.table.arena.entry(head.offset).prefetch::<2>();
             }

@@ -16,7 +16,7 @@ use std::cmp::Ordering;
 use std::ops::Range;
 
 use crate::base::sync::{Arc, AtomicU32, Ordering as Memory};
-use crate::memtable::arena::Arena;
+use crate::memtable::arena::{Arena, prefetch};
 use crate::memtable::offset::{Offset, Position};
 
 /// The last run takes single keys until it has this many.
@@ -143,6 +143,14 @@ impl Run {
     #[inline]
     pub fn heads(&self) -> &[Head] {
         &self.heads
+    }
+
+    /// Asks for the head at a place, if there is one.
+    #[inline]
+    pub fn prefetch(&self, at: usize) {
+        if let Some(head) = self.heads.get(at) {
+            prefetch(head);
+        }
     }
 
     /// The first place at or after `at` that is in no known gap.

@@ -52,7 +52,7 @@ pub fn first_ending_after<F: Described>(level: &[Arc<F>], key: &[u8]) -> usize {
 
 /// A level from 1 on: the places of the files that overlap `range`.
 pub fn overlapping<F: Described>(level: &[Arc<F>], range: &KeyRange) -> std::ops::Range<usize> {
-    if level.is_empty() || range.is_empty() {
+    if range.is_empty() {
         return 0..0;
     }
     let from = first_ending_after(level, &range.start);

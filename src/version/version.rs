@@ -89,6 +89,11 @@ impl Version {
         Ok(resolver.end())
     }
 
+    /// Most cursors that [`iterators`](Version::iterators) hands out.
+    pub fn sources_max(&self) -> usize {
+        self.levels[0].len() + self.levels[1..].iter().filter(|level| !level.is_empty()).count()
+    }
+
     /// Hands out one cursor for each source that overlaps `range`: a file of level 0 each, newest
     /// first, then levels. They show nothing outside the files' bounds, but much outside `range`,
     /// where they are incomplete. Opens nothing.
@@ -102,7 +107,7 @@ impl Version {
             let cursor = ClippedIterator::new(Arc::clone(file), fill_cache);
             add(VersionIterator::Table(cursor));
         }
-        for level in &self.levels[1..] {
+        for level in self.levels[1..].iter().filter(|level| !level.is_empty()) {
             let places = levels::overlapping(level, range);
             if !places.is_empty() {
                 let cursor = LevelIterator::new(Arc::clone(level), places, fill_cache);
