@@ -135,6 +135,7 @@ impl Drop for Scan {
 }
 
 impl Scan {
+    #[inline]
     pub(in crate::db) fn new(
         core: Arc<Core>,
         family: Arc<Family>,
@@ -146,6 +147,7 @@ impl Scan {
     }
 
     /// A scan of what a view shows of the range.
+    #[inline]
     fn of(core: Arc<Core>, family: Arc<Family>, range: KeyRange, view: View) -> Result<Scan> {
         let at = view.pin.seqno();
         let (cursor, tombstones) = sources(view, &range)?;

@@ -121,14 +121,21 @@ impl<I: InternalIterator> MergingIterator<I> {
 
     /// After the top child has moved: finds its place, or removes it. Returns whether another child
     /// is on top now.
-    #[inline]
+    #[inline(always)]
     fn replace_top(&mut self, child: usize) -> bool {
-        let Some(&rival) = self.rest.first() else {
-            if !self.children[child].is_on_entry() {
-                self.top = None;
+        match self.rest.first() {
+            Some(&rival) => self.replace_among(rival, child),
+            None => {
+                if !self.children[child].is_on_entry() {
+                    self.top = None;
+                }
+                false
             }
-            return false;
-        };
+        }
+    }
+
+    #[inline(never)]
+    fn replace_among(&mut self, rival: Standing, child: usize) -> bool {
         let Some(head) = self.head_of(child) else {
             self.top = Some(self.rest.swap_remove(0));
             self.sift_down(0);

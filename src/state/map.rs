@@ -211,11 +211,13 @@ impl<T> MapIter<T> {
                 return Ok(None);
             }
             let Some(toucher) = &self.toucher else { break };
-            if toucher.read(scan.key(), scan.value())? {
+            let (key, value) = scan.entry().expect("a step leads to an entry");
+            if toucher.read(key, value)? {
                 break;
             }
         }
-        let decoded = (self.decode)(&scan.key()[self.prefix_len..], scan.value());
+        let (key, value) = scan.entry().expect("a step leads to an entry");
+        let decoded = (self.decode)(&key[self.prefix_len..], value);
         decoded.map(Some).map_err(|e| in_state(self.family.name(), &e))
     }
 }
