@@ -18,8 +18,18 @@ pub fn paths() -> impl Iterator<Item = &'static str> {
 }
 
 /// Of the engine's own interface.
-const PATHS: &[&str] =
-    &["value-get", "value-absent", "value-update", "rmw", "map-get", "scan-next", "table-get"];
+const PATHS: &[&str] = &[
+    "value-get",
+    "value-absent",
+    "value-update",
+    "rmw",
+    "map-get",
+    "scan-next",
+    "scan-map",
+    "table-get",
+    "table-scan-next",
+    "table-scan-map",
+];
 
 const KEYS: u32 = 20_000;
 
@@ -39,7 +49,9 @@ pub fn run(path: &str) {
     // Neither in the order of the keys nor in the one in which they are asked for.
     for i in (0..KEYS).map(|i| i * 7919 % KEYS) {
         match path {
-            "map-get" => db.put(&family, &entry(i / 10, i % 10), &long(i, 0)).expect("put"),
+            "map-get" | "scan-map" | "table-scan-map" => {
+                db.put(&family, &entry(i / 10, i % 10), &long(i, 0)).expect("put")
+            }
             _ => db.put(&family, &key(i), &long(i, 0)).expect("put"),
         }
     }
@@ -52,6 +64,20 @@ pub fn run(path: &str) {
         "scan-next" => {
             scan(&db, &family); // the first makes the order
             counted_scan(&db, &family);
+        }
+        "scan-map" => {
+            scan(&db, &family);
+            counted_scan_maps(&db, &family);
+        }
+        "table-scan-next" => {
+            db.flush_all().expect("flush");
+            scan(&db, &family); // fills the cache
+            counted_table_scan(&db, &family);
+        }
+        "table-scan-map" => {
+            db.flush_all().expect("flush");
+            scan(&db, &family);
+            counted_table_scan_maps(&db, &family);
         }
         "table-get" => {
             db.flush_all().expect("flush");
@@ -131,4 +157,33 @@ fn scan(db: &Db, family: &ColumnFamily) {
 #[inline(never)]
 fn counted_scan(db: &Db, family: &ColumnFamily) {
     scan(db, family);
+}
+
+/// The same, from tables.
+#[inline(never)]
+fn counted_table_scan(db: &Db, family: &ColumnFamily) {
+    scan(db, family);
+}
+
+/// A cursor for each map, of ten entries.
+fn scan_maps(db: &Db, family: &ColumnFamily) {
+    for map in order().filter(|i| *i < KEYS / 10) {
+        let mut cursor = db.scan_prefix(family, &key(map)).expect("scan");
+        let mut entries = 0;
+        while cursor.next().expect("a step") {
+            entries += u32::from(cursor.value().len() == 8);
+        }
+        assert_eq!(entries, 10);
+    }
+}
+
+#[inline(never)]
+fn counted_scan_maps(db: &Db, family: &ColumnFamily) {
+    scan_maps(db, family);
+}
+
+/// The same, from tables.
+#[inline(never)]
+fn counted_table_scan_maps(db: &Db, family: &ColumnFamily) {
+    scan_maps(db, family);
 }

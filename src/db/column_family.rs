@@ -4,6 +4,7 @@ use std::fmt;
 
 use crate::base::id::FamilyId;
 use crate::base::sync::{Arc, AtomicBool, Ordering, RwLock};
+use crate::db::holders::HolderCounts;
 use crate::db::options::ColumnFamilyOptions;
 use crate::db::super_version::Cell;
 
@@ -19,6 +20,8 @@ pub(in crate::db) struct Family {
     options: RwLock<Arc<ColumnFamilyOptions>>,
     /// What readers see.
     pub cell: Cell,
+    /// Who holds what they saw.
+    pub holders: HolderCounts,
     /// Set by `drop_column_family`; taken back if that fails.
     dropped: AtomicBool,
 }
@@ -32,7 +35,8 @@ impl Family {
         cell: Cell,
     ) -> Family {
         let options = RwLock::new(Arc::new(options));
-        Family { id, name, instance, options, cell, dropped: AtomicBool::new(false) }
+        let (holders, dropped) = (HolderCounts::default(), AtomicBool::new(false));
+        Family { id, name, instance, options, cell, holders, dropped }
     }
 
     pub fn options(&self) -> Arc<ColumnFamilyOptions> {

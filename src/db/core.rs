@@ -70,7 +70,7 @@ pub(in crate::db) struct Core {
     pub snapshots: Arc<SnapshotList>,
     /// What must not be overwritten in place.
     pub read_pins: Arc<ReadPins>,
-    pub holders: Arc<Holders>,
+    pub holders: Holders,
     pub segments: Arc<Segments>,
     pub counters: Counters,
     /// The budget's wish that this database give memory back.

@@ -287,7 +287,7 @@ impl Reader {
         let held = match &mut self.held {
             Some(held) if held.generation == generation => &held.super_version,
             held => {
-                let _held = self.core.holders.hold(self.family.id, Holder::Reader);
+                let _held = Held::new(Arc::clone(&self.family), Holder::Reader);
                 let super_version = self.family.cell.load();
                 &held.insert(Bundle { generation, super_version, _held }).super_version
             }

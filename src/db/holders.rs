@@ -4,14 +4,15 @@
 //! those: a writer that would wait for memory must be told so instead.
 
 use std::collections::BTreeMap;
+use std::ops::Deref;
 
 use crate::base::id::FamilyId;
-use crate::base::sync::{Arc, Mutex, Weak};
+use crate::base::sync::{Arc, AtomicUsize, Mutex, Ordering, Weak};
 use crate::db::column_family::Family;
 use crate::memtable::MemTable;
 
 /// What holds memtables for longer than a call.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug)]
 pub(in crate::db) enum Holder {
     /// A [`Reader`](crate::db::Reader) that was not released since its last read.
     Reader,
@@ -19,78 +20,81 @@ pub(in crate::db) enum Holder {
     Scan,
 }
 
-/// So many entries are kept although they count nobody: scans come and go.
-const KEPT: usize = 64;
-
-/// The holders of a database, and what they may hold. A leaf lock.
+/// How many hold something of a family, by [`Holder`]: for messages.
 #[derive(Default)]
-pub(in crate::db) struct Holders(Mutex<State>);
+pub(in crate::db) struct HolderCounts([AtomicUsize; 2]);
 
-#[derive(Default)]
-struct State {
-    /// How many hold something of a family.
-    holders: BTreeMap<(FamilyId, Holder), usize>,
-    /// Memtables that tables have replaced, with the number and the name of their family.
-    flushed: Vec<(FamilyId, String, Weak<MemTable>)>,
+impl HolderCounts {
+    fn get(&self) -> [usize; 2] {
+        self.0.each_ref().map(|count| count.load(Ordering::Relaxed))
+    }
 }
 
-/// One holder; it holds until this is dropped.
+/// A family of which something is held until this is dropped.
 pub(in crate::db) struct Held {
-    holders: Arc<Holders>,
-    family: FamilyId,
+    family: Arc<Family>,
     holder: Holder,
 }
 
-impl Holders {
-    /// Enters a holder of the memtables that a family has now.
-    pub fn hold(self: &Arc<Self>, family: FamilyId, holder: Holder) -> Held {
-        *self.0.lock().holders.entry((family, holder)).or_default() += 1;
-        Held { holders: Arc::clone(self), family, holder }
+impl Held {
+    /// Counts a holder of the memtables that the family has now.
+    #[inline]
+    pub fn new(family: Arc<Family>, holder: Holder) -> Held {
+        family.holders.0[holder as usize].fetch_add(1, Ordering::Relaxed);
+        Held { family, holder }
     }
+}
 
+impl Deref for Held {
+    type Target = Arc<Family>;
+    #[inline]
+    fn deref(&self) -> &Arc<Family> {
+        &self.family
+    }
+}
+
+impl Drop for Held {
+    #[inline]
+    fn drop(&mut self) {
+        self.family.holders.0[self.holder as usize].fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// Memtables of a database that tables have replaced, with their families. A leaf lock.
+#[derive(Default)]
+pub(in crate::db) struct Holders(Mutex<Vec<(Weak<Family>, Weak<MemTable>)>>);
+
+impl Holders {
     /// A table has replaced this memtable: it is in memory only for those who hold it.
-    pub fn flushed(&self, family: &Family, table: &Arc<MemTable>) {
-        let mut state = self.0.lock();
-        state.flushed.retain(|(_, _, table)| table.strong_count() > 0);
-        state.flushed.push((family.id, family.name.clone(), Arc::downgrade(table)));
+    pub fn flushed(&self, family: &Arc<Family>, table: &Arc<MemTable>) {
+        let mut flushed = self.0.lock();
+        flushed.retain(|(_, table)| table.strong_count() > 0);
+        flushed.push((Arc::downgrade(family), Arc::downgrade(table)));
     }
 
     /// Says who holds flushed memtables, if letting go of them would free at least `wanted` bytes.
     /// What a read under way holds will be free without anybody's doing, and does not count.
     pub fn blame(&self, wanted: usize) -> Option<String> {
-        let state = self.0.lock();
-        let held = |family: FamilyId| {
-            [Holder::Reader, Holder::Scan]
-                .map(|holder| state.holders.get(&(family, holder)).copied().unwrap_or(0))
-        };
-        let mut bytes: BTreeMap<(FamilyId, &str), usize> = BTreeMap::new();
-        for (family, name, table) in &state.flushed {
-            if let Some(table) = table.upgrade().filter(|_| held(*family) != [0, 0]) {
-                *bytes.entry((*family, name)).or_default() += table.bytes();
+        let mut held: BTreeMap<FamilyId, (Arc<Family>, usize)> = BTreeMap::new();
+        for (family, table) in &*self.0.lock() {
+            // Who holds something of a family holds the family.
+            if let (Some(family), Some(table)) = (family.upgrade(), table.upgrade())
+                && family.holders.get() != [0, 0]
+            {
+                held.entry(family.id).or_insert_with(|| (family, 0)).1 += table.bytes();
             }
         }
-        if bytes.values().sum::<usize>() < wanted.max(1) {
+        if held.values().map(|(_, bytes)| bytes).sum::<usize>() < wanted.max(1) {
             return None;
         }
-        let say = |((family, name), bytes): ((FamilyId, &str), usize)| {
-            let [readers, scans] = held(family);
+        let say = |(family, bytes): &(Arc<Family>, usize)| {
+            let [readers, scans] = family.holders.get();
             format!(
-                "{bytes} bytes of flushed memtables of family {name:?}, held by {scans} open scans \
-                 and {readers} resting readers"
+                "{bytes} bytes of flushed memtables of family {:?}, held by {scans} open scans \
+                 and {readers} resting readers",
+                family.name
             )
         };
-        Some(bytes.into_iter().map(say).collect::<Vec<_>>().join("; "))
-    }
-}
-
-impl Drop for Held {
-    fn drop(&mut self) {
-        let mut state = self.holders.0.lock();
-        let key = (self.family, self.holder);
-        let count = state.holders.get_mut(&key).expect("a holder is entered");
-        *count -= 1;
-        if *count == 0 && state.holders.len() > KEPT {
-            state.holders.remove(&key);
-        }
+        Some(held.values().map(say).collect::<Vec<_>>().join("; "))
     }
 }

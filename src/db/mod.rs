@@ -44,7 +44,7 @@ use crate::db::core::Core;
 use crate::db::file_set::PendingCheckpoint;
 use crate::db::get::{View, check_key, lookup, lookup_many, lookup_newest, operands};
 use crate::db::options::{ColumnFamilyOptions, Env, Options, WriteOptions};
-use crate::db::scan::{Scan, key_range};
+use crate::db::scan::{Scan, has_prefix, key_range};
 use crate::db::snapshot::Snapshot;
 use crate::db::stats::Stats;
 use crate::db::update::Update;
@@ -300,6 +300,21 @@ impl Db {
     /// A cursor over the keys that begin with `prefix`, as of now.
     pub fn scan_prefix(&self, family: &ColumnFamily, prefix: &[u8]) -> Result<Scan> {
         self.scan_range(family, KeyRange::prefix(prefix), None)
+    }
+
+    /// Does any key begin with `prefix`, now or as of a snapshot? The same as a scan's first step, but
+    /// opens no cursor if the memtable knows of such a key.
+    ///
+    /// # Panics
+    /// If the snapshot is of another database.
+    pub fn has_prefix(
+        &self,
+        family: &ColumnFamily,
+        prefix: &[u8],
+        snapshot: Option<&Snapshot>,
+    ) -> Result<bool> {
+        self.core.check(family)?;
+        has_prefix(&self.core, &family.0, prefix, snapshot)
     }
 
     /// A cursor over the keys of a range, as of now or as of a snapshot.

@@ -37,6 +37,7 @@ use crate::db::background::{Signals, Versions};
 use crate::db::column_family::Family;
 use crate::db::commit::{Commit, CommitState};
 use crate::db::core::Core;
+use crate::db::holders::Holders;
 use crate::db::options::{Background, ColumnFamilyOptions, Env, Options};
 use crate::db::snapshot::SnapshotList;
 use crate::db::stats::{Counters, Event};
@@ -489,7 +490,7 @@ impl Opening {
             families: RwLock::new(families),
             snapshots: Arc::new(SnapshotList::default()),
             read_pins: self.read_pins,
-            holders: Arc::default(),
+            holders: Holders::default(),
             segments,
             counters: Counters::default(),
             pressure: self.pressure,

@@ -3,7 +3,7 @@
 use std::ops::{Bound, RangeBounds};
 
 use crate::base::error::Result;
-use crate::base::key::{InternalKey, KeyRange, SEQNO_MAX, SeqNo, ValueKind, successor};
+use crate::base::key::{InternalKey, KeyRange, SEQNO_MAX, SeqNo, ValueKind, head, successor};
 use crate::base::sync::Arc;
 use crate::db::column_family::Family;
 use crate::db::core::Core;
@@ -71,6 +71,10 @@ impl InternalIterator for Source {
         each!(self, it => it.is_on_entry())
     }
     #[inline]
+    fn key(&self) -> Option<InternalKey<'_>> {
+        each!(self, it => it.key())
+    }
+    #[inline]
     fn entry(&self) -> Option<(InternalKey<'_>, &[u8])> {
         each!(self, it => it.entry())
     }
@@ -101,12 +105,15 @@ enum Place {
 /// After an error its place is undefined until the next seek.
 pub struct Scan {
     core: Arc<Core>,
-    family: Arc<Family>,
+    family: Held,
     range: KeyRange,
+    /// The first bytes of both ends: most comparisons need no more.
+    heads: (u128, u128),
     at: SeqNo,
     /// `None` when nothing can be covered: the usual case.
     tombstones: Option<RangeTombstones>,
-    operator: Option<Arc<dyn MergeOperator>>,
+    /// The family's, once it was asked for.
+    operator: Option<Option<Arc<dyn MergeOperator>>>,
     cursor: MergingIterator<Source>,
     resolver: Resolver,
     place: Place,
@@ -118,7 +125,6 @@ pub struct Scan {
     /// For the statistics: searches, and keys come by.
     seeks: u64,
     keys: u64,
-    _held: Held,
 }
 
 impl Drop for Scan {
@@ -129,6 +135,7 @@ impl Drop for Scan {
 }
 
 impl Scan {
+    #[inline]
     pub(in crate::db) fn new(
         core: Arc<Core>,
         family: Arc<Family>,
@@ -136,17 +143,22 @@ impl Scan {
         snapshot: Option<&Snapshot>,
     ) -> Result<Scan> {
         let view = View::new(&core, &family, snapshot);
+        Scan::of(core, family, range, view)
+    }
+
+    /// A scan of what a view shows of the range.
+    #[inline]
+    fn of(core: Arc<Core>, family: Arc<Family>, range: KeyRange, view: View) -> Result<Scan> {
         let at = view.pin.seqno();
         let (cursor, tombstones) = sources(view, &range)?;
-        let operator = family.options().merge_operator.clone();
         Ok(Scan {
-            _held: core.holders.hold(family.id, Holder::Scan),
+            family: Held::new(family, Holder::Scan),
             core,
-            family,
+            heads: (head(&range.start), head(range.end.as_deref().unwrap_or_default())),
             range,
             at,
             tombstones,
-            operator,
+            operator: None,
             cursor,
             resolver: Resolver::new(),
             place: Place::Start,
@@ -207,7 +219,13 @@ impl Scan {
         let moved = match self.place {
             Place::Start => return self.first(),
             Place::End => return Ok(false),
-            Place::Entry => self.cursor.next_user_key(),
+            Place::Entry => {
+                let moved = self.cursor.next_user_key();
+                if moved.is_ok() && self.is_settled() {
+                    return Ok(self.stay());
+                }
+                moved
+            }
             Place::Merged => self.skip_versions(),
         };
         self.settle(moved, Scan::settle_forward)
@@ -228,19 +246,26 @@ impl Scan {
     ///
     /// # Panics
     /// If the scan does not stand on an entry: the last move returned `false`, or there was none.
+    #[inline]
     pub fn key(&self) -> &[u8] {
-        self.entry().expect("the scan stands on an entry").0
+        match self.place {
+            Place::Entry => self.cursor.key().expect("the cursor stands on the entry").user_key,
+            Place::Merged => &self.key,
+            Place::Start | Place::End => panic!("the scan stands on no entry"),
+        }
     }
 
     /// The current value. Lent until the next move.
     ///
     /// # Panics
     /// As [`key`](Scan::key).
+    #[inline]
     pub fn value(&self) -> &[u8] {
         self.entry().expect("the scan stands on an entry").1
     }
 
     /// The current key and value; `None` off either end.
+    #[inline]
     pub fn entry(&self) -> Option<(&[u8], &[u8])> {
         match self.place {
             Place::Start | Place::End => None,
@@ -292,8 +317,8 @@ impl Scan {
     /// From the first version of a key: finds the first key at or after it that has a value.
     fn settle_forward(&mut self) -> Result<bool> {
         loop {
-            match self.cursor.entry() {
-                Some((key, _)) if below(key.user_key, &self.range.end) => {
+            match self.cursor.key() {
+                Some(key) if self.is_below_end(key.user_key) => {
                     if self.is_plain(key) {
                         return Ok(self.stay());
                     }
@@ -317,8 +342,8 @@ impl Scan {
     /// From the newest version of a key: finds the last key at or before it that has a value.
     fn settle_backward(&mut self) -> Result<bool> {
         loop {
-            match self.cursor.entry() {
-                Some((key, _)) if key.user_key >= self.range.start.as_slice() => {
+            match self.cursor.key() {
+                Some(key) if self.is_at_or_above_start(key.user_key) => {
                     if self.is_plain(key) {
                         return Ok(self.stay());
                     }
@@ -335,6 +360,26 @@ impl Scan {
             }
             self.step_before_key()?;
         }
+    }
+
+    /// Does the cursor, on the first version of a key, stand on one to be shown as it is?
+    #[inline]
+    fn is_settled(&self) -> bool {
+        let key = self.cursor.key();
+        key.is_some_and(|key| self.is_below_end(key.user_key) && self.is_plain(key))
+    }
+
+    #[inline]
+    fn is_below_end(&self, key: &[u8]) -> bool {
+        let Some(end) = self.range.end.as_deref() else { return true };
+        let head = head(key);
+        if head == self.heads.1 { key < end } else { head < self.heads.1 }
+    }
+
+    #[inline]
+    fn is_at_or_above_start(&self, key: &[u8]) -> bool {
+        let head = head(key);
+        if head == self.heads.0 { *key >= *self.range.start } else { head > self.heads.0 }
     }
 
     /// Is this version, the newest of its key, the key's value, with nothing to resolve?
@@ -381,7 +426,10 @@ impl Scan {
         match step {
             Step::Value => self.place = Place::Entry,
             Step::Merge => {
-                let merged = self.resolver.merged(&self.key, self.operator.as_deref())?;
+                let family = &self.family;
+                let operator =
+                    self.operator.get_or_insert_with(|| family.options().merge_operator.clone());
+                let merged = self.resolver.merged(&self.key, operator.as_deref())?;
                 self.merged.clear();
                 self.merged.extend_from_slice(merged);
                 self.place = Place::Merged;
@@ -395,23 +443,23 @@ impl Scan {
 /// Moves to the last entry before `key`.
 fn seek_before(cursor: &mut impl InternalIterator, key: &[u8]) -> Result<()> {
     cursor.seek_for_prev(key)?;
-    match cursor.entry() {
-        Some((at, _)) if at.user_key == key => cursor.prev(),
+    match cursor.key() {
+        Some(at) if at.user_key == key => cursor.prev(),
         _ => Ok(()),
     }
-}
-
-#[inline]
-fn below(key: &[u8], end: &Option<Vec<u8>>) -> bool {
-    end.as_deref().is_none_or(|end| key < end)
 }
 
 type Sources = (MergingIterator<Source>, Option<RangeTombstones>);
 
 /// Cursors over everything that may hold keys of the range, and the tombstones that may cover them.
 fn sources(View { super_version, pin }: View, range: &KeyRange) -> Result<Sources> {
-    let mut children = vec![Source::Memory(super_version.mem.cursor(pin))];
+    let memtables = 1 + super_version.immutables.len();
+    let mut children = Vec::with_capacity(memtables + super_version.version.sources_max());
     let mut covers = Vec::new();
+    // What is visible came before the pin: if nothing is there by now, nothing is visible.
+    if !super_version.mem.is_empty() {
+        children.push(Source::Memory(super_version.mem.cursor(pin)));
+    }
     if super_version.mem.has_range_tombstones() {
         covers.push(super_version.mem.range_tombstones());
     }
@@ -421,13 +469,35 @@ fn sources(View { super_version, pin }: View, range: &KeyRange) -> Result<Source
             covers.push(table.range_tombstones());
         }
     }
-    let mut tables = Vec::new();
-    super_version.version.iterators(range, &mut tables, true);
-    children.extend(tables.into_iter().map(Source::Tables));
+    super_version.version.iterators(range, true, |it| children.push(Source::Tables(it)));
     covers.extend(super_version.version.range_tombstones(range)?);
-    let parts: Vec<&RangeTombstones> = covers.iter().map(|part| &**part).collect();
-    let tombstones = (!parts.is_empty()).then(|| RangeTombstones::merge(&parts));
+    let tombstones = match covers.is_empty() {
+        true => None,
+        false => {
+            let parts: Vec<&RangeTombstones> = covers.iter().map(|part| &**part).collect();
+            Some(RangeTombstones::merge(&parts))
+        }
+    };
     Ok((MergingIterator::new(children), tombstones))
+}
+
+/// Does any visible key begin with `prefix`? If the memtable shows one, for less than a scan costs.
+pub(in crate::db) fn has_prefix(
+    core: &Arc<Core>,
+    family: &Arc<Family>,
+    prefix: &[u8],
+    snapshot: Option<&Snapshot>,
+) -> Result<bool> {
+    let view = View::new(core, family, snapshot);
+    let mem = &view.super_version.mem;
+    // What is put there is deleted by nothing older, and a range tombstone that the view shows came
+    // before the view.
+    if !mem.has_range_tombstones() && mem.shows_put(prefix, &view.pin) {
+        add(&core.counters.seeks, 1);
+        add(&core.counters.keys_visited, 1);
+        return Ok(true);
+    }
+    Scan::of(Arc::clone(core), Arc::clone(family), KeyRange::prefix(prefix), view)?.first()
 }
 
 /// The half-open range of a Rust range expression over keys.

@@ -1,8 +1,8 @@
 //! Many sorted cursors as one.
 //!
-//! A binary heap of child numbers, whose top is the current entry. Runs from one child are common, so
-//! the top's rival (the better of its two heap children) is remembered: a step that stays with the
-//! same child costs one comparison, of numbers where the first sixteen bytes of the keys differ.
+//! The child whose entry is the current one, and a binary heap of the others. Runs from one child are
+//! common: a step that stays with the same child costs one comparison with the best of the others, of
+//! numbers where the first sixteen bytes of the keys differ.
 //!
 //! Forward, every child stands at its first entry at or after the current one. Backward, every child
 //! stands at the newest version of its greatest user key at or before the current one. Turning round
@@ -22,16 +22,22 @@ use crate::iter::InternalIterator;
 /// failure cannot be taken for the end. Steps allocate nothing.
 pub struct MergingIterator<I> {
     children: Vec<I>,
-    /// The children that stand on an entry; the best of them on top.
-    heap: Vec<usize>,
-    /// Of each child in the heap, the first bytes of its user key, if the heap has more than one.
-    heads: Vec<u128>,
-    /// Where in the heap the rival of the top is; 0: not known.
-    rival: usize,
+    /// The child whose entry is the current one.
+    top: Option<Standing>,
+    /// The others that stand on an entry: a binary heap, the best of them, the *rival*, in front.
+    rest: Vec<Standing>,
     forward: bool,
     /// The user key moved away from; kept for its allocation.
     key: Vec<u8>,
     failed: Option<Error>,
+}
+
+/// A child that stands on an entry.
+#[derive(Clone, Copy)]
+struct Standing {
+    /// The first bytes of its user key; of the top, if there is a rival.
+    head: u128,
+    child: usize,
 }
 
 impl<I: InternalIterator> MergingIterator<I> {
@@ -39,10 +45,9 @@ impl<I: InternalIterator> MergingIterator<I> {
     /// the first seek.
     pub fn new(children: Vec<I>) -> MergingIterator<I> {
         MergingIterator {
-            heap: Vec::with_capacity(children.len()),
-            heads: vec![0; children.len()],
             children,
-            rival: 0,
+            top: None,
+            rest: Vec::new(),
             forward: true,
             key: Vec::new(),
             failed: None,
@@ -57,72 +62,93 @@ impl<I: InternalIterator> MergingIterator<I> {
     ) -> Result<()> {
         self.failed = None;
         self.forward = forward;
-        self.heap.clear();
+        self.clear();
         for i in 0..self.children.len() {
             if let Err(error) = place(i, &mut self.children[i]) {
                 return Err(self.fail(error));
             }
-            if self.note_head(i) {
-                self.heap.push(i);
+            let Some(head) = self.head_of(i) else { continue };
+            let new = Standing { head, child: i };
+            match self.top {
+                Some(top) if self.precedes(top, new) => self.rest.push(new),
+                top => {
+                    self.rest.extend(top);
+                    self.top = Some(new);
+                }
             }
         }
-        for at in (0..self.heap.len() / 2).rev() {
+        for at in (0..self.rest.len() / 2).rev() {
             self.sift_down(at);
         }
-        self.rival = 0;
         Ok(())
+    }
+
+    fn clear(&mut self) {
+        self.top = None;
+        self.rest.clear();
     }
 
     #[cold]
     fn fail(&mut self, error: Error) -> Error {
-        self.heap.clear();
+        self.clear();
         self.failed = Some(error.clone());
         error
     }
 
     /// The child on top, for a step away from it.
     fn top(&self) -> Result<usize> {
-        match (&self.failed, self.heap.first()) {
-            (Some(error), _) => Err(error.clone()),
-            (None, Some(&top)) => Ok(top),
+        match (self.top, &self.failed) {
+            (Some(top), _) => Ok(top.child),
+            (None, Some(error)) => Err(error.clone()),
             (None, None) => panic!("a step from no entry"),
         }
     }
 
-    /// Keeps the head of a child's key; `false` if the child stands on no entry.
+    /// The first bytes of a child's key; `None` if the child stands on no entry.
     #[inline]
-    fn note_head(&mut self, child: usize) -> bool {
-        let Some((key, _)) = self.children[child].entry() else { return false };
-        self.heads[child] = head(key.user_key);
-        true
+    fn head_of(&self, child: usize) -> Option<u128> {
+        self.children[child].key().map(|key| head(key.user_key))
+    }
+
+    /// May another child stand on the user key of the top? All are at or behind the rival.
+    #[inline]
+    fn may_share_key(&self) -> bool {
+        match (self.top, self.rest.first()) {
+            (Some(top), Some(rival)) => top.head == rival.head,
+            _ => false,
+        }
     }
 
     /// After the top child has moved: finds its place, or removes it. Returns whether another child
     /// is on top now.
-    #[inline]
-    fn replace_top(&mut self) -> bool {
-        let top = self.heap[0];
-        if self.heap.len() < 2 {
-            if !self.children[top].is_on_entry() {
-                self.heap.clear();
+    #[inline(always)]
+    fn replace_top(&mut self, child: usize) -> bool {
+        match self.rest.first() {
+            Some(&rival) => self.replace_among(rival, child),
+            None => {
+                if !self.children[child].is_on_entry() {
+                    self.top = None;
+                }
+                false
             }
-            return false;
         }
-        if !self.note_head(top) {
-            self.heap.swap_remove(0);
-            self.rival = 0;
+    }
+
+    #[inline(never)]
+    fn replace_among(&mut self, rival: Standing, child: usize) -> bool {
+        let Some(head) = self.head_of(child) else {
+            self.top = Some(self.rest.swap_remove(0));
             self.sift_down(0);
             return true;
-        }
-        if self.rival == 0 {
-            let second = self.heap.len() > 2 && self.precedes(self.heap[2], self.heap[1]);
-            self.rival = 1 + usize::from(second);
-        }
-        let overtaken = self.precedes(self.heap[self.rival], top);
+        };
+        let moved = Standing { head, child };
+        let overtaken = self.precedes(rival, moved);
         if overtaken {
-            self.heap.swap(0, self.rival);
-            self.sift_down(self.rival);
-            self.rival = 0;
+            self.top = Some(rival);
+            self.rest[0] = moved;
+            self.sift_down(0);
+        } else {
+            self.top = Some(moved);
         }
         overtaken
     }
@@ -130,31 +156,32 @@ impl<I: InternalIterator> MergingIterator<I> {
     fn sift_down(&mut self, mut at: usize) {
         loop {
             let mut best = 2 * at + 1;
-            if best >= self.heap.len() {
+            if best >= self.rest.len() {
                 return;
             }
-            if best + 1 < self.heap.len() && self.precedes(self.heap[best + 1], self.heap[best]) {
+            if best + 1 < self.rest.len() && self.precedes(self.rest[best + 1], self.rest[best]) {
                 best += 1;
             }
-            if !self.precedes(self.heap[best], self.heap[at]) {
+            if !self.precedes(self.rest[best], self.rest[at]) {
                 return;
             }
-            self.heap.swap(at, best);
+            self.rest.swap(at, best);
             at = best;
         }
     }
 
-    /// Does the entry of child `a` come before that of child `b`, in the direction of travel?
+    /// Does the entry of one child come before that of another, in the direction of travel?
     #[inline]
-    fn precedes(&self, a: usize, b: usize) -> bool {
-        let (x, y) = (self.heads[a], self.heads[b]);
-        if x != y { (x < y) == self.forward } else { self.precedes_in_full(a, b) }
+    fn precedes(&self, a: Standing, b: Standing) -> bool {
+        match a.head == b.head {
+            false => (a.head < b.head) == self.forward,
+            true => self.precedes_in_full(a.child, b.child),
+        }
     }
 
     fn precedes_in_full(&self, a: usize, b: usize) -> bool {
-        let (Some((x, _)), Some((y, _))) = (self.children[a].entry(), self.children[b].entry())
-        else {
-            unreachable!("a child in the heap stands on an entry");
+        let (Some(x), Some(y)) = (self.children[a].key(), self.children[b].key()) else {
+            unreachable!("it stands on an entry");
         };
         let keys =
             if self.forward { x.user_key.cmp(y.user_key) } else { y.user_key.cmp(x.user_key) };
@@ -166,21 +193,21 @@ impl<I: InternalIterator> MergingIterator<I> {
     /// Keeps the current user key and lends it together with the rest.
     fn save_key(&mut self, top: usize) {
         self.key.clear();
-        if let Some((key, _)) = self.children[top].entry() {
+        if let Some(key) = self.children[top].key() {
             self.key.extend_from_slice(key.user_key);
         }
     }
 
     fn stands_on_saved_key(&self) -> bool {
-        self.entry().is_some_and(|(key, _)| key.user_key == self.key)
+        self.key().is_some_and(|key| key.user_key == self.key)
     }
 
     /// From the current entry, the newest version of its user key, to the first of the next one.
     fn turn_to_next_user_key(&mut self, top: usize) -> Result<()> {
         self.save_key(top);
         let key = std::mem::take(&mut self.key);
-        let turned = self.restart(true, |_, child| match child.entry() {
-            Some((at, _)) if at.user_key == key => child.next_user_key(),
+        let turned = self.restart(true, |_, child| match child.key() {
+            Some(at) if at.user_key == key => child.next_user_key(),
             // It has no version of the key.
             _ => child.seek(InternalKey::seek(&key, SEQNO_MAX)),
         });
@@ -192,10 +219,10 @@ impl<I: InternalIterator> MergingIterator<I> {
     fn turn_forward(&mut self, top: usize) -> Result<()> {
         self.save_key(top);
         let key = std::mem::take(&mut self.key);
-        let turned = self.restart(true, |i, child| match child.entry() {
+        let turned = self.restart(true, |i, child| match child.key() {
             _ if i == top => child.next(),
             // Its newest version of the same key: after the current one, or it would be on top.
-            Some((at, _)) if at.user_key == key => Ok(()),
+            Some(at) if at.user_key == key => Ok(()),
             // It has no version of the key.
             _ => child.seek(InternalKey::seek(&key, SEQNO_MAX)),
         });
@@ -208,14 +235,14 @@ impl<I: InternalIterator> MergingIterator<I> {
         self.save_key(top);
         let key = std::mem::take(&mut self.key);
         let turned = self.restart(false, |_, child| {
-            if child.entry().is_some() {
+            if child.is_on_entry() {
                 child.prev()?;
             } else {
                 child.seek_for_prev(&key)?;
             }
             // A child that was past the key may have older entries of it behind.
-            match child.entry() {
-                Some((at, _)) if at.user_key == key => child.prev(),
+            match child.key() {
+                Some(at) if at.user_key == key => child.prev(),
                 _ => Ok(()),
             }
         });
@@ -250,25 +277,25 @@ impl<I: InternalIterator> InternalIterator for MergingIterator<I> {
         if let Err(error) = self.children[top].next() {
             return Err(self.fail(error));
         }
-        self.replace_top();
+        self.replace_top(top);
         Ok(())
     }
 
     fn skip(&mut self, user_key: &[u8]) -> Result<()> {
-        let of_key = |child: &I| child.entry().is_some_and(|(key, _)| key.user_key == user_key);
-        if !self.forward && self.heap.first().is_some_and(|&top| of_key(&self.children[top])) {
+        let of_key = |child: &I| child.key().is_some_and(|key| key.user_key == user_key);
+        if !self.forward && self.top.is_some_and(|top| of_key(&self.children[top.child])) {
             self.next()?;
         }
         if let Some(error) = &self.failed {
             return Err(error.clone());
         }
-        while let Some(&top) = self.heap.first()
-            && of_key(&self.children[top])
+        while let Some(Standing { child, .. }) = self.top
+            && of_key(&self.children[child])
         {
-            if let Err(error) = self.children[top].skip(user_key) {
+            if let Err(error) = self.children[child].skip(user_key) {
                 return Err(self.fail(error));
             }
-            self.replace_top();
+            self.replace_top(child);
         }
         Ok(())
     }
@@ -279,17 +306,17 @@ impl<I: InternalIterator> InternalIterator for MergingIterator<I> {
         if !self.forward {
             return self.turn_to_next_user_key(top);
         }
-        // A single child is asked without a copy of the key.
-        let alone = self.heap.len() == 1;
-        if !alone {
+        // Most keys are in one child only, which is asked without a copy of the key.
+        let shared = self.may_share_key();
+        if shared {
             self.save_key(top);
         }
-        while let Some(&top) = self.heap.first() {
-            if let Err(error) = self.children[top].next_user_key() {
+        while let Some(Standing { child, .. }) = self.top {
+            if let Err(error) = self.children[child].next_user_key() {
                 return Err(self.fail(error));
             }
             // A child that stays on top has left the key, and so have all others.
-            if !self.replace_top() || alone || !self.stands_on_saved_key() {
+            if !self.replace_top(child) || !shared || !self.stands_on_saved_key() {
                 break;
             }
         }
@@ -297,10 +324,10 @@ impl<I: InternalIterator> InternalIterator for MergingIterator<I> {
     }
 
     fn pass_deleted(&mut self, end: Option<&[u8]>, at: SeqNo) -> Result<()> {
-        let Some(&top) = self.heap.first().filter(|_| self.forward) else { return Ok(()) };
-        // Up to the next key of any other child: one of the two below the top in the heap.
-        let rivals = self.heap[1..].iter().take(2).filter_map(|&i| self.children[i].entry());
-        let rival = rivals.map(|(key, _)| key.user_key).min();
+        let Some(Standing { child, .. }) = self.top.filter(|_| self.forward) else { return Ok(()) };
+        // Up to the next key of any other child.
+        let rival = self.rest.first().and_then(|rival| self.children[rival.child].key());
+        let rival = rival.map(|key| key.user_key);
         let rival = rival.filter(|_| !Canary::DeletesHideNothing.is_planted());
         let end = match (end, rival) {
             (Some(end), Some(rival)) => Some(end.min(rival)),
@@ -310,12 +337,12 @@ impl<I: InternalIterator> InternalIterator for MergingIterator<I> {
         key.clear();
         key.extend_from_slice(end.unwrap_or_default());
         let end = end.is_some().then_some(&*key);
-        let passed = self.children[top].pass_deleted(end, at);
+        let passed = self.children[child].pass_deleted(end, at);
         self.key = key;
         if let Err(error) = passed {
             return Err(self.fail(error));
         }
-        self.replace_top();
+        self.replace_top(child);
         Ok(())
     }
 
@@ -324,33 +351,35 @@ impl<I: InternalIterator> InternalIterator for MergingIterator<I> {
         if self.forward {
             return self.turn_backward(top);
         }
-        if self.heap.len() == 1 {
-            if let Err(error) = self.children[top].prev() {
-                return Err(self.fail(error));
-            }
-            self.replace_top();
-            return Ok(());
+        let shared = self.may_share_key();
+        if shared {
+            self.save_key(top);
         }
-        self.save_key(top);
-        while let Some(&top) = self.heap.first()
-            && self.stands_on_saved_key()
-        {
-            if let Err(error) = self.children[top].prev() {
+        while let Some(Standing { child, .. }) = self.top {
+            if let Err(error) = self.children[child].prev() {
                 return Err(self.fail(error));
             }
-            self.replace_top();
+            self.replace_top(child);
+            if !shared || !self.stands_on_saved_key() {
+                break;
+            }
         }
         Ok(())
     }
 
     #[inline]
     fn is_on_entry(&self) -> bool {
-        !self.heap.is_empty()
+        self.top.is_some()
+    }
+
+    #[inline]
+    fn key(&self) -> Option<InternalKey<'_>> {
+        self.children[self.top?.child].key()
     }
 
     #[inline]
     fn entry(&self) -> Option<(InternalKey<'_>, &[u8])> {
-        self.children[*self.heap.first()?].entry()
+        self.children[self.top?.child].entry()
     }
 }
 

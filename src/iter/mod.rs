@@ -36,21 +36,26 @@ pub trait InternalIterator {
     /// Forward, to the first entry that is not of `user_key`, where the cursor stands now if on an
     /// entry: past the older versions of a key without visiting each, where that can be done.
     fn skip(&mut self, user_key: &[u8]) -> Result<()> {
-        while self.entry().is_some_and(|(key, _)| key.user_key == user_key) {
+        while self.key().is_some_and(|key| key.user_key == user_key) {
             self.next()?;
         }
         Ok(())
     }
     /// To the first entry of the next user key. The cursor must stand on an entry.
     fn next_user_key(&mut self) -> Result<()> {
-        let (key, _) = self.entry().expect("next needs an entry to start from");
+        let key = self.key().expect("next needs an entry to start from");
         let key = key.user_key.to_vec();
         self.skip(&key)
     }
     /// Does the cursor stand on an entry?
     #[inline]
     fn is_on_entry(&self) -> bool {
-        self.entry().is_some()
+        self.key().is_some()
+    }
+    /// The key of the entry under the cursor, for less than the whole of it.
+    #[inline]
+    fn key(&self) -> Option<InternalKey<'_>> {
+        self.entry().map(|(key, _)| key)
     }
     /// Forward, past keys before `end` that have no value at `at`, as their newest version is a delete,
     /// where that can be done without visiting each; from the newest version of a key. The caller
@@ -92,6 +97,9 @@ impl<I: InternalIterator + ?Sized> InternalIterator for Box<I> {
     fn is_on_entry(&self) -> bool {
         (**self).is_on_entry()
     }
+    fn key(&self) -> Option<InternalKey<'_>> {
+        (**self).key()
+    }
     fn entry(&self) -> Option<(InternalKey<'_>, &[u8])> {
         (**self).entry()
     }
@@ -124,6 +132,9 @@ impl<I: InternalIterator + ?Sized> InternalIterator for &mut I {
     }
     fn is_on_entry(&self) -> bool {
         (**self).is_on_entry()
+    }
+    fn key(&self) -> Option<InternalKey<'_>> {
+        (**self).key()
     }
     fn entry(&self) -> Option<(InternalKey<'_>, &[u8])> {
         (**self).entry()

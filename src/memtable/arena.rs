@@ -184,6 +184,19 @@ impl Drop for Arena {
     }
 }
 
+/// Asks for the line at an address, for it will be looked at soon.
+#[inline(always)]
+pub fn prefetch<T>(at: *const T) {
+    #[cfg(all(target_arch = "x86_64", not(miri)))]
+    {
+        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+        // SAFETY: a hint; it reads nothing and cannot fault. Every x86-64 has it (4).
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(at.cast()) };
+    }
+    #[cfg(not(all(target_arch = "x86_64", not(miri))))]
+    let _ = at;
+}
+
 /// A version of a key, in place.
 #[derive(Clone, Copy)]
 pub struct Entry<'a> {
@@ -202,12 +215,8 @@ impl<'a> Entry<'a> {
     /// Asks for the first lines of the entry, for they will be looked at soon.
     #[inline(always)]
     pub fn prefetch<const LINES: usize>(&self) {
-        #[cfg(all(target_arch = "x86_64", not(miri)))]
         for line in 0..LINES {
-            use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-            let at = self.at.as_ptr().wrapping_add(line * CHUNK_ALIGN);
-            // SAFETY: a hint; it reads nothing and cannot fault. Every x86-64 has it (4).
-            unsafe { _mm_prefetch::<_MM_HINT_T0>(at.cast()) };
+            prefetch(self.at.as_ptr().wrapping_add(line * CHUNK_ALIGN));
         }
     }
 

@@ -32,6 +32,8 @@ pub struct MemTableIterator {
 
 /// Entries lie in the order of their arrival: while one is read, later ones are on their way.
 const AHEAD: usize = 6;
+/// And so are the heads that lead to those after them.
+const HEADS_AHEAD: usize = 16;
 /// So many deleted keys are taken out of the order at once, while their entries are near.
 const LEAVE_AT_ONCE: usize = 64;
 
@@ -83,37 +85,30 @@ impl MemTableIterator {
         self.table.arena.entry(offset)
     }
 
-    /// The newest visible version of the key whose first version this is.
+    /// The run with the least key at its place, and the first version of that.
     #[inline]
-    fn newest(&self, first: Offset) -> Option<Offset> {
-        let mut offset = self.at(first).link().unwrap_or(first);
-        if self.at(first).has_left() {
-            return None;
+    fn least(&mut self) -> Option<(usize, Offset)> {
+        let (first, others) = self.runs.split_first_mut()?;
+        let mut least = first.head().map(|head| (0, head));
+        for (i, place) in others.iter_mut().enumerate() {
+            if let Some(head) = place.head()
+                && least.is_none_or(|(_, other)| compare(&self.table.arena, head, other).is_lt())
+            {
+                least = Some((i + 1, head));
+            }
         }
-        while self.at(offset).seqno() > self.limit {
-            offset = self.at(offset).older()?;
-        }
-        Some(offset)
+        least.map(|(i, head)| (i, head.offset))
     }
 
     /// To the least key at the places that has something to show.
     #[inline]
     fn settle_forward(&mut self) {
         loop {
-            let mut least: Option<(usize, &Head)> = None;
-            for (i, place) in self.runs.iter_mut().enumerate() {
-                if let Some(head) = place.head()
-                    && least
-                        .is_none_or(|(_, other)| compare(&self.table.arena, head, other).is_lt())
-                {
-                    least = Some((i, head));
-                }
-            }
-            let Some((i, first)) = least.map(|(i, head)| (i, head.offset)) else {
+            let Some((i, first)) = self.least() else {
                 self.entry = None;
                 return;
             };
-            self.entry = self.newest(first);
+            self.entry = self.table.newest_at(first, self.limit);
             self.current = i;
             if self.entry.is_some() {
                 return;
@@ -139,12 +134,12 @@ impl MemTableIterator {
                 self.entry = None;
                 return;
             };
-            let entry = self.newest(first);
+            let entry = self.table.newest_at(first, self.limit);
             (self.entry, self.current) = (entry, i);
             let place = &mut self.runs[i];
             place.at -= 1;
             if let Some(ahead) = place.at.checked_sub(AHEAD) {
-                self.table.arena.entry(place.run.heads()[ahead].offset).prefetch::<1>();
+                self.table.arena.entry(place.run.heads()[ahead].offset).prefetch::<2>();
             }
             if entry.is_some() {
                 return;
@@ -156,9 +151,10 @@ impl MemTableIterator {
     fn next_key(&mut self) {
         let place = &mut self.runs[self.current];
         place.at += 1;
+        place.run.prefetch(place.at + HEADS_AHEAD);
         if let Some(head) = place.run.heads().get(place.at + AHEAD) {
             match self.pin {
-                Some(_) => self.table.arena.entry(head.offset).prefetch::<1>(),
+                Some(_) => self.table.arena.entry(head.offset).prefetch::<2>(),
                 None => self.table.arena.entry(head.offset).prefetch::<3>(), // a flush
             }
         }
@@ -196,13 +192,17 @@ impl MemTableIterator {
             place.at = place.run.lower_bound(&self.table.arena, &self.common, key);
             place.passed = 0..0;
             if let Some(head) = place.head() {
-                self.table.arena.entry(head.offset).prefetch::<1>();
+                self.table.arena.entry(head.offset).prefetch::<2>();
             }
         }
         // Most of what comes next is in the longest run.
         if let Some(place) = self.runs.first() {
+            // Two to a line.
+            for more in (AHEAD..=HEADS_AHEAD).step_by(2) {
+                place.run.prefetch(place.at + more);
+            }
             for head in place.run.heads().iter().skip(place.at + 1).take(AHEAD) {
-                self.table.arena.entry(head.offset).prefetch::<1>();
+                self.table.arena.entry(head.offset).prefetch::<2>();
             }
         }
     }
@@ -299,6 +299,15 @@ impl InternalIterator for MemTableIterator {
         assert!(self.entry.is_some(), "prev from an entry");
         self.settle_backward();
         Ok(())
+    }
+
+    #[inline]
+    fn key(&self) -> Option<InternalKey<'_>> {
+        let entry = self.at(self.entry?);
+        let unpacked = InternalKey::unpack(entry.trailer());
+        let (seqno, kind) = unpacked.expect("stands on what it may show");
+        debug_assert!(seqno <= self.limit);
+        Some(InternalKey::new(entry.key(), seqno, kind))
     }
 
     #[inline]

@@ -35,6 +35,7 @@ use crate::cache::budget::Reservation;
 use crate::iter::range_del::{RangeTombstone, RangeTombstones};
 use crate::memtable::arena::{Arena, Entry};
 use crate::memtable::index::Index;
+use crate::memtable::offset::Offset;
 use crate::memtable::order::Order;
 use crate::memtable::read_pins::Hold;
 
@@ -259,13 +260,55 @@ impl MemTable {
     }
 
     fn cursor_of(self: &Arc<Self>, pin: Option<ReadPin>) -> MemTableIterator {
+        self.with_order(|order| MemTableIterator::new(Arc::clone(self), pin, order))
+    }
+
+    /// Shows the order of all that was written so far.
+    #[inline]
+    fn with_order<R>(&self, f: impl FnOnce(&Order) -> R) -> R {
         let mut order = self.order.lock();
         let before = order.bytes();
         order.catch_up(&self.arena, self.frozen.load(Ordering::Acquire));
-        let cursor = MemTableIterator::new(Arc::clone(self), pin, &order);
+        let shown = f(&order);
         let after = order.bytes();
         self.recharge(before, after);
-        cursor
+        shown
+    }
+
+    /// Does a key begin with `prefix` whose newest visible version at `pin` is a put? It is not looked
+    /// for further than the first such key of each run: `false` says nothing. Puts into order as
+    /// [`cursor`](MemTable::cursor) does.
+    ///
+    /// # Panics
+    /// If the pin is not of this table's [`ReadPins`].
+    pub fn shows_put(&self, prefix: &[u8], pin: &ReadPin) -> bool {
+        let hold = pin.hold(&self.pins);
+        self.with_order(|order| {
+            order.runs().iter().any(|run| {
+                let at = run.lower_bound(&self.arena, order.common(), prefix);
+                let first = run.heads().get(run.over_gaps(at)).map(|head| head.offset);
+                let first =
+                    first.filter(|&first| self.arena.entry(first).key().starts_with(prefix));
+                let newest = first.and_then(|first| self.newest_at(first, hold.at()));
+                let found = newest.and_then(|newest| self.arena.entry(newest).version(hold));
+                found.is_some_and(|found| found.kind == ValueKind::Put)
+            })
+        })
+    }
+
+    /// The newest version at or below `at` of the key whose first version is `first`, if the key has
+    /// not left the order.
+    #[inline]
+    fn newest_at(&self, first: Offset, at: SeqNo) -> Option<Offset> {
+        let entry = self.arena.entry(first);
+        let mut offset = entry.link().unwrap_or(first);
+        if entry.has_left() {
+            return None;
+        }
+        while self.arena.entry(offset).seqno() > at {
+            offset = self.arena.entry(offset).older()?;
+        }
+        Some(offset)
     }
 
     /// Is there a range tombstone? One load.

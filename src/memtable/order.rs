@@ -16,7 +16,7 @@ use std::cmp::Ordering;
 use std::ops::Range;
 
 use crate::base::sync::{Arc, AtomicU32, Ordering as Memory};
-use crate::memtable::arena::Arena;
+use crate::memtable::arena::{Arena, prefetch};
 use crate::memtable::offset::{Offset, Position};
 
 /// The last run takes single keys until it has this many.
@@ -145,6 +145,14 @@ impl Run {
         &self.heads
     }
 
+    /// Asks for the head at a place, if there is one.
+    #[inline]
+    pub fn prefetch(&self, at: usize) {
+        if let Some(head) = self.heads.get(at) {
+            prefetch(head);
+        }
+    }
+
     /// The first place at or after `at` that is in no known gap.
     #[inline]
     pub fn over_gaps(&self, mut at: usize) -> usize {
@@ -242,7 +250,12 @@ impl Run {
     /// Where the lower bound of heads with this upper half lies.
     fn between_fences(&self, high: u64) -> Range<usize> {
         let after = self.fences.partition_point(|&fence| fence < high);
-        let beyond = after + self.fences[after..].partition_point(|&fence| fence == high);
+        let beyond = match self.fences.get(after) {
+            Some(&fence) if fence == high => {
+                after + self.fences[after..].partition_point(|&fence| fence == high)
+            }
+            _ => after,
+        };
         let end = if beyond < self.fences.len() { beyond * FENCE_EVERY } else { self.heads.len() };
         after.saturating_sub(1) * FENCE_EVERY..end
     }

@@ -445,6 +445,13 @@ impl<N: 'static> Cell<N> {
         }
     }
 
+    /// Is there any entry in the cell?
+    pub fn has_entries(&mut self) -> Result<bool> {
+        self.find()?;
+        let pinned = self.pinned.as_deref();
+        self.db()?.has_prefix(&self.family, self.builder.cell(), pinned)
+    }
+
     /// A cursor over the entries in the cell, and the number of bytes before their user keys.
     pub fn scan(&mut self) -> Result<(Scan, usize)> {
         self.find()?;

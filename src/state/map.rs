@@ -127,10 +127,9 @@ impl<K: 'static, V: 'static, N: 'static> MapState<K, V, N> {
         self.cell.read_entry(|out| keys.encode(key, out), |bytes| Ok(bytes.is_some()))
     }
 
-    /// Is the map empty? Flink's `isEmpty()`. Opens a cursor.
+    /// Is the map empty? Flink's `isEmpty()`. Looks for the first entry, as a cursor does.
     pub fn is_empty(&mut self) -> Result<bool> {
-        let (mut scan, _) = self.cell.scan()?;
-        Ok(!scan.next()?)
+        Ok(!self.cell.has_entries()?)
     }
 
     /// The entries in ascending order of their serialized keys: Flink's `entries()` and `iterator()`.
@@ -212,11 +211,13 @@ impl<T> MapIter<T> {
                 return Ok(None);
             }
             let Some(toucher) = &self.toucher else { break };
-            if toucher.read(scan.key(), scan.value())? {
+            let (key, value) = scan.entry().expect("a step leads to an entry");
+            if toucher.read(key, value)? {
                 break;
             }
         }
-        let decoded = (self.decode)(&scan.key()[self.prefix_len..], scan.value());
+        let (key, value) = scan.entry().expect("a step leads to an entry");
+        let decoded = (self.decode)(&key[self.prefix_len..], value);
         decoded.map(Some).map_err(|e| in_state(self.family.name(), &e))
     }
 }

@@ -59,10 +59,19 @@ pub(super) struct Entry {
 /// The entry at `at`; `None` if there is none that ends within `entries`.
 #[inline]
 pub(super) fn entry_at(entries: &[u8], at: usize) -> Option<Entry> {
-    let (shared, unshared, value_len, head) = match entries.get(at..)? {
-        [a, b, c, ..] if (a | b | c) < 0x80 => (*a as usize, *b as usize, *c as usize, 3),
-        rest => long_head(rest)?,
-    };
+    let rest = entries.get(at..)?;
+    if let &[shared, unshared, value_len, ..] = rest
+        && (shared | unshared | value_len) < 0x80
+    {
+        // No sum of such lengths overflows.
+        let tail = at + 3;
+        let trailer = tail + usize::from(unshared);
+        let value = trailer + TRAILER_BYTES;
+        let next = value + usize::from(value_len);
+        let entry = Entry { shared: shared.into(), tail, trailer, value, next };
+        return (next <= entries.len()).then_some(entry);
+    }
+    let (shared, unshared, value_len, head) = long_head(rest)?;
     let tail = at + head;
     let trailer = tail.checked_add(unshared)?;
     let value = trailer.checked_add(TRAILER_BYTES)?;

@@ -5,7 +5,8 @@ use std::cmp::Ordering;
 use crate::base::error::Result;
 use crate::base::key::{InternalKey, SeqNo, ValueKind};
 use crate::base::limits::KEY_BYTES_MAX;
-use crate::table::block::{Block, Entry, Key, compare, entry_at, trailer_of};
+use crate::table::block::{Block, Entry, Key, entry_at, trailer_of};
+use crate::table::block_builder::shared_prefix;
 
 /// What [`BlockCursor::before`] found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -155,14 +156,19 @@ impl BlockCursor {
         self.on_entry
     }
 
-    /// The entry under the cursor.
+    /// The key of the entry under the cursor.
     #[inline]
-    pub fn entry<'a>(&'a self, block: &'a Block) -> Option<(InternalKey<'a>, &'a [u8])> {
+    pub fn key(&self) -> Option<InternalKey<'_>> {
         if !self.on_entry {
             return None;
         }
-        let key = InternalKey { user_key: self.key.get(), seqno: self.seqno, kind: self.kind };
-        Some((key, &block.bytes[self.value.0..self.value.1]))
+        Some(InternalKey { user_key: self.key.get(), seqno: self.seqno, kind: self.kind })
+    }
+
+    /// The entry under the cursor.
+    #[inline]
+    pub fn entry<'a>(&'a self, block: &'a Block) -> Option<(InternalKey<'a>, &'a [u8])> {
+        Some((self.key()?, &block.bytes[self.value.0..self.value.1]))
     }
 
     /// To the next entry; `false` at the end of the block.
@@ -224,14 +230,38 @@ impl BlockCursor {
     }
 
     /// To the first entry at or after `target`; `false` if there is none.
+    ///
+    /// Only the key found is rebuilt, as in [`Block::get`]: it begins with what the entry before has in
+    /// common with the target.
     pub fn seek(&mut self, block: &Block, target: InternalKey<'_>) -> Result<bool> {
-        let trailer = target.trailer();
-        self.restart_at(block.restart_before(target.user_key, trailer)?);
-        while self.next(block)? {
-            let here = self.seqno << 8 | self.kind as u64;
-            if compare(self.key.get(), here, target.user_key, trailer) != Ordering::Less {
+        let (key, trailer) = (target.user_key, target.trailer());
+        let entries = block.entries();
+        self.restart_at(block.restart_before(key, trailer)?);
+        let mut matched = 0;
+        while self.next < entries.len() {
+            let entry = entry_at(entries, self.next);
+            let entry = entry.ok_or_else(|| block.wrong("entry cut short"))?;
+            let tail = &entries[entry.tail..entry.trailer];
+            let order = if entry.shared > matched {
+                Ordering::Less
+            } else if entry.shared > 0 && entry.shared < matched {
+                Ordering::Greater
+            } else {
+                let rest = &key[entry.shared..];
+                let same = shared_prefix(tail, rest);
+                matched = entry.shared + same;
+                // The end is less than any byte.
+                tail.get(same)
+                    .cmp(&rest.get(same))
+                    .then_with(|| trailer.cmp(&trailer_of(entries, entry)))
+            };
+            if order != Ordering::Less {
+                self.key.set(&key[..entry.shared]);
+                self.key.replace_tail(entry.shared, entries, entry.tail, tail.len());
+                self.stand_on(block, entry)?;
                 return Ok(true);
             }
+            self.next = entry.next;
         }
         Ok(false)
     }

@@ -31,7 +31,7 @@ pub struct TableIterator {
     walked: u32,
     backward: bool,
     /// A piece of the file, and where it begins.
-    ahead: Option<(u64, Bytes)>,
+    ahead: Option<Box<(u64, Bytes)>>,
 }
 
 impl TableIterator {
@@ -81,7 +81,7 @@ impl TableIterator {
 
     fn read_ahead(&mut self, handle: BlockHandle) -> Result<Bytes> {
         let len = handle.stored_bytes();
-        if let Some((start, bytes)) = &self.ahead
+        if let Some((start, bytes)) = self.ahead.as_deref()
             && let Some(skip) = handle.offset.checked_sub(*start)
             && skip + len as u64 <= bytes.len() as u64
         {
@@ -104,7 +104,7 @@ impl TableIterator {
         let bytes = self.table.read(start, (end - start) as usize)?;
         let skip = (handle.offset - start) as usize;
         let stored = bytes.slice(skip..skip + len);
-        self.ahead = Some((start, bytes));
+        self.ahead = Some(Box::new((start, bytes)));
         Ok(stored)
     }
 
@@ -269,6 +269,11 @@ impl InternalIterator for TableIterator {
     #[inline]
     fn is_on_entry(&self) -> bool {
         self.cursor.is_on_entry()
+    }
+
+    #[inline]
+    fn key(&self) -> Option<InternalKey<'_>> {
+        self.cursor.key()
     }
 
     #[inline]

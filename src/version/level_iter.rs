@@ -54,7 +54,7 @@ impl ClippedIterator {
         stepped?;
         self.inside = !self.clipped || {
             let bounds = &self.file.meta().bounds;
-            inner.entry().is_some_and(|(key, _)| bounds.contains(key.user_key))
+            inner.key().is_some_and(|key| bounds.contains(key.user_key))
         };
         Ok(())
     }
@@ -70,7 +70,7 @@ fn to_last(inner: &mut TableIterator, file: &TableFile) -> Result<()> {
     match &file.meta().bounds.end {
         Some(end) if file.meta().clipped => {
             inner.seek(before(end))?;
-            if inner.entry().is_some() { inner.prev() } else { inner.last() }
+            if inner.is_on_entry() { inner.prev() } else { inner.last() }
         }
         _ => inner.last(),
     }
@@ -119,6 +119,11 @@ impl InternalIterator for ClippedIterator {
     #[inline]
     fn is_on_entry(&self) -> bool {
         self.inside && self.inner.as_ref().is_some_and(|inner| inner.is_on_entry())
+    }
+
+    #[inline]
+    fn key(&self) -> Option<InternalKey<'_>> {
+        if self.inside { self.inner.as_ref()?.key() } else { None }
     }
 
     #[inline]
@@ -253,6 +258,11 @@ impl InternalIterator for LevelIterator {
     }
 
     #[inline]
+    fn key(&self) -> Option<InternalKey<'_>> {
+        self.current.as_ref()?.key()
+    }
+
+    #[inline]
     fn entry(&self) -> Option<(InternalKey<'_>, &[u8])> {
         self.current.as_ref()?.entry()
     }
@@ -301,6 +311,11 @@ impl InternalIterator for VersionIterator {
     #[inline]
     fn is_on_entry(&self) -> bool {
         either!(self, one => one.is_on_entry())
+    }
+
+    #[inline]
+    fn key(&self) -> Option<InternalKey<'_>> {
+        either!(self, one => one.key())
     }
 
     #[inline]

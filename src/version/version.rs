@@ -89,19 +89,29 @@ impl Version {
         Ok(resolver.end())
     }
 
-    /// Appends one cursor for each source that overlaps `range`: a file of level 0 each, newest
+    /// Most cursors that [`iterators`](Version::iterators) hands out.
+    pub fn sources_max(&self) -> usize {
+        self.levels[0].len() + self.levels[1..].iter().filter(|level| !level.is_empty()).count()
+    }
+
+    /// Hands out one cursor for each source that overlaps `range`: a file of level 0 each, newest
     /// first, then levels. They show nothing outside the files' bounds, but much outside `range`,
     /// where they are incomplete. Opens nothing.
-    pub fn iterators(&self, range: &KeyRange, out: &mut Vec<VersionIterator>, fill_cache: bool) {
+    pub fn iterators(
+        &self,
+        range: &KeyRange,
+        fill_cache: bool,
+        mut add: impl FnMut(VersionIterator),
+    ) {
         for file in self.levels[0].iter().filter(|file| file.meta().bounds.overlaps(range)) {
             let cursor = ClippedIterator::new(Arc::clone(file), fill_cache);
-            out.push(VersionIterator::Table(cursor));
+            add(VersionIterator::Table(cursor));
         }
-        for level in &self.levels[1..] {
+        for level in self.levels[1..].iter().filter(|level| !level.is_empty()) {
             let places = levels::overlapping(level, range);
             if !places.is_empty() {
                 let cursor = LevelIterator::new(Arc::clone(level), places, fill_cache);
-                out.push(VersionIterator::Level(cursor));
+                add(VersionIterator::Level(cursor));
             }
         }
     }

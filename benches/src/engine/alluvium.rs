@@ -126,13 +126,21 @@ impl Engine for Alluvium {
             Scan::From(from) => self.db.scan(&self.family, from..),
         }
         .expect("scan");
+        let mut visit_at = |cursor: &Cursor| {
+            let (key, value) = cursor.entry().expect("stands on one");
+            visit(key, value)
+        };
         if let Scan::AllReverse = scan {
             cursor.to_end();
-            while cursor.prev().expect("a step") && visit(cursor.key(), cursor.value()) {}
+            while cursor.prev().expect("a step") && visit_at(&cursor) {}
         } else {
-            while cursor.next().expect("a step") && visit(cursor.key(), cursor.value()) {}
+            while cursor.next().expect("a step") && visit_at(&cursor) {}
         }
         true
+    }
+
+    fn has_prefix(&self, prefix: &[u8]) -> Option<bool> {
+        Some(self.db.has_prefix(&self.family, prefix, None).expect("a look"))
     }
 
     fn snapshot(&self, f: &mut dyn FnMut(Get<'_>)) -> bool {

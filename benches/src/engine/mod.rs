@@ -117,6 +117,16 @@ pub trait Engine: Send + Sync {
     /// Visits entries in order. `false` if there is no such order.
     fn scan(&self, scan: Scan<'_>, visit: VisitEntry<'_>) -> bool;
 
+    /// Does a key begin with `prefix`, in the engine's best way? `None` if there is no order.
+    fn has_prefix(&self, prefix: &[u8]) -> Option<bool> {
+        let mut found = false;
+        let visit = &mut |_: &[u8], _: &[u8]| {
+            found = true;
+            false
+        };
+        self.scan(Scan::Prefix(prefix), visit).then_some(found)
+    }
+
     /// Lends a reader of the store as it is now, whatever is written meanwhile. `false` if there is
     /// none.
     fn snapshot(&self, _f: &mut dyn FnMut(Get<'_>)) -> bool {

@@ -121,12 +121,7 @@ impl Maps {
     }
 
     fn is_empty(engine: &dyn Engine, map: u32) -> Option<bool> {
-        let mut empty = true;
-        let visit = &mut |_: &[u8], _: &[u8]| {
-            empty = false;
-            false
-        };
-        engine.scan(Scan::Prefix(&data::key(map)), visit).then_some(empty)
+        Some(!engine.has_prefix(&data::key(map))?)
     }
 
     fn is_empty_of_full(&self) -> Option<Measure> {

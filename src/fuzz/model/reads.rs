@@ -218,6 +218,13 @@ impl Machine {
                 (self.db().scan_prefix(&family, &start[..2]), self.map_at(&self.now, place))
             }
         };
+        if how % 4 == 2 {
+            let snapshot = held.map(|(snapshot, _)| snapshot);
+            let found = self.db().has_prefix(&family, &start[..2], snapshot);
+            if let Some(found) = self.tolerate_read(before, found) {
+                assert_eq!(found, !entries(&map, &range).is_empty(), "{:?}", &start[..2]);
+            }
+        }
         if let Some(scan) = self.tolerate_read(before, scan) {
             self.scans.push(HeldScan::new(scan, family.id(), &map, range));
         }

@@ -244,7 +244,7 @@ quickcheck! {
         let rng = &mut Rng::new(seed);
         let world = world(rng);
         let mut cursors = Vec::new();
-        world.version.iterators(&KeyRange::all(), &mut cursors, rng.below(2) == 0);
+        world.version.iterators(&KeyRange::all(), rng.below(2) == 0, |it| cursors.push(it));
         let mut expected: Vec<Vec<Entry>> =
             world.shown[0].iter().map(|shown| shown.entries.clone()).collect();
         for level in world.shown[1..].iter().filter(|files| !files.is_empty()) {
@@ -263,7 +263,7 @@ quickcheck! {
         let (start, end) = any_range(rng, &keys());
         let range = KeyRange::new(start, Some(end));
         let mut cursors = Vec::new();
-        world.version.iterators(&range, &mut cursors, true);
+        world.version.iterators(&range, true, |it| cursors.push(it));
         let mut found = Vec::new();
         for cursor in &mut cursors {
             cursor.seek(InternalKey::seek(&range.start, SEQNO_MAX)).unwrap();
