@@ -225,6 +225,9 @@ mod tests {
             }
         }
         let twice = [bytes.clone(), bytes].concat();
-        assert_eq!(Census::decode(&twice).unwrap_err().kind(), ErrorKind::Corruption);
+        let group_65536 = [&[0x80, 0x80, 4][..], &[1; 9]].concat();
+        for bytes in [twice, group_65536] {
+            assert_eq!(Census::decode(&bytes).unwrap_err().kind(), ErrorKind::Corruption);
+        }
     }
 }

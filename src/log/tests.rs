@@ -338,6 +338,9 @@ fn reading_starts_where_it_is_told() {
     fs.remove(&path(FileNumber::new(1, 1))).unwrap();
     assert_eq!(rest(2).unwrap().len(), 6, "what is not needed may be gone");
     assert!(rest(1).is_err() && replay(&fs).is_err(), "what is needed may not");
+    fs.remove(&path(FileNumber::new(1, 2))).unwrap();
+    fs.truncate(&path(FileNumber::new(1, 4)), 9); // nobody can say what it followed
+    assert_eq!(rest(2).unwrap_err().path(), Some(&*path(FileNumber::new(1, 2))));
     let fs = disk();
     assert!(replay(&fs).unwrap().0.is_none());
     assert!(open(&shared(&fs), from(1)).is_err(), "a segment that is named must exist");

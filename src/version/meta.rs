@@ -389,7 +389,7 @@ pub(crate) mod tests {
     #[test]
     fn numbers_out_of_range_are_refused() {
         let good = meta(FileNumber::new(1, 2), (b"a", b"b"), (1, 300));
-        let spoils: [fn(&mut FileMeta); 7] = [
+        let spoils: [fn(&mut FileMeta); 9] = [
             |m| m.number = FileNumber(2),
             |m| m.number = FileNumber::new(1, 0),
             |m| m.len = 0,
@@ -397,6 +397,8 @@ pub(crate) mod tests {
             |m| m.seqno_max = SEQNO_MAX + 1,
             |m| m.bounds.end = Some(b"a".to_vec()),
             |m| m.timestamps = Some((2, 1)),
+            |m| m.bounds.start = vec![b'a'; KEY_BYTES_MAX + 2],
+            |m| m.timestamp_extractor = Some("a".repeat(NAME_BYTES_MAX + 1)),
         ];
         for (i, spoil) in spoils.iter().enumerate() {
             let mut bad = good.clone();
