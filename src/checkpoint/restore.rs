@@ -26,7 +26,7 @@ use crate::base::error::Result;
 use crate::base::key::KeyRange;
 use crate::base::limits::ENVELOPE_BYTES_MAX;
 use crate::base::sync::Arc;
-use crate::checkpoint::digest::digest;
+use crate::checkpoint::digest::digests;
 use crate::checkpoint::format::Envelope;
 use crate::checkpoint::format::ObjectRef;
 use crate::checkpoint::format::Part;
@@ -42,6 +42,9 @@ const STAGED: &str = "restore-";
 
 /// The file that a directory with a database holds.
 const CURRENT: &str = "CURRENT";
+
+/// Objects that are open at the same time while they are verified.
+const OPEN_MAX: usize = 64;
 
 /// The checkpoint with this id. Reads its envelope, and no other object.
 ///
@@ -201,6 +204,7 @@ impl<'a> Staging<'a> {
         }
         let mut paths = BTreeMap::new();
         let mut findings = Findings::default();
+        let mut files = Vec::new();
         for index in needed {
             let object = &saved.envelope.objects[index as usize];
             let local = store.local_path(&ObjectName::Shared(object.name.clone()));
@@ -211,7 +215,8 @@ impl<'a> Staging<'a> {
                     if Canary::RestoreDeletesSource.is_planted() {
                         self.created.push(path.clone());
                     }
-                    (path, compare(env, store, object))
+                    files.push(object);
+                    (path, Ok(None))
                 }
                 // Once something is wrong, the rest is only looked at.
                 None if findings.is_any() => {
@@ -235,6 +240,9 @@ impl<'a> Staging<'a> {
             };
             findings.add(found);
             paths.insert(index, path);
+        }
+        for files in files.chunks(OPEN_MAX) {
+            compare(env, store, files).into_iter().for_each(|found| findings.add(found));
         }
         findings.report(saved.id)?;
         Ok(paths)
@@ -297,22 +305,35 @@ fn open(
     }
 }
 
-/// Reads an object that is a file, its parts at the same time; says what is wrong with it, if anything
-/// is.
-///
-/// # Errors
-/// It could not be read, which says nothing about it.
-fn compare(env: &Env, store: &dyn CheckpointStore, object: &ObjectRef) -> Result<Option<String>> {
-    let (name, file) = match open(store, object)? {
-        Ok(opened) => opened,
-        Err(damage) => return Ok(Some(damage)),
-    };
-    match digest(env, &*file) {
-        Ok(found) if found.as_bytes() == &object.digest => Ok(None),
-        Ok(_) => Ok(Some(format!("{name} is not what was saved"))),
-        Err(e) if e.kind() == ErrorKind::Corruption => Ok(Some(format!("{name} ends early: {e}"))),
-        Err(e) => Err(e),
+/// Reads objects that are files, their parts at the same time; says what is wrong with each, if
+/// anything is, or why it could not be read, which says nothing about it.
+fn compare(
+    env: &Env,
+    store: &dyn CheckpointStore,
+    objects: &[&ObjectRef],
+) -> Vec<Result<Option<String>>> {
+    let (mut findings, mut opened, mut files) = (Vec::new(), Vec::new(), Vec::new());
+    for object in objects {
+        match open(store, object) {
+            Ok(Ok((name, file))) => {
+                opened.push((name, object.digest));
+                files.push(file);
+            }
+            Ok(Err(damage)) => findings.push(Ok(Some(damage))),
+            Err(e) => findings.push(Err(e)),
+        }
     }
+    for ((name, digest), found) in opened.into_iter().zip(digests(env, &files)) {
+        findings.push(match found {
+            Ok(found) if found.as_bytes() == &digest => Ok(None),
+            Ok(_) => Ok(Some(format!("{name} is not what was saved"))),
+            Err(e) if e.kind() == ErrorKind::Corruption => {
+                Ok(Some(format!("{name} ends early: {e}")))
+            }
+            Err(e) => Err(e),
+        });
+    }
+    findings
 }
 
 /// Reads an object to its end, piece by piece; says what is wrong with it, if anything is.

@@ -127,7 +127,7 @@ impl Db {
             let to = dir.join(FileName::Table(*number).to_string());
             fs.link(from, &to).map_err(missing)?;
         }
-        fs.sync_dir(dir)?;
+        // Their names are durable before `CURRENT` is, as the manifest's is: by the same sync.
         plan.check_lengths(dir, &fs.list(dir)?)?;
         let opening = Opening::new(dir, options, env, lock, Vec::new());
         let core = opening.finish(recovered, plan.edit)?;
