@@ -48,6 +48,6 @@ pub trait CompactionFilterFactory: Send + Sync {
     fn expired_until(&self) -> Option<i64> {
         None
     }
-    /// A filter for one compaction.
+    /// A filter for one compaction, or for one part of a large one: parts are disjoint ranges of keys.
     fn create(&self) -> Box<dyn CompactionFilter>;
 }

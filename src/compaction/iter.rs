@@ -37,6 +37,7 @@ use std::ops::Range;
 use crate::base::canary::Canary;
 use crate::base::error::Error;
 use crate::base::error::Result;
+use crate::base::key::InternalKey;
 use crate::base::key::KeyRange;
 use crate::base::key::SEQNO_MAX;
 use crate::base::key::SeqNo;
@@ -80,6 +81,7 @@ pub struct Counts {
 /// at the top of this file. Holds all surviving versions of one key in memory.
 pub struct CompactionIterator<I> {
     input: I,
+    range: KeyRange,
     tombstones: Arc<RangeTombstones>,
     snapshots: Vec<SeqNo>,
     below: Below,
@@ -116,6 +118,16 @@ enum Base {
 }
 
 impl<I: InternalIterator> CompactionIterator<I> {
+    /// As [`new`](CompactionIterator::new), for the keys in `range` alone.
+    pub fn within(
+        range: KeyRange,
+        input: I,
+        tombstones: Arc<RangeTombstones>,
+        rules: Rules,
+    ) -> CompactionIterator<I> {
+        CompactionIterator { range, ..CompactionIterator::new(input, tombstones, rules) }
+    }
+
     /// An iterator over `input`, the merged cursors of all inputs, and `tombstones`, the union of
     /// their range tombstones. Moves `input` to its first entry at the first step.
     pub fn new(input: I, tombstones: Arc<RangeTombstones>, rules: Rules) -> CompactionIterator<I> {
@@ -127,6 +139,7 @@ impl<I: InternalIterator> CompactionIterator<I> {
         snapshots.dedup();
         CompactionIterator {
             input,
+            range: KeyRange::default(),
             tombstones,
             snapshots,
             below: rules.below,
@@ -150,7 +163,10 @@ impl<I: InternalIterator> CompactionIterator<I> {
     /// [`versions`]: CompactionIterator::versions
     pub fn step(&mut self) -> Result<bool> {
         if !std::mem::replace(&mut self.started, true) {
-            self.input.first()?;
+            match self.range.start.as_slice() {
+                [] => self.input.first()?,
+                start => self.input.seek(InternalKey::seek(start, SEQNO_MAX))?,
+            }
         }
         let Some(plain) = self.read_key()? else {
             self.kept.clear();
@@ -218,6 +234,9 @@ impl<I: InternalIterator> CompactionIterator<I> {
         self.read.clear();
         self.stripes.clear();
         let Some((first, _)) = self.input.entry() else { return Ok(None) };
+        if self.range.end.as_deref().is_some_and(|end| first.user_key >= end) {
+            return Ok(None);
+        }
         self.key.clear();
         self.key.extend_from_slice(first.user_key);
         let mut plain = true;

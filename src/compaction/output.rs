@@ -39,8 +39,8 @@ pub struct OutputOptions {
 /// The tables of one job.
 ///
 /// Outputs are cut only between user keys: the next output begins *at* the key where the last one was
-/// cut. So each owns a half-open region; the regions are disjoint and cover all keys. Range tombstones
-/// are cut to the regions, and no output is larger than its region.
+/// cut. So each owns a half-open region; the regions are disjoint and cover the range that the job, or
+/// its part, is about. Range tombstones are cut to the regions, and no output is larger than its region.
 pub(super) struct Outputs {
     options: OutputOptions,
     /// Bounds and bytes of the files in the level below the outputs, in order.
@@ -50,18 +50,26 @@ pub(super) struct Outputs {
     current: Option<(FileNumber, TableBuilder)>,
     /// First key of the current region.
     start: Vec<u8>,
+    /// Where the last region ends.
+    end: Option<Vec<u8>>,
     created: Vec<FileNumber>,
     finished: Vec<Arc<FileMeta>>,
 }
 
 impl Outputs {
-    pub(super) fn new(options: OutputOptions, grandparents: Vec<(KeyRange, u64)>) -> Outputs {
+    /// Outputs for the keys in `range`.
+    pub(super) fn new(
+        options: OutputOptions,
+        grandparents: Vec<(KeyRange, u64)>,
+        range: KeyRange,
+    ) -> Outputs {
         Outputs {
             options,
             grandparents: grandparents.into_iter(),
             overlapped: 0,
             current: None,
-            start: Vec::new(),
+            start: range.start,
+            end: range.end,
             created: Vec::new(),
             finished: Vec::new(),
         }
@@ -92,7 +100,8 @@ impl Outputs {
         &mut self,
         iter: &CompactionIterator<I>,
     ) -> Result<Vec<Arc<FileMeta>>> {
-        self.cut(iter, None)?;
+        let end = self.end.take();
+        self.cut(iter, end.as_deref())?;
         if !self.finished.is_empty() {
             self.options.fs.sync_dir(&self.options.dir)?;
         }

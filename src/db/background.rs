@@ -136,6 +136,17 @@ impl Threads {
 }
 
 impl Env {
+    /// In how many parts to do a job over `bytes`, if each should have `part` of them: in no more than
+    /// threads compact, and in one in inline mode.
+    pub fn parts(&self, bytes: u64, part: u64) -> usize {
+        match self.background {
+            Background::Threads(compactors) => {
+                ((bytes / part) as usize).clamp(1, compactors.max(1))
+            }
+            Background::Inline => 1,
+        }
+    }
+
     /// Does `work` for all numbers below `count`, in no certain order, on this thread and as many
     /// others as make up the number that compact; all here and in order in inline mode.
     ///
@@ -190,13 +201,13 @@ impl Core {
 
     /// Runs a job to its end; `false` if it failed and the next one had better wait for a signal.
     fn run(&self, mut job: Job) -> bool {
+        let unwanted = || self.stopping.load(Ordering::Acquire) || self.compactions_paused();
         loop {
-            let unwanted = self.stopping.load(Ordering::Acquire) || self.compactions_paused();
-            if unwanted && !job.is_flush() {
+            if unwanted() && !job.is_flush() {
                 self.abandon(job, None);
                 return false;
             }
-            match self.step_job(&mut job) {
+            match self.step_job(&mut job, &|| !unwanted()) {
                 Ok(false) => {}
                 Ok(true) => {
                     self.end(job);
@@ -223,7 +234,7 @@ impl Core {
     /// Runs a job on the caller's thread.
     pub fn run_here(&self, mut job: Job) -> Result<()> {
         loop {
-            match self.step_job(&mut job) {
+            match self.step_job(&mut job, &|| true) {
                 Ok(false) => {}
                 Ok(true) => {
                     self.end(job);
@@ -256,8 +267,12 @@ impl Core {
     }
 
     /// One step of a job. A panic is caught, and is an error that stops writes.
-    fn step_job(&self, job: &mut Job) -> Result<bool> {
-        catch_unwind(AssertUnwindSafe(|| job.step(self, STEP_ENTRIES))).unwrap_or_else(|panic| {
+    fn step_job(&self, job: &mut Job, wanted: &(dyn Fn() -> bool + Sync)) -> Result<bool> {
+        let step = || {
+            job.run_parts(self, STEP_ENTRIES, wanted)?;
+            job.step(self, STEP_ENTRIES)
+        };
+        catch_unwind(AssertUnwindSafe(step)).unwrap_or_else(|panic| {
             let text = panic
                 .downcast_ref::<&str>()
                 .map(|text| (*text).to_owned())
@@ -309,7 +324,7 @@ impl Core {
         }
         let mut job = begun.swap_remove((choice % begun.len() as u64) as usize);
         self.signals.begun.lock().extend(begun);
-        match self.step_job(&mut job) {
+        match self.step_job(&mut job, &|| true) {
             Ok(true) => {
                 self.end(job);
                 Ok(true)

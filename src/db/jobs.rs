@@ -15,6 +15,7 @@ use crate::compaction::flush::FlushJob;
 use crate::compaction::iter::Rules;
 use crate::compaction::job::{CompactionJob, Progress};
 use crate::compaction::output::OutputOptions;
+use crate::compaction::parts::Run;
 use crate::compaction::picker::{Compaction, Reason, pick};
 use crate::db::background::Versions;
 use crate::db::column_family::Family;
@@ -29,6 +30,11 @@ use crate::version::levels::Described;
 use crate::version::names::FileName;
 use crate::version::set::Installed;
 use crate::version::version::Version;
+
+/// A compaction of at least so many bytes for each is done in parts, at the same time.
+const PART_BYTES: u64 = 4 << 20;
+/// A flush of memtables of at least so many bytes for each, too. In a table there is less of them.
+const FLUSH_PART_BYTES: u64 = 1 << 20;
 
 /// A unit of background work, run in steps so that anything may happen in between.
 pub(in crate::db) enum Job {
@@ -61,9 +67,25 @@ impl Job {
     /// Numbers of the files it has created.
     pub fn created(&self) -> Vec<FileNumber> {
         match self {
-            Job::Flush { job, .. } => job.created().to_vec(),
-            Job::Compact { job, .. } => job.created().to_vec(),
+            Job::Flush { job, .. } => job.created(),
+            Job::Compact { job, .. } => job.created(),
             Job::Claimed { .. } => Vec::new(),
+        }
+    }
+
+    /// Does the parts of a large job at the same time, a compaction as long as it is wanted. The next steps
+    /// do what is left.
+    pub fn run_parts(
+        &mut self,
+        core: &Core,
+        entries: usize,
+        wanted: &(dyn Fn() -> bool + Sync),
+    ) -> Result<()> {
+        let run: Run<'_> = &|count, work| core.env.in_parallel(count, work);
+        match self {
+            Job::Flush { job, .. } => job.run_parts(entries, run),
+            Job::Compact { job, .. } => job.run_parts(entries, wanted, run),
+            Job::Claimed { .. } => Ok(()),
         }
     }
 
@@ -126,13 +148,17 @@ impl Core {
     /// A flush of these memtables, oldest first.
     pub fn flush_job(&self, family: &Family, memtables: &[Immutable]) -> FlushJob {
         let tables: Vec<_> = memtables.iter().map(|m| Arc::clone(&m.table)).collect();
-        let rules = Rules {
-            snapshots: self.snapshots.seqnos(),
+        let snapshots = self.snapshots.seqnos();
+        let operator = family.options().merge_operator.clone();
+        let rules = || Rules {
+            snapshots: snapshots.clone(),
             below: Below::unknown(),
-            operator: family.options().merge_operator.clone(),
+            operator: operator.clone(),
             filter: None,
         };
-        FlushJob::new(&tables, rules, self.output_options(family, 0))
+        let bytes = tables.iter().map(|table| table.bytes() as u64).sum();
+        let parts = self.env.parts(bytes, FLUSH_PART_BYTES);
+        FlushJob::new(&tables, rules, &self.output_options(family, 0), parts)
     }
 
     fn output_options(&self, family: &Family, level: usize) -> OutputOptions {
@@ -200,13 +226,15 @@ impl Core {
         // Before the filter is made, which asks the clock too: what expires in between is no rewrite's.
         let until = expired(&options, &[]).map(|expired| expired.until);
         let until = until.filter(|_| compaction.reason == Reason::Expired);
-        let rules = Rules {
-            snapshots,
+        let rules = || Rules {
+            snapshots: snapshots.clone(),
             below: Below::unknown(),
             operator: options.merge_operator.clone(),
             filter: options.compaction_filter.as_ref().map(|factory| factory.create()),
         };
-        let job = Box::new(CompactionJob::new(compaction, rules, output)?);
+        let down = compaction.output_level > compaction.level;
+        let parts = if down { self.env.parts(compaction.bytes(), PART_BYTES) } else { 1 };
+        let job = Box::new(CompactionJob::new(compaction, rules, &output, parts)?);
         Ok(Job::Compact { family, claim, begun, until, job })
     }
 

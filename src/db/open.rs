@@ -115,9 +115,9 @@ fn check_log_mode(state: &State, options: &Options) -> Result<()> {
 /// Writes memtables, oldest first, to a table. Operands are kept as they are: there is no merge
 /// operator yet.
 fn flush_whole(tables: &[Arc<MemTable>], output: OutputOptions) -> Result<FamilyEdit> {
-    let (snapshots, below) = (Vec::new(), Below::unknown());
-    let rules = Rules { snapshots, below, operator: None, filter: None };
-    let mut job = FlushJob::new(tables, rules, output);
+    let below = Below::unknown;
+    let rules = || Rules { snapshots: Vec::new(), below: below(), operator: None, filter: None };
+    let mut job = FlushJob::new(tables, rules, &output, 1);
     loop {
         if let Progress::Done(edit) = job.step(usize::MAX >> 1)? {
             return Ok(edit);

@@ -267,7 +267,8 @@ pub struct WriteOptions {
 /// Who does the background work.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Background {
-    /// One thread flushes, and this many (at least one) compact.
+    /// One thread flushes, and this many (at least one) compact. A large flush or compaction is done in up
+    /// to as many parts as threads compact, on short-lived threads of its own beside them.
     Threads(usize),
     /// No threads: [`Db::step`](crate::Db::step), stalled writers and waiters do the work, so that
     /// everything happens on the caller's threads, in an order that a seed decides.

@@ -75,6 +75,17 @@ impl MemTableIterator {
         MemTableIterator { table, pin, limit, common, runs, current: 0, entry: None }
     }
 
+    /// Keys that cut the longest run into `parts` equal ones, ascending, without the first key of all.
+    pub(super) fn cuts(&self, parts: usize) -> Vec<Vec<u8>> {
+        let Some(heads) = self.runs.first().map(|place| place.run.heads()) else {
+            return Vec::new();
+        };
+        let mut places: Vec<usize> = (1..parts).map(|i| heads.len() * i / parts).collect();
+        places.dedup();
+        places.retain(|place| *place > 0);
+        places.into_iter().map(|at| self.at(heads[at].offset).key().to_vec()).collect()
+    }
+
     #[inline]
     fn hold(&self) -> Hold<'_> {
         Hold::checked(&self.pin, self.limit)

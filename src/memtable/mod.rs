@@ -259,6 +259,15 @@ impl MemTable {
         self.cursor_of(None)
     }
 
+    /// Keys that cut a frozen table into `parts` ranges of about as many keys, ascending; fewer if there
+    /// are few keys. Puts the keys into order.
+    ///
+    /// # Panics
+    /// If the table is not frozen.
+    pub fn cuts(self: &Arc<Self>, parts: usize) -> Vec<Vec<u8>> {
+        if parts < 2 { Vec::new() } else { self.frozen_cursor().cuts(parts) }
+    }
+
     fn cursor_of(self: &Arc<Self>, pin: Option<ReadPin>) -> MemTableIterator {
         self.with_order(|order| MemTableIterator::new(Arc::clone(self), pin, order))
     }

@@ -280,16 +280,18 @@ impl Order {
     /// `whole`. Cost: 30–100 ns for each new key, and now and then as much for all of them.
     pub fn catch_up(&mut self, arena: &Arena, whole: bool) {
         let mut new = Vec::new();
-        arena.walk(&mut self.walked, |offset, entry| {
+        let mut walked = self.walked;
+        // Each entry is looked at once, while the walk has it at hand.
+        arena.walk(&mut walked, |offset, entry| {
             if entry.older().is_none() {
-                new.push(offset);
+                let key = entry.key();
+                self.fit_common(arena, key, &mut new);
+                new.push(Head::new(key, self.common.len(), offset));
             }
         });
+        self.walked = walked;
         if !new.is_empty() {
-            self.fit_common(arena, &new);
-            let from = self.common.len();
-            let head = |offset| Head::new(arena.entry(offset).key(), from, offset);
-            self.add(arena, new.into_iter().map(head).collect());
+            self.add(arena, new);
         }
         if whole {
             self.merge(arena, 0);
@@ -311,25 +313,27 @@ impl Order {
         self.runs.iter().map(|run| run.bytes()).sum()
     }
 
-    /// Shortens the common part to what the new keys share. Lengths have two significant bits: it
-    /// cannot happen often, since all heads are made anew.
-    fn fit_common(&mut self, arena: &Arena, new: &[Offset]) {
-        if self.runs.is_empty() {
-            self.common = arena.entry(new[0]).key().into();
+    /// Shortens the common part to what the next new key shares; `new` are the heads of those before it.
+    /// Lengths have two significant bits: it cannot happen often, since all heads are made anew.
+    #[inline]
+    fn fit_common(&mut self, arena: &Arena, key: &[u8], new: &mut [Head]) {
+        if self.runs.is_empty() && new.is_empty() {
+            self.common = key.into();
         }
-        let mut common = self.common.len();
-        for &offset in new {
-            common = common_bytes(arena.entry(offset).key(), &self.common[..common]);
+        let common = common_bytes(key, &self.common);
+        if common < self.common.len() {
+            self.shorten_common(arena, common, new);
         }
-        if common == self.common.len() {
-            return;
-        }
+    }
+
+    #[cold]
+    fn shorten_common(&mut self, arena: &Arena, common: usize, new: &mut [Head]) {
         let bits = usize::BITS - common.leading_zeros();
-        common = common >> bits.saturating_sub(2) << bits.saturating_sub(2);
+        let common = common >> bits.saturating_sub(2) << bits.saturating_sub(2);
         self.common = self.common[..common].into();
+        let again = |head: &Head| Head::new(arena.entry(head.offset).key(), common, head.offset);
+        new.iter_mut().for_each(|head| *head = again(head));
         for run in &mut self.runs {
-            let again =
-                |head: &Head| Head::new(arena.entry(head.offset).key(), common, head.offset);
             *run = Arc::new(Run::new(run.kept().map(again).collect()));
         }
         self.runs.retain(|run| !run.heads.is_empty());

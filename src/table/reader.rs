@@ -154,6 +154,13 @@ impl Table {
         }
     }
 
+    /// A key that has about `part` of `parts` of the data blocks before it, if there are so many. Reads
+    /// nothing.
+    pub fn cut(&self, part: usize, parts: usize) -> Option<Vec<u8>> {
+        let before = (self.index.len() * part / parts).checked_sub(1)?;
+        Some(self.index.separator(before))
+    }
+
     /// The resident index.
     pub(super) fn index(&self) -> &Index {
         &self.index

@@ -8,6 +8,8 @@ use crate::base::key::SEQNO_MAX;
 use crate::base::key::SeqNo;
 use crate::base::key::ValueKind;
 use crate::base::rng::Rng;
+use crate::base::sync::AtomicUsize;
+use crate::base::sync::Ordering;
 use crate::base::sync::Receiver;
 use crate::base::sync::unbounded;
 use crate::cache::block_cache::BlockCache;
@@ -180,10 +182,14 @@ impl Tree {
                 self.memtable(ops)
             })
             .collect();
-        let mut job = FlushJob::new(&tables, self.rules(), self.output.clone());
+        let parts = 1 + self.rng.below(3) as usize;
+        let mut job = FlushJob::new(&tables, || self.rules(), &self.output, parts);
+        if self.rng.below(2) == 0 {
+            job.run_parts(5, &|count, work| (0..count).for_each(work)).unwrap();
+        }
         loop {
             if let Progress::Done(edit) = job.step(1 + self.rng.below(9) as usize).unwrap() {
-                assert!(edit.added.len() <= 1 && edit.added.len() == job.created().len());
+                assert!(edit.added.len() <= parts && edit.added.len() == job.created().len());
                 return self.install(edit);
             }
         }
@@ -199,7 +205,8 @@ impl Tree {
             return true;
         }
         let claim = self.busy.claim(&plan);
-        let job = CompactionJob::new(plan, self.rules(), self.output.clone()).unwrap();
+        let parts = 1 + self.rng.below(3) as usize;
+        let job = CompactionJob::new(plan, || self.rules(), &self.output, parts).unwrap();
         self.running.push((claim, job));
         true
     }
@@ -207,6 +214,14 @@ impl Tree {
     fn step(&mut self) {
         let at = self.rng.below(self.running.len() as u64) as usize;
         let budget = 1 + self.rng.below(60) as usize;
+        if self.rng.below(4) == 0 {
+            // Some entries of some parts, or all of all.
+            let left = AtomicUsize::new(self.rng.below(6) as usize);
+            let less = |n: usize| n.checked_sub(1);
+            let wanted = || left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less).is_ok();
+            let job = &mut self.running[at].1;
+            job.run_parts(budget, &wanted, &|count, work| (0..count).for_each(work)).unwrap();
+        }
         if let Progress::Done(edit) = self.running[at].1.step(budget).unwrap() {
             let (claim, job) = self.running.swap_remove(at);
             let range = &job.compaction().range;
@@ -301,7 +316,7 @@ fn clipped_inputs_keep_to_their_bounds() {
             let range = InternalKey::new(b"", tree.seqno, ValueKind::RangeDelete);
             writer.insert(range, b"zzz", None);
         }
-        let mut job = FlushJob::new(&[writer.freeze()], tree.rules(), tree.output.clone());
+        let mut job = FlushJob::new(&[writer.freeze()], || tree.rules(), &tree.output, 1);
         let Progress::Done(mut edit) = job.step(usize::MAX).unwrap() else { panic!("not done") };
         let (_, meta) = edit.added.pop().unwrap();
         let bounds = KeyRange::new(key(clip.0), Some(key(clip.1)));
@@ -328,7 +343,7 @@ fn a_failed_or_dropped_job_says_which_files_it_made() {
     let mut tree = Tree::new(5);
     for _ in 0..3 {
         let tables = [tree.memtable(60)];
-        let mut job = FlushJob::new(&tables, tree.rules(), tree.output.clone());
+        let mut job = FlushJob::new(&tables, || tree.rules(), &tree.output, 1);
         let Progress::Done(edit) = job.step(usize::MAX).unwrap() else { panic!("not done") };
         tree.install(edit);
     }
@@ -346,7 +361,7 @@ fn a_failed_or_dropped_job_says_which_files_it_made() {
     assert!(!job.created().is_empty(), "{failure}");
     tree.fs.crash_after(None);
     for number in job.created() {
-        let _ = tree.fs.remove(&Path::new("db").join(FileName::Table(*number).to_string()));
+        let _ = tree.fs.remove(&Path::new("db").join(FileName::Table(number).to_string()));
     }
     drop(job);
     tree.busy.release(claim);
