@@ -305,6 +305,9 @@ impl Db {
     /// Does any key begin with `prefix`, now or as of a snapshot? The same as a scan's first step, but
     /// opens no cursor if the memtable knows of such a key.
     ///
+    /// # Errors
+    /// As [`scan`](Db::scan), and as a scan's first step.
+    ///
     /// # Panics
     /// If the snapshot is of another database.
     pub fn has_prefix(
