@@ -235,7 +235,7 @@ fn crash_recovery(disk: &MemFs, log: bool, keep: Keep, witness: &Witness, place:
 
 #[test]
 fn power_cuts_everywhere_lose_nothing_that_was_promised() {
-    let seeds: u64 = std::env::var("ALLUVIUM_LIVES").ok().and_then(|n| n.parse().ok()).unwrap_or(5);
+    let seeds: u64 = std::env::var("ALLUVIUM_LIVES").ok().and_then(|n| n.parse().ok()).unwrap_or(3);
     let (mut points, mut images) = (0, 0);
     for seed in 0..seeds {
         let (p, i) = sweep(seed % 3 != 2, seed, 11);

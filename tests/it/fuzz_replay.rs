@@ -14,7 +14,7 @@ use crate::allocation;
 use crate::model::setting;
 
 const CORPUS_BYTES_MAX: u64 = 100 << 10;
-const MUTATIONS: u64 = 3000;
+const MUTATIONS: u64 = 2000;
 
 /// Targets replayed so far.
 static REPLAYED: Mutex<u64> = Mutex::new(0);

@@ -102,7 +102,7 @@ fn replays() {
 #[test]
 fn programs_do_what_plain_maps_do() {
     let random = Gen::from_size_and_seed(200, setting("ALLUVIUM_SEED", 1));
-    let mut check = QuickCheck::new().rng(random).tests(setting("ALLUVIUM_PROGRAMS", 1500));
+    let mut check = QuickCheck::new().rng(random).tests(setting("ALLUVIUM_PROGRAMS", 1000));
     check.quickcheck(holds as fn(Program) -> bool);
 }
 

@@ -278,6 +278,10 @@ impl<T: ?Sized> Mutex<T> {
     pub fn try_lock(&self) -> Option<MutexGuard<'_, T>> {
         self.model().try_lock().ok().map(|model| self.guard(model))
     }
+
+    pub fn get_mut(&mut self) -> &mut T {
+        self.data.get_mut()
+    }
 }
 
 impl<T: ?Sized> Deref for MutexGuard<'_, T> {

@@ -44,6 +44,10 @@ impl<T> OnceLock<T> {
         self.value.get_mut().take()
     }
 
+    pub fn into_inner(mut self) -> Option<T> {
+        self.take()
+    }
+
     pub fn get_or_init(&self, init: impl FnOnce() -> T) -> &T {
         if self.get().is_none() {
             let _ = self.set(init());

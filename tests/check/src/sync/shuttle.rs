@@ -273,6 +273,10 @@ impl<T> OnceLock<T> {
         self.0.get_mut().take()
     }
 
+    pub fn into_inner(self) -> Option<T> {
+        self.0.into_inner()
+    }
+
     pub fn get_or_init(&self, init: impl FnOnce() -> T) -> &T {
         match self.get() {
             Some(value) => value,
