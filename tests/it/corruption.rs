@@ -341,6 +341,26 @@ fn another_databases_files_are_refused() {
     println!("foreign: {census:?}");
 }
 
+/// A segment before which nothing was accepted, younger than all others: the log does not begin there.
+#[test]
+fn a_log_does_not_begin_behind_what_is_needed() {
+    let (mut files, _) = stopped();
+    let fs = MemFs::new();
+    for _ in 0..9 {
+        open(&fs, Options { log: false, ..Options::default() }).unwrap().close().unwrap();
+    }
+    let db = open(&fs, Options::default()).unwrap();
+    let first = self::files(&fs).into_iter().find(|(path, _)| is("log")(path)).unwrap();
+    drop(db);
+    assert!(files.keys().all(|path| !is("log")(path) || *path < first.0));
+    files.extend([first]);
+    let fs = disk(&files);
+    let e = read_all(&fs).unwrap_err();
+    assert_eq!(e.kind(), ErrorKind::Corruption, "{e}");
+    assert!(e.to_string().contains("is missing"), "{e}");
+    assert!(self::files(&fs) == files, "a refused open changed the directory");
+}
+
 #[test]
 fn the_version_of_the_format_is_checked() {
     let (tables, (logs, _)) = (closed().0, stopped());
