@@ -94,6 +94,8 @@ canaries! {
         "A filter is asked about versions that snapshots see.";
     BackwardSeekMissesFile: Crash, "seeks and backward seeks",
         "A backward seek to the first key of a file begins in the file before.";
+    RowIsTheNewest: Program, "a cache that knows nothing of snapshots",
+        "A cached row is shown to readers of a time before it.";
     TableGoesUnderReader: Program, "an iterator over a file that is gone",
         "A table that was compacted away is removed while readers hold it.";
     ReadErrorIsTheEnd: Fault, "a read error taken for the end",

@@ -10,6 +10,7 @@
 
 use crate::base::sync::{Arc, AtomicU64, AtomicUsize, Mutex, Ordering, Weak};
 use crate::cache::budget::{MemoryBudget, Reclaim, Reservation};
+use crate::cache::row_cache::RowCache;
 
 const SHARDS: usize = 16;
 
@@ -26,16 +27,22 @@ pub struct BlockCache<V> {
     /// The shard where the clock's hand is.
     hand: AtomicUsize,
     owners: AtomicU64,
+    /// Hashes of keys that had to be read a moment ago, each where its own bits say.
+    missed: [AtomicU64; MISSED],
+    rows: Arc<RowCache>,
 }
+
+/// How many keys are remembered that were not entered.
+const MISSED: usize = 512;
 
 /// What a cache has done and holds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct CacheStats {
-    /// Calls of `get` that found something.
+    /// Calls of `get` that found something, and rows that were found.
     pub hits: u64,
     /// Calls of `get` that did not.
     pub misses: u64,
-    /// Bytes charged for the entries.
+    /// Bytes charged for the entries, rows apart.
     pub bytes: usize,
     /// Number of entries.
     pub entries: usize,
@@ -51,8 +58,12 @@ impl<V: Clone + Send + Sync + 'static> BlockCache<V> {
             bytes: AtomicUsize::new(0),
             hand: AtomicUsize::new(0),
             owners: AtomicU64::new(1),
+            missed: std::array::from_fn(|_| AtomicU64::new(0)),
+            rows: Arc::new(RowCache::new(budget, capacity_max)),
         });
-        let weak: Weak<BlockCache<V>> = Arc::downgrade(&cache);
+        let (weak, rows): (Weak<BlockCache<V>>, Weak<RowCache>) =
+            (Arc::downgrade(&cache), Arc::downgrade(&cache.rows));
+        budget.add_cache(rows);
         budget.add_cache(weak);
         cache
     }
@@ -94,6 +105,19 @@ impl<V: Clone + Send + Sync + 'static> BlockCache<V> {
         value
     }
 
+    /// What is kept of blocks that were not entered.
+    pub fn rows(&self) -> &RowCache {
+        &self.rows
+    }
+
+    /// Is a value that had to be read for one of its entries worth [inserting](BlockCache::insert)? If
+    /// nothing has to give way for it, or if it was read a moment ago already.
+    pub fn wants(&self, owner: u64, offset: u64, charge: usize) -> bool {
+        let hash = Key::new(owner, offset).hash;
+        let place = &self.missed[(hash >> 32) as usize % MISSED];
+        self.has_room(charge) || place.swap(hash, Ordering::Relaxed) == hash
+    }
+
     /// Would so many bytes more find room without anything giving way?
     pub fn has_room(&self, charge: usize) -> bool {
         let room = |used: usize, limit: usize| used.saturating_add(charge) <= limit;
@@ -127,6 +151,7 @@ impl<V: Clone + Send + Sync + 'static> BlockCache<V> {
             stats.bytes += shard.space.bytes();
             stats.entries += shard.ring.len() - shard.free.len();
         }
+        stats.hits += self.rows.hits();
         stats
     }
 

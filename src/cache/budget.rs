@@ -32,7 +32,7 @@ struct Shared {
 
 /// A cache that can give memory back. Dropping values must not reserve memory.
 pub(crate) trait Reclaim: Send + Sync {
-    /// Bytes that it could give back.
+    /// Bytes that it could give back, or fewer: the cache that says most is asked first.
     fn reclaimable(&self) -> usize;
     /// Gives back one entry; false if there was none.
     fn reclaim_one(&self) -> bool;

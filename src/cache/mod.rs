@@ -4,3 +4,4 @@
 
 pub mod block_cache;
 pub mod budget;
+pub mod row_cache;

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use crate::base::bytes::Bytes;
+use crate::base::canary::Canary;
 use crate::base::error::{Error, Result};
 use crate::base::id::FileId;
 use crate::base::key::{InternalKey, KeyRange, SEQNO_MAX, SeqNo, ValueKind, successor};
@@ -10,6 +11,7 @@ use crate::base::limits::DECODE_BYTES_MAX;
 use crate::base::sync::Arc;
 use crate::cache::block_cache::BlockCache;
 use crate::cache::budget::{MemoryBudget, Reservation};
+use crate::cache::row_cache::{RowCopy, RowKey};
 use crate::fs::ReadableFile;
 use crate::iter::range_del::{RangeTombstone, RangeTombstones};
 use crate::table::Block;
@@ -82,8 +84,8 @@ impl Table {
     }
 
     /// Lends the versions of `key` at or below `at`, newest first, until `visit` says `false`. Range
-    /// tombstones are the caller's to ask for. The filter is asked first; a block that is cached
-    /// costs no allocation and no copy.
+    /// tombstones are the caller's to ask for. The filter is asked first, then the cached rows, then
+    /// blocks; a block that is cached costs no allocation and no copy.
     ///
     /// # Errors
     /// Those of reading; `Corruption` and `Unsupported` as for [`open`](Table::open).
@@ -93,16 +95,57 @@ impl Table {
         at: SeqNo,
         visit: &mut dyn FnMut(SeqNo, ValueKind, &[u8]) -> bool,
     ) -> Result<()> {
-        if !self.may_contain(key) {
+        let hash = key_hash(key);
+        if self.filter.as_ref().is_some_and(|filter| !filter.may_contain(hash)) {
             return Ok(());
         }
+        let row = RowKey { owner: self.owner, hash, user_key: key };
+        let mut copy = RowCopy::new();
+        if let Some((trailer, value)) = self.cache.rows().get(row, &mut copy) {
+            let (seqno, kind) = InternalKey::unpack(trailer).expect("as it was entered");
+            // It is the newest version, so older ones are all there is behind it.
+            if seqno <= at || Canary::RowIsTheNewest.is_planted() {
+                return match visit(seqno, kind, value) && seqno > 0 {
+                    true => self.get_in_blocks(row, seqno - 1, visit),
+                    false => Ok(()),
+                };
+            }
+        }
+        self.get_in_blocks(row, at, visit)
+    }
+
+    /// The same, past filter and rows. What had to be read becomes a row, if it is the newest version
+    /// and all there is to say.
+    fn get_in_blocks(
+        &self,
+        row: RowKey<'_>,
+        at: SeqNo,
+        visit: &mut dyn FnMut(SeqNo, ValueKind, &[u8]) -> bool,
+    ) -> Result<()> {
+        let key = row.user_key;
         let mut i = self.index.seek(InternalKey::seek(key, at));
+        let mut newest = at >= self.properties.seqno_max;
         while i < self.index.len() {
-            let block = self.block(i)?;
-            let may_go_on = block.get(key, at, visit).map_err(|e| e.in_file(&self.path))?;
+            let may_go_on = match self.cached_block(i) {
+                Some(block) => block.get(key, at, visit),
+                None => {
+                    let block = self.read_block(i)?;
+                    let kept = self.keep_if_wanted(i, &block);
+                    block.get(key, at, &mut |seqno, kind, value| {
+                        let decides = matches!(kind, ValueKind::Put | ValueKind::Delete);
+                        if std::mem::take(&mut newest) && decides && !kept {
+                            let trailer = InternalKey::new(key, seqno, kind).trailer();
+                            self.cache.rows().insert(row, trailer, value);
+                        }
+                        visit(seqno, kind, value)
+                    })
+                }
+            };
+            let may_go_on = may_go_on.map_err(|e| e.in_file(&self.path))?;
             if !may_go_on || !self.index.separator_is(i, key) {
                 return Ok(());
             }
+            newest = false;
             i += 1;
         }
         Ok(())
@@ -187,6 +230,16 @@ impl Table {
     pub(super) fn read_block(&self, i: usize) -> Result<Block> {
         let handle = self.index.handle(i);
         self.parse_block(i, self.read(handle.offset, handle.stored_bytes())?)
+    }
+
+    /// Leaves block `i`, which was read for one key, in the cache if it is likely to be read again.
+    fn keep_if_wanted(&self, i: usize, block: &Block) -> bool {
+        let (offset, charge) = (self.index.handle(i).offset, block.memory_bytes());
+        let wanted = self.cache.wants(self.owner, offset, charge);
+        if wanted {
+            self.cache.insert(self.owner, offset, block.clone(), charge);
+        }
+        wanted
     }
 
     /// Leaves block `i` in the cache if nothing has to make room for it.

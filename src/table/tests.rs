@@ -266,11 +266,18 @@ quickcheck! {
         assert_eq!(scan(&table, false).unwrap(), list);
         assert_eq!(scan(&table, true).unwrap(), list);
         assert_eq!(scan_back(&table).unwrap(), newest_backward(&list));
-        for v in &list {
+        // Once with all blocks in the cache, and once with rows instead of most of them.
+        let budget = MemoryBudget::new(4 << 10);
+        let cache = BlockCache::<Block>::new(&budget, 4 << 10);
+        let file = fs.open(path()).unwrap();
+        let rows =
+            Table::open(file, path(), id(1), &cache, &MemoryBudget::new(0), VALUE_BYTES_MAX).unwrap();
+        for v in list.iter().chain(&list) {
             for (key, at) in [(v.0.clone(), v.1), (v.0.clone(), SEQNO_MAX), (successor(&v.0), 20)] {
                 let mine = |v: &&Version| v.0 == key && v.1 <= at;
                 let want: Vec<_> = list.iter().filter(mine).cloned().collect();
                 assert_eq!(get(&table, &key, at).unwrap(), want);
+                assert_eq!(get(&rows, &key, at).unwrap(), want);
             }
         }
         walks_alike(&table, &list, seed)
@@ -554,6 +561,39 @@ fn memory_is_charged_and_given_back() {
     drop(table);
     assert_eq!(cache.stats().entries, 0);
     assert!(budget.used() <= before + 4096, "what the cache keeps for itself");
+}
+
+#[test]
+fn hot_keys_of_many_blocks_stay_as_rows() {
+    let fs = MemFs::new();
+    let key = |i: u32| i.to_be_bytes().to_vec();
+    let put = |i: u32| (key(i), u64::from(i) + 1, ValueKind::Put, vec![i as u8; 50]);
+    let list: Vec<Version> = (0..4000).map(put).collect();
+    write(
+        &fs,
+        path(),
+        id(1),
+        &list,
+        &[],
+        &TableOptions { block_bytes: 1024, ..Default::default() },
+    );
+    let budget = MemoryBudget::new(64 << 10);
+    let cache = BlockCache::<Block>::new(&budget, 64 << 10);
+    let (file, own) = (fs.open(path()).unwrap(), MemoryBudget::new(0));
+    let table = Table::open(file, path(), id(1), &cache, &own, 1 << 20).unwrap();
+    // Hot keys in each block, one after the other, so that a block is out again when its turn comes.
+    let hot = || (0..4000).step_by(16);
+    let all = || hot().for_each(|i| assert_eq!(get(&table, &key(i), SEQNO_MAX).unwrap(), [put(i)]));
+    (0..4).for_each(|_| all());
+    let before = cache.stats();
+    all();
+    let after = cache.stats();
+    assert!(after.hits - before.hits >= 200, "{before:?} {after:?}");
+    // A row is not shown to those who read as of a time before it.
+    assert!(hot().all(|i| get(&table, &key(i), u64::from(i)).unwrap().is_empty()));
+    assert!(budget.used() <= 64 << 10);
+    drop(table);
+    assert_eq!(cache.stats().entries, 0);
 }
 
 #[test]
