@@ -94,8 +94,8 @@ canaries! {
         "A filter is asked about versions that snapshots see.";
     BackwardSeekMissesFile: Crash, "seeks and backward seeks",
         "A backward seek to the first key of a file begins in the file before.";
-    RowIsTheNewest: Program, "a cache that knows nothing of snapshots",
-        "A cached row is shown to readers of a time before it.";
+    OldVersionIsCached: Program, "a cache that knows nothing of snapshots",
+        "What a reader of an earlier time found is cached as if it were the newest version.";
     TableGoesUnderReader: Program, "an iterator over a file that is gone",
         "A table that was compacted away is removed while readers hold it.";
     ReadErrorIsTheEnd: Fault, "a read error taken for the end",

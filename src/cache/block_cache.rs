@@ -49,7 +49,8 @@ pub struct CacheStats {
 }
 
 impl<V: Clone + Send + Sync + 'static> BlockCache<V> {
-    /// An empty cache of at most `capacity_max` bytes, which takes part in `budget`.
+    /// An empty cache of at most `capacity_max` bytes of blocks, which takes part in `budget`, as its
+    /// rows do.
     pub fn new(budget: &MemoryBudget, capacity_max: usize) -> Arc<BlockCache<V>> {
         let cache = Arc::new(BlockCache {
             shards: std::array::from_fn(|_| Mutex::new(Shard::new(budget.reserve(0)))),
@@ -59,7 +60,7 @@ impl<V: Clone + Send + Sync + 'static> BlockCache<V> {
             hand: AtomicUsize::new(0),
             owners: AtomicU64::new(1),
             missed: std::array::from_fn(|_| AtomicU64::new(0)),
-            rows: Arc::new(RowCache::new(budget, capacity_max)),
+            rows: Arc::new(RowCache::new(budget, budget.limit())),
         });
         let (weak, rows): (Weak<BlockCache<V>>, Weak<RowCache>) =
             (Arc::downgrade(&cache), Arc::downgrade(&cache.rows));

@@ -104,7 +104,7 @@ impl Table {
         if let Some((trailer, value)) = self.cache.rows().get(row, &mut copy) {
             let (seqno, kind) = InternalKey::unpack(trailer).expect("as it was entered");
             // It is the newest version, so older ones are all there is behind it.
-            if seqno <= at || Canary::RowIsTheNewest.is_planted() {
+            if seqno <= at {
                 return match visit(seqno, kind, value) && seqno > 0 {
                     true => self.get_in_blocks(row, seqno - 1, visit),
                     false => Ok(()),
@@ -124,7 +124,7 @@ impl Table {
     ) -> Result<()> {
         let key = row.user_key;
         let mut i = self.index.seek(InternalKey::seek(key, at));
-        let mut newest = at >= self.properties.seqno_max;
+        let mut newest = at >= self.properties.seqno_max || Canary::OldVersionIsCached.is_planted();
         while i < self.index.len() {
             let may_go_on = match self.cached_block(i) {
                 Some(block) => block.get(key, at, visit),

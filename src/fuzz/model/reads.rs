@@ -89,14 +89,7 @@ impl Machine {
     pub(super) fn get(&mut self, place: usize, key: &[u8]) {
         let Some(family) = self.family(place) else { return };
         let before = self.before();
-        let found = self.tolerate_read(before, self.db().get(&family, key));
-        if let Some(found) = found {
-            assert_eq!(found.as_ref(), self.map_at(&self.now, place).get(key), "now, {key:?}");
-            self.note("get", found.as_deref());
-        }
-        let expected = self.map_at(&self.now, place).get(key).cloned();
-        let lent = self.db().get_with(&family, key, |found| assert_eq!(found, expected.as_deref()));
-        self.tolerate_read(before, lent);
+        // The oldest first: what is cached for it must not be shown to those that come after.
         for (snapshot, state) in &self.snapshots {
             let expected = self.map_at(state, place).get(key).cloned();
             let found = self.db().get_at(&family, snapshot, key);
@@ -108,6 +101,14 @@ impl Machine {
             });
             self.tolerate_read(before, lent);
         }
+        let found = self.tolerate_read(before, self.db().get(&family, key));
+        if let Some(found) = found {
+            assert_eq!(found.as_ref(), self.map_at(&self.now, place).get(key), "now, {key:?}");
+            self.note("get", found.as_deref());
+        }
+        let expected = self.map_at(&self.now, place).get(key).cloned();
+        let lent = self.db().get_with(&family, key, |found| assert_eq!(found, expected.as_deref()));
+        self.tolerate_read(before, lent);
     }
 
     /// The values of these keys.

@@ -22,9 +22,8 @@ pub const DIR: &str = "db";
 pub const STORE: &str = "store";
 /// Checkpoints that the registry keeps.
 pub const RETAINED: usize = 2;
-/// Memory of a simulated database, by seed: so small that rows are kept instead of blocks, or that the
-/// budget is felt at times.
-const BUDGETS_BYTES: [usize; 3] = [128 << 10, 512 << 10, 4 << 20];
+/// Memory of a simulated database; small enough that the budget is felt at times.
+const BUDGET_BYTES: usize = 4 << 20;
 /// Steps after which background work without faults must have come to an end.
 const STEPS_MAX: usize = 20_000;
 /// In a small life the kernel writes everything back when more effects than these wait for a sync, so
@@ -36,7 +35,7 @@ const SEGMENTS_MAX: usize = 3;
 const LIVENESS_PUTS: u64 = 3;
 
 pub fn env(fs: Arc<dyn Fs>, seed: u64) -> Env {
-    Env::simulated(fs, MemoryBudget::new(BUDGETS_BYTES[seed as usize % 3]), seed)
+    Env::simulated(fs, MemoryBudget::new(BUDGET_BYTES), seed)
 }
 
 /// A filter that keeps everything and panics at its n-th decision.
