@@ -75,7 +75,11 @@ pub fn write(
     scale.map_or(Ok(()), |(scale, table)| {
         let (date, pages) = (header(scale, "date"), header(scale, "page cache"));
         let (machine, command) = (header(scale, "machine"), header(scale, "command"));
-        let about = format!("{date}; {machine}; `{command}`; page cache: {pages}.");
+        let others = scale.others() * 100.0;
+        let about = format!(
+            "{date}; {machine}; `{command}`; other processes took {others:.0} % of the processors \
+             meanwhile. Page cache: {pages}."
+        );
         replace(readme, "scale", &format!("\n{about}\n\n{table}"))
     })
 }
@@ -190,9 +194,9 @@ fn scale_chart(file: &Path, results: &Results) -> Result<(), Box<dyn std::error:
             .draw()?;
         for (kind, line) in lines {
             let color = Palette99::pick(kind as usize);
-            let label = line.first().map(|begin| {
-                let above = (begin.0 + 0.2, begin.1 + 0.7);
-                Text::new(kind.to_string(), above, ("sans-serif", 12).into_font().color(&color))
+            let label = line.last().map(|end| {
+                let below = (end.0 - 1.2, end.1 - 0.35);
+                Text::new(kind.to_string(), below, ("sans-serif", 12).into_font().color(&color))
             });
             chart.draw_series(line.iter().map(|&at| Circle::new(at, 3, color.filled())))?;
             chart.draw_series([PathElement::new(line, color.stroke_width(2))])?;

@@ -263,7 +263,7 @@ impl Results {
         }
         writeln!(out, "others took {:.0} % of the processors\n", self.others() * 100.0)
             .expect("a string");
-        if engines.contains(&Kind::RocksDb) {
+        if GOALS.iter().any(|goal| self.verdict(*goal, Kind::Alluvium).is_some()) {
             self.write_goals(&mut out, &engines).expect("a string");
         }
         if let Some(losses) = self.losses() {
