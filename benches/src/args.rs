@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use crate::engine::Kind;
-use crate::group::{GROUPS, GroupKind};
+use crate::group::{GROUPS, GroupKind, SCALE};
 
 const USAGE: &str = "\
 usage: alluvium-bench run [OPTIONS]          time alluvium and its peers, print a table
@@ -16,6 +16,8 @@ usage: alluvium-bench run [OPTIONS]          time alluvium and its peers, print 
   --quick          small sizes, 3 rounds: minutes (default)
   --full           the sizes of the goals, 5 rounds: an hour for two engines; groups that are done
                    are not done again
+  --scale          cost against size, at 1, 16 and 64 M records, 1 round: 20 minutes for two engines,
+                   12 GB of disk; sizes that are done are not done again
   --group A,B      only these groups; they are done again
   --step A,B       of these groups, only these steps, and those before them
   --engine A,B     default: alluvium and rocksdb
@@ -36,12 +38,38 @@ pub enum Command {
     Report,
 }
 
+/// How much.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Size {
+    /// Small.
+    Quick,
+    /// The sizes of the goals.
+    Full,
+    /// Three sizes of the same.
+    Scale,
+}
+
+impl Size {
+    /// Name of the folder of its results.
+    pub fn name(self) -> &'static str {
+        match self {
+            Size::Quick => "quick",
+            Size::Full => "full",
+            Size::Scale => "scale",
+        }
+    }
+
+    fn groups(self) -> &'static [GroupKind] {
+        if self == Size::Scale { SCALE } else { GROUPS }
+    }
+}
+
 /// What to do, how often, with whom.
 pub struct Args {
     /// What to do.
     pub command: Command,
-    /// The sizes of the goals.
-    pub full: bool,
+    /// How much.
+    pub size: Size,
     /// Groups that were named, or all.
     pub groups: Vec<&'static GroupKind>,
     /// Were groups named?
@@ -75,8 +103,8 @@ impl Args {
         };
         let mut args = Args {
             command,
-            full: false,
-            groups: GROUPS.iter().collect(),
+            size: Size::Quick,
+            groups: Vec::new(),
             again: false,
             steps: Vec::new(),
             engines: Vec::new(),
@@ -85,19 +113,14 @@ impl Args {
             dir: std::env::temp_dir(),
             line,
         };
+        let mut groups: Option<String> = None;
         while let Some(word) = words.next() {
             let mut value = || words.next().ok_or_else(|| usage(&format!("{word} of what?")));
             match word.as_str() {
-                "--quick" => args.full = false,
-                "--full" => args.full = true,
-                "--group" => {
-                    let value = value()?;
-                    let named = value.split(',').map(|name| {
-                        GroupKind::named(name).ok_or_else(|| usage(&format!("no group {name:?}")))
-                    });
-                    args.groups = named.collect::<Result<_, _>>()?;
-                    args.again = true;
-                }
+                "--quick" => args.size = Size::Quick,
+                "--full" => args.size = Size::Full,
+                "--scale" => args.size = Size::Scale,
+                "--group" => groups = Some(value()?),
                 "--step" => args.steps = value()?.split(',').map(str::to_owned).collect(),
                 "--engine" => args.engines = engines(&value()?)?,
                 "--rounds" => {
@@ -108,12 +131,28 @@ impl Args {
                 other => return Err(usage(&format!("what is {other:?}?"))),
             }
         }
+        let all = args.size.groups();
+        args.again = groups.is_some();
+        args.groups = match &groups {
+            None => all.iter().collect(),
+            Some(names) => {
+                let named = names.split(',').map(|name| {
+                    let found = all.iter().find(|group| group.name == name);
+                    found.ok_or_else(|| usage(&format!("no group {name:?} in this run")))
+                });
+                named.collect::<Result<_, _>>()?
+            }
+        };
         if args.engines.is_empty() {
             args.engines = vec![Kind::Alluvium, Kind::RocksDb];
             args.engines.retain(|kind| kind.is_built());
         }
         if args.rounds == 0 {
-            args.rounds = if args.full { 5 } else { 3 };
+            args.rounds = match args.size {
+                Size::Quick => 3,
+                Size::Full => 5,
+                Size::Scale => 1,
+            };
         }
         Ok(args)
     }
@@ -136,7 +175,7 @@ fn engines(text: &str) -> Result<Vec<Kind>, String> {
 fn usage(problem: &str) -> String {
     let names: Vec<_> = Kind::ALL.iter().map(ToString::to_string).collect();
     let mut text = format!("{problem}\n\n{USAGE}{}\n", names.join(", "));
-    for group in GROUPS {
+    for group in GROUPS.iter().chain(SCALE) {
         text += &format!("group {}: {}\n    {}\n", group.name, group.about, group.steps.join(", "));
     }
     text

@@ -27,6 +27,24 @@ pub fn mix(number: u64) -> u64 {
     x ^ (x >> 31)
 }
 
+/// Scatters the numbers below `n`: a bijection, another one for each salt, without a table.
+#[inline]
+pub fn scatter(number: u32, n: u32, salt: u32) -> u32 {
+    let bits = (u32::BITS - (n - 1).leading_zeros()).max(2);
+    let mask = u32::MAX >> (u32::BITS - bits);
+    let mut x = number;
+    // A bijection of `bits` bits, followed until it comes back below `n`: at most twice as far.
+    loop {
+        for odd in [0x9e37_79b1, 0x85eb_ca6b, 0xc2b2_ae35] {
+            x = x.wrapping_add(salt).wrapping_mul(odd) & mask;
+            x ^= x >> bits.div_ceil(2);
+        }
+        if x < n {
+            return x;
+        }
+    }
+}
+
 /// The key with this number, in namespace 0.
 #[inline]
 pub fn key(number: u32) -> [u8; KEY_BYTES] {
@@ -150,9 +168,8 @@ impl Random {
     /// `count` numbers below `n`, few of them often; the hot ones are not neighbours.
     pub fn zipfian(&mut self, n: u32, count: usize) -> Vec<u32> {
         let zipf = Zipf::new(n as usize);
-        let ranks: Vec<usize> = (0..count).map(|_| zipf.draw(self)).collect();
-        let numbers = self.permutation(n);
-        ranks.into_iter().map(|rank| numbers[rank]).collect()
+        let salt = self.next() as u32;
+        (0..count).map(|_| scatter(zipf.draw(self) as u32, n, salt)).collect()
     }
 }
 

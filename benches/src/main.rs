@@ -1,7 +1,7 @@
 //! Times alluvium: against other engines ([`run`]), and against maps in memory ([`maps`]).
 //!
 //! Reading order: [`data`], [`engine`] (the trait and who implements it), [`meter`], [`group`] (what is
-//! timed), [`run`] (who is timed when), [`goals`],
+//! timed), [`run`] (who is timed when), [`page_cache`], [`goals`],
 //! [`table`] and `report`. [`hot`] is for `callgrind.sh`. `README.md` says how to run it,
 //! `NOTES.md` what came out.
 
@@ -13,6 +13,7 @@ mod group;
 mod hot;
 mod maps;
 mod meter;
+mod page_cache;
 #[cfg(feature = "report")]
 mod report;
 mod run;
@@ -38,11 +39,11 @@ fn main() -> ExitCode {
         }
         // The next two are started by this program itself.
         Some("serve") => match words.as_slice() {
-            [_, kind, group, scale, dir] => {
-                run::serve(named(kind), group, scale == "full", Path::new(dir));
+            [_, kind, group, size, dir] => {
+                run::serve(named(kind), group, size == "full", Path::new(dir));
                 ExitCode::SUCCESS
             }
-            _ => args::refuse("serve ENGINE GROUP SCALE DIRECTORY"),
+            _ => args::refuse("serve ENGINE GROUP SIZE DIRECTORY"),
         },
         Some("write-and-wait") => match words.as_slice() {
             [_, kind, count, dir] => {

@@ -9,6 +9,9 @@ use std::time::{Duration, Instant};
 use hdrhistogram::Histogram;
 use rustix::time::{ClockId, clock_gettime};
 
+/// How long a step may go on that an engine may be hundreds of times slower at than others.
+const PATIENCE: Duration = Duration::from_secs(5);
+
 /// One operation in so many is timed alone: two looks at the clock cost 45 ns.
 const SAMPLED: usize = 8;
 
@@ -24,6 +27,7 @@ const SAMPLED: usize = 8;
 /// | `written` | MB handed to the file system |
 /// | `memory` | MB of peak resident memory |
 /// | `others` | part of the machine's processors that other processes took meanwhile |
+/// | `cut` | part of the operations that was done when the time was over; absent: all |
 /// | `wa`, `space` | bytes written, bytes on disk, for each byte of live data that was put |
 ///
 /// and what a workload adds of its own.
@@ -76,6 +80,7 @@ pub struct Meter {
     took: Duration,
     caller_took: Duration,
     settled: Option<Duration>,
+    cut: Option<f64>,
     /// Processor time of the machine when it began.
     machine: (Duration, Instant),
 }
@@ -92,6 +97,7 @@ impl Meter {
             took: Duration::ZERO,
             caller_took: Duration::ZERO,
             settled: None,
+            cut: None,
             machine: (machine_busy(), Instant::now()),
             process: cpu(ClockId::ProcessCPUTime),
             caller: cpu(ClockId::ThreadCPUTime),
@@ -127,6 +133,14 @@ impl Meter {
         self.operations += i;
     }
 
+    /// As [`Meter::run`], but no longer than there is patience for; returns how many were done.
+    pub fn run_patiently(&mut self, operations: usize, operation: impl FnMut(usize)) -> usize {
+        self.run_for(operations, PATIENCE, operation);
+        let done = self.operations;
+        self.cut = (done < operations).then(|| done as f64 / operations as f64);
+        done
+    }
+
     /// The caller is done; waits for what `settle` waits for. `false`: nothing settles.
     pub fn settle(&mut self, settle: impl FnOnce() -> bool) {
         if settle() {
@@ -155,6 +169,9 @@ impl Meter {
         measure = measure.with("others", others / PROCESSORS.with(|n| *n));
         if let Some(settled) = self.settled {
             measure = measure.with("settled", operations / settled.as_secs_f64());
+        }
+        if let Some(part) = self.cut {
+            measure = measure.with("cut", part);
         }
         measure
     }

@@ -1,4 +1,4 @@
-//! The report: one page, a chart a group, and the table of the README.
+//! The report: one page, a chart a group, and the tables of the README.
 
 use std::fmt::Write;
 use std::fs;
@@ -9,6 +9,7 @@ use plotters::prelude::*;
 use crate::engine::Kind;
 use crate::goals::GOALS;
 use crate::group::GROUPS;
+use crate::group::scale::{SHOWN, SIZES};
 use crate::table::{Results, short};
 
 /// Where fonts usually are.
@@ -17,11 +18,14 @@ const FONTS: [&str; 2] = [
     "/usr/share/fonts/truetype/liberation/LiberationSans-Regular.ttf",
 ];
 
-const BEGIN: &str = "<!-- benchmarks -->";
-const END: &str = "<!-- /benchmarks -->";
-
-/// Writes `report.html` and the charts into `into`, and the table between the marks of `readme`.
-pub fn write(results: &Results, into: &Path, readme: &Path) -> Result<(), String> {
+/// Writes `report.html` and the charts into `into`, and the tables between the marks of `readme`.
+/// `scale` are the results of `run --scale`.
+pub fn write(
+    results: &Results,
+    scale: Option<&Results>,
+    into: &Path,
+    readme: &Path,
+) -> Result<(), String> {
     fs::create_dir_all(into).map_err(|e| e.to_string())?;
     let engines = results.engines();
     let font = FONTS.iter().find_map(|path| fs::read(path).ok());
@@ -42,6 +46,17 @@ pub fn write(results: &Results, into: &Path, readme: &Path) -> Result<(), String
     writeln!(page, "<p>Other processes took {others:.0} % of the processors meanwhile.</p>")
         .expect("a string");
     write_goals(&mut page, results, &engines);
+    let losses = results.losses().unwrap_or_default();
+    writeln!(page, "<p>{}</p>", escape(&losses)).expect("a string");
+    if let Some(scale) = scale {
+        scale_chart(&into.join("scale.png"), scale).map_err(|e| format!("scale.png: {e}"))?;
+        let table = escape(&scale.table());
+        writeln!(
+            page,
+            "<h2>Cost against size</h2><img src=\"scale.png\" alt=\"\"><pre>{table}</pre>"
+        )
+        .expect("a string");
+    }
     for group in GROUPS {
         let bars = bars(results, group.steps, &engines);
         if bars.is_empty() {
@@ -55,7 +70,18 @@ pub fn write(results: &Results, into: &Path, readme: &Path) -> Result<(), String
     writeln!(page, "<h2>All numbers</h2><pre>{}</pre></html>", escape(&results.table()))
         .expect("a string");
     fs::write(into.join("report.html"), page).map_err(|e| e.to_string())?;
-    write_readme(results, readme)
+    replace(readme, "benchmarks", &goals_of_readme(results))?;
+    let scale = scale.and_then(|scale| Some((scale, scale.scale()?)));
+    scale.map_or(Ok(()), |(scale, table)| {
+        let (date, pages) = (header(scale, "date"), header(scale, "page cache"));
+        let (machine, command) = (header(scale, "machine"), header(scale, "command"));
+        let others = scale.others() * 100.0;
+        let about = format!(
+            "{date}; {machine}; `{command}`; other processes took {others:.0} % of the processors \
+             meanwhile. Page cache: {pages}."
+        );
+        replace(readme, "scale", &format!("\n{about}\n\n{table}"))
+    })
 }
 
 fn escape(text: &str) -> String {
@@ -133,29 +159,83 @@ fn chart(
     Ok(())
 }
 
-fn write_readme(results: &Results, readme: &Path) -> Result<(), String> {
-    let text = fs::read_to_string(readme).map_err(|e| format!("{}: {e}", readme.display()))?;
-    let (Some(begin), Some(end)) = (text.find(BEGIN), text.find(END)) else {
-        return Err(format!("{}: no {BEGIN} and {END}", readme.display()));
+/// Costs against size, a panel an operation, both scales logarithmic.
+fn scale_chart(file: &Path, results: &Results) -> Result<(), Box<dyn std::error::Error>> {
+    let root = BitMapBackend::new(file, (1000, 520)).into_drawing_area();
+    root.fill(&WHITE)?;
+    let timed = SHOWN.iter().filter(|(_, _, number)| matches!(*number, "rate" | "settled"));
+    let millions = SIZES.map(|size| size.trim_end_matches('m').parse::<f64>().expect("a size"));
+    for ((name, step, number), panel) in timed.zip(root.split_evenly((2, 4))) {
+        let line = |kind: Kind| -> Vec<(f64, f64)> {
+            let costs = SIZES.map(|size| results.cost(kind, &format!("{step}-{size}"), number));
+            let points = millions.into_iter().zip(costs);
+            points.filter_map(|(n, cost)| Some((n.log2(), cost?.log2()))).collect()
+        };
+        let lines: Vec<_> = results.engines().into_iter().map(|k| (k, line(k))).collect();
+        let costs = || lines.iter().flat_map(|(_, line)| line.iter().map(|(_, cost)| *cost));
+        let (least, most) = costs().fold((0.0, 0.0), |(a, b): (f64, f64), y| (a.min(y), b.max(y)));
+        let mut chart = ChartBuilder::on(&panel)
+            .caption(format!("{name}, µs"), ("sans-serif", 15))
+            .margin(8)
+            .x_label_area_size(24)
+            .y_label_area_size(44)
+            .build_cartesian_2d(-0.3..7.0, least.floor()..most.ceil() + 1.0)?;
+        let size = |n: &f64| match millions.contains(&n.exp2()) {
+            true => format!("{} M", n.exp2()),
+            false => String::new(),
+        };
+        chart
+            .configure_mesh()
+            .disable_mesh()
+            .x_labels(8)
+            .y_labels(6)
+            .x_label_formatter(&size)
+            .y_label_formatter(&|cost| short(cost.exp2()))
+            .draw()?;
+        for (kind, line) in lines {
+            let color = Palette99::pick(kind as usize);
+            let label = line.last().map(|end| {
+                let below = (end.0 - 1.2, end.1 - 0.35);
+                Text::new(kind.to_string(), below, ("sans-serif", 12).into_font().color(&color))
+            });
+            chart.draw_series(line.iter().map(|&at| Circle::new(at, 3, color.filled())))?;
+            chart.draw_series([PathElement::new(line, color.stroke_width(2))])?;
+            chart.draw_series(label)?;
+        }
+    }
+    root.present()?;
+    Ok(())
+}
+
+/// Puts a text between two marks of a file.
+fn replace(file: &Path, mark: &str, new: &str) -> Result<(), String> {
+    let name = file.display();
+    let text = fs::read_to_string(file).map_err(|e| format!("{name}: {e}"))?;
+    let (begin, end) = (format!("<!-- {mark} -->"), format!("<!-- /{mark} -->"));
+    let parts = text.split_once(&begin).zip(text.split_once(&end));
+    let Some(((before, _), (_, behind))) = parts else {
+        return Err(format!("{name}: no {begin} and {end}"));
     };
+    fs::write(file, format!("{before}{begin}{new}{end}{behind}"))
+        .map_err(|e| format!("{name}: {e}"))
+}
+
+/// Of several the last: groups are kept one by one.
+fn header(results: &Results, name: &str) -> String {
+    let values = results.headers.get(name).and_then(|values| values.iter().max());
+    values.cloned().unwrap_or_default()
+}
+
+fn goals_of_readme(results: &Results) -> String {
     let mut table = String::new();
-    let header = |name: &str| {
-        // Of several dates the last: groups are kept one by one.
-        results
-            .headers
-            .get(name)
-            .and_then(|values| values.iter().max())
-            .cloned()
-            .unwrap_or_default()
-    };
     write!(
         table,
         "\n{}; {}; `{}`; other processes took {:.0} % of the processors meanwhile. RocksDB is \
          configured as Flink does; medians, ratios with least and greatest.\n\n\
          | | goal | reached | | alluvium | RocksDB |\n|---|---|---|---|---|---|\n",
-        header("date"),
-        header("machine"),
-        header("command"),
+        header(results, "date"),
+        header(results, "machine"),
+        header(results, "command"),
         results.others() * 100.0
     )
     .expect("a string");
@@ -171,6 +251,8 @@ fn write_readme(results: &Results, readme: &Path) -> Result<(), String> {
         writeln!(table, "| {} | {wanted} | {reached} | {mark} | {ours} | {theirs} |", goal.name)
             .expect("a string");
     }
-    let new = format!("{}{table}{}", &text[..begin + BEGIN.len()], &text[end..]);
-    fs::write(readme, new).map_err(|e| format!("{}: {e}", readme.display()))
+    if let Some(losses) = results.losses() {
+        writeln!(table, "\n{losses}").expect("a string");
+    }
+    table
 }

@@ -9,25 +9,30 @@ use std::path::Path;
 use std::process::{Child, ChildStdin, ChildStdout, Command, ExitCode, Stdio};
 use std::time::Instant;
 
-use crate::args::{self, Args};
+use crate::args::{self, Args, Size};
 use crate::engine::Kind;
-use crate::group::GroupKind;
+use crate::group::{GroupKind, scale};
 use crate::meter::Measure;
+use crate::page_cache::{Cgroup, PageCache, drop_pages};
 use crate::table::{Results, Row};
 
 /// Times what is to be timed, and prints the table.
 pub fn main(args: &Args) -> ExitCode {
-    let folder = args.results.join(if args.full { "full" } else { "quick" });
+    let folder = args.results.join(args.size.name());
     fs::create_dir_all(&folder).expect("a directory for the results");
     if args.command == args::Command::Run {
+        let pages = match args.size {
+            Size::Scale => PageCache::limited(scale::MEMORY + scale::BESIDES),
+            _ => PageCache::Free,
+        };
         for group in &args.groups {
             let file = folder.join(format!("{}.tsv", group.name));
-            if args.full && !args.again && file.exists() {
+            if args.size != Size::Quick && !args.again && file.exists() {
                 eprintln!("{}: done before", group.name);
                 continue;
             }
-            let rows = time(args, group);
-            let mut out = header(args);
+            let rows = time(args, group, pages);
+            let mut out = header(args, pages);
             rows.iter().for_each(|row| out += &format!("{row}\n"));
             fs::write(file, out).expect("the results can be kept");
         }
@@ -36,7 +41,8 @@ pub fn main(args: &Args) -> ExitCode {
         #[cfg(feature = "report")]
         Ok(results) if args.command == args::Command::Report => {
             let readme = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../README.md"));
-            match crate::report::write(&results, &folder.join("report"), readme) {
+            let scale = Results::load(&args.results.join(Size::Scale.name())).ok();
+            match crate::report::write(&results, scale.as_ref(), &folder.join("report"), readme) {
                 Ok(()) => ExitCode::SUCCESS,
                 Err(text) => args::refuse(&text),
             }
@@ -49,7 +55,7 @@ pub fn main(args: &Args) -> ExitCode {
     }
 }
 
-fn header(args: &Args) -> String {
+fn header(args: &Args, pages: PageCache) -> String {
     let output = |program: &str, words: &[&str]| {
         let output = Command::new(program).args(words).output().ok();
         let text = output.map(|output| String::from_utf8_lossy(&output.stdout).trim().to_owned());
@@ -62,7 +68,7 @@ fn header(args: &Args) -> String {
     let memory = memory.split_whitespace().nth(1).and_then(|kb| kb.parse::<u64>().ok());
     format!(
         "# date\t{}\n# machine\t{} processors of {}, {} GiB\n# command\talluvium-bench {}\n\
-         # build\t{} {}\n",
+         # build\t{} {}\n# page cache\t{pages}\n",
         output("date", &["-u", "+%Y-%m-%d %H:%M UTC"]),
         count,
         model.trim_start_matches([':', '\t', ' ']),
@@ -73,19 +79,23 @@ fn header(args: &Args) -> String {
     )
 }
 
-fn time(args: &Args, group: &GroupKind) -> Vec<Row> {
+fn time(args: &Args, group: &GroupKind, pages: PageCache) -> Vec<Row> {
     let mut rows = Vec::new();
     let begin = Instant::now();
     for round in 0..args.rounds {
         let mut order = args.engines.clone();
         order.rotate_left(round % args.engines.len());
         let mut servers: Vec<Server> =
-            order.iter().map(|kind| Server::start(*kind, group, args)).collect();
+            order.iter().map(|kind| Server::start(*kind, group, args, pages)).collect();
         let last = args.steps.iter().filter_map(|step| group.steps.iter().position(|s| s == step));
         let last = last.max().unwrap_or(group.steps.len() - 1);
         for &step in &group.steps[..=last] {
             for server in &mut servers {
+                let begin = Instant::now();
                 if let Some(measure) = server.step(step) {
+                    if args.size == Size::Scale {
+                        eprintln!("{step}, {}: {:.0?}", server.kind, begin.elapsed());
+                    }
                     let (group, step) = (group.name.to_owned(), step.to_owned());
                     rows.push(Row { group, step, engine: server.kind, round, measure });
                 }
@@ -112,16 +122,19 @@ struct Server {
     input: ChildStdin,
     output: BufReader<ChildStdout>,
     dir: tempdir::Dir,
+    pages: PageCache,
+    /// Limits its memory; removed when it has ended.
+    _cgroup: Option<Cgroup>,
     /// It died; its error was shown.
     dead: bool,
 }
 
 impl Server {
-    fn start(kind: Kind, group: &GroupKind, args: &Args) -> Server {
+    fn start(kind: Kind, group: &GroupKind, args: &Args, pages: PageCache) -> Server {
         let dir = tempdir::Dir::new(&args.dir, kind);
         let mut child = Command::new(std::env::current_exe().expect("this program"))
             .args(["serve", &kind.to_string(), group.name])
-            .arg(if args.full { "full" } else { "quick" })
+            .arg(args.size.name())
             .arg(dir.path())
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -129,12 +142,21 @@ impl Server {
             .expect("a process for the engine");
         let input = child.stdin.take().expect("a pipe");
         let output = BufReader::new(child.stdout.take().expect("a pipe"));
-        Server { kind, child, input, output, dir, dead: false }
+        let cgroup = match pages {
+            PageCache::Limited(bytes) => Some(Cgroup::new(bytes).expect("a cgroup as before")),
+            PageCache::Free | PageCache::Dropped => None,
+        };
+        // It has not been told to do anything yet.
+        cgroup.iter().for_each(|cgroup| cgroup.enter(child.id()).expect("a place in the cgroup"));
+        Server { kind, child, input, output, dir, pages, _cgroup: cgroup, dead: false }
     }
 
     fn step(&mut self, step: &str) -> Option<Measure> {
         if self.dead {
             return None;
+        }
+        if let PageCache::Dropped = self.pages {
+            drop_pages(self.dir.path());
         }
         let mut line = String::new();
         let asked = writeln!(self.input, "{step}").and_then(|()| self.output.read_line(&mut line));

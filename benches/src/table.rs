@@ -12,6 +12,8 @@ use std::str::FromStr;
 
 use crate::engine::Kind;
 use crate::goals::{GOALS, Goal, Want};
+use crate::group::scale::{SHOWN, SIZES};
+use crate::group::{GROUPS, SCALE};
 use crate::meter::Measure;
 
 /// What one engine did in one step of one round.
@@ -146,7 +148,7 @@ impl Results {
 
     /// Groups and steps in the order of the program.
     pub fn steps(&self) -> Vec<(&'static str, &'static str)> {
-        let all = crate::group::GROUPS.iter();
+        let all = GROUPS.iter().chain(SCALE);
         let all = all.flat_map(|group| group.steps.iter().map(|step| (group.name, *step)));
         all.filter(|(_, step)| self.rows.iter().any(|row| row.step == *step)).collect()
     }
@@ -196,12 +198,54 @@ impl Results {
                 let number = self.spread(engine, step, number)?;
                 (format!("≤ {limit}"), number, number.median <= limit)
             }
+            Want::GrowsAtMost(from, times) => {
+                let growth = |kind| self.ratio((kind, from, number), (kind, step, number));
+                let (ours, base) = (growth(engine)?, growth(Kind::RocksDb)?);
+                let reached = Spread {
+                    median: ours.median / base.median,
+                    least: ours.least / base.greatest,
+                    greatest: ours.greatest / base.least,
+                };
+                (format!("≤ {times}×"), reached, reached.median <= times)
+            }
             Want::OfOwn(step, part) => {
                 let ratio = self.ratio(ours, (engine, step, number))?;
                 (format!("≥ {part}"), ratio, ratio.median >= part)
             }
         };
         Some(Verdict { wanted, reached, is_reached })
+    }
+
+    /// In which rows alluvium is slower than an LSM peer that took part, in one sentence; `None` if
+    /// none did.
+    pub fn losses(&self) -> Option<String> {
+        let peers: Vec<Kind> = self.engines().into_iter().filter(|k| k.is_lsm_peer()).collect();
+        let names: Vec<String> = peers.iter().map(Kind::to_string).collect();
+        let (mut losses, mut rows) = (Vec::new(), 0);
+        for (i, goal) in GOALS.iter().enumerate() {
+            let Goal { name, step, number, .. } = *goal;
+            if GOALS[..i].iter().any(|before| (before.step, before.number) == (step, number)) {
+                continue;
+            }
+            let mut is_row = false;
+            for &peer in &peers {
+                let (ours, theirs) = ((Kind::Alluvium, step, number), (peer, step, number));
+                let ratio = match number {
+                    "rate" | "settled" => self.ratio(ours, theirs),
+                    "ms" | "blocking" | "micros" | "empty" => self.ratio(theirs, ours),
+                    _ => None, // not a speed
+                };
+                is_row |= ratio.is_some();
+                if let Some(ratio) = ratio.filter(|ratio| ratio.median < 1.0) {
+                    losses.push(format!("{name}, {ratio} of {peer}"));
+                }
+            }
+            rows += usize::from(is_row);
+        }
+        (rows > 0).then(|| {
+            let found = if losses.is_empty() { "none".to_owned() } else { losses.join("; ") };
+            format!("Slower than an LSM peer ({}), of {rows} rows: {found}.", names.join(", "))
+        })
     }
 
     /// How busy others kept the machine, the median over all rows.
@@ -219,11 +263,50 @@ impl Results {
         }
         writeln!(out, "others took {:.0} % of the processors\n", self.others() * 100.0)
             .expect("a string");
-        if engines.contains(&Kind::RocksDb) {
+        if GOALS.iter().any(|goal| self.verdict(*goal, Kind::Alluvium).is_some()) {
             self.write_goals(&mut out, &engines).expect("a string");
         }
+        if let Some(losses) = self.losses() {
+            writeln!(out, "{losses}\n").expect("a string");
+        }
         self.write_numbers(&mut out, &engines).expect("a string");
+        if let Some(scale) = self.scale() {
+            writeln!(out, "\n{scale}").expect("a string");
+        }
         out
+    }
+
+    /// What is shown of a step: a time in µs for a rate, otherwise the number itself.
+    pub fn cost(&self, kind: Kind, step: &str, number: &str) -> Option<f64> {
+        let median = self.spread(kind, step, number)?.median;
+        Some(if matches!(number, "rate" | "settled") { 1e6 / median } else { median })
+    }
+
+    /// Costs against size, as a table in Markdown; `None` if no such steps were done.
+    pub fn scale(&self) -> Option<String> {
+        let mut out = String::from("| µs an operation |");
+        let kinds = [Kind::Alluvium, Kind::RocksDb];
+        for kind in kinds {
+            SIZES.iter().for_each(|size| out += &format!(" {kind}, {} |", size.to_uppercase()));
+            out += " growth |";
+        }
+        let columns = kinds.len() * (SIZES.len() + 1);
+        out += &format!("\n|---|{}\n", "---|".repeat(columns));
+        let mut any = false;
+        for (name, step, number) in SHOWN {
+            out += &format!("| {name} |");
+            for kind in kinds {
+                let costs = SIZES.map(|size| self.cost(kind, &format!("{step}-{size}"), number));
+                any |= costs.iter().any(Option::is_some);
+                let growth = costs[SIZES.len() - 1].zip(costs[0]).map(|(last, first)| last / first);
+                let show = |cost: Option<f64>| cost.map_or("–".to_owned(), short);
+                costs.into_iter().for_each(|cost| out += &format!(" {} |", show(cost)));
+                let growth = growth.map_or("–".to_owned(), |times| format!("{}×", short(times)));
+                out += &format!(" {growth} |");
+            }
+            out += "\n";
+        }
+        any.then_some(out)
     }
 
     fn write_goals(&self, out: &mut String, engines: &[Kind]) -> fmt::Result {

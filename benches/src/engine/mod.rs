@@ -200,6 +200,11 @@ impl Kind {
         !matches!(self, Kind::Hash | Kind::BTree)
     }
 
+    /// Is it a log-structured merge tree other than alluvium?
+    pub fn is_lsm_peer(self) -> bool {
+        matches!(self, Kind::RocksDb | Kind::RocksDbTuned | Kind::Fjall | Kind::Cobble)
+    }
+
     /// Can it be closed, and opened again, in the way all others can?
     pub fn reopens(self) -> bool {
         self.has_disk() && self != Kind::Cobble

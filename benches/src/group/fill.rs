@@ -1,8 +1,8 @@
 //! Loading: what the caller sees, and what it takes until flushes and compactions are done.
 
-use crate::data::{KEY_BYTES, RECORD_BYTES, Random, key, record};
+use crate::data::{Random, key, record};
 use crate::group::{Group, Place, Store};
-use crate::meter::{Measure, Meter, bytes_on_disk};
+use crate::meter::{Measure, Meter};
 
 pub const STEPS: &[&str] = &["fill-random", "overwrite-random", "fill-seq"];
 
@@ -25,13 +25,10 @@ impl Fill {
         let mut meter = Meter::begin();
         meter.run(order.len(), |i| engine.put(&key(order[i]), &record(order[i], version)));
         meter.settle(|| engine.settle());
-        let took = meter.end();
-        let bytes = (order.len() * (KEY_BYTES + RECORD_BYTES)) as f64;
-        let written = took.get("written").expect("bytes") * 1e6;
-        let space = bytes_on_disk(&self.store.dir()) as f64;
+        let took = self.store.amplified(meter.end(), order.len());
         order.iter().for_each(|&i| self.versions[i as usize] = version);
         self.store.verify(&self.versions);
-        took.with("wa", written / bytes).with("space", space / bytes)
+        took
     }
 }
 

@@ -94,13 +94,13 @@ impl Maps {
         took
     }
 
-    /// All entries of as many maps as there are; counts entries.
+    /// All entries of as many maps as there are, or as there is patience for; counts entries.
     fn iterate(&self) -> Option<Measure> {
         let engine = self.store.engine();
         let mut sum = 0;
         let (mut seen, mut possible) = (0, true);
         let mut meter = Meter::begin();
-        meter.run(self.maps as usize, |i| {
+        let done = meter.run_patiently(self.maps as usize, |i| {
             let map = self.other[i] / ENTRIES;
             possible &= engine.scan(Scan::Prefix(&data::key(map)), &mut |key, value| {
                 let user_key = u32::from(key[data::ENTRY_BYTES - 1]);
@@ -113,11 +113,11 @@ impl Maps {
             return None;
         }
         let range = |map: u32| (map * ENTRIES..(map + 1) * ENTRIES).map(|e| e as usize);
-        let maps = self.other[..self.maps as usize].iter().map(|e| e / ENTRIES);
+        let maps = self.other[..done].iter().map(|e| e / ENTRIES);
         let wanted = maps.flat_map(range).filter_map(|e| self.versions[e]);
         let (count, total) = wanted.fold((0, 0), |(count, sum), v| (count + 1, sum + u64::from(v)));
         assert_eq!((seen, sum), (count, total));
-        Some(meter.end_per(f64::from(seen) / f64::from(self.maps)))
+        Some(meter.end_per(f64::from(seen) / done as f64))
     }
 
     fn is_empty(engine: &dyn Engine, map: u32) -> Option<bool> {
@@ -127,9 +127,11 @@ impl Maps {
     fn is_empty_of_full(&self) -> Option<Measure> {
         let engine = self.store.engine();
         Maps::is_empty(engine, 0)?;
-        Some(measure(self.maps as usize, |i| {
+        let mut meter = Meter::begin();
+        meter.run_patiently(self.maps as usize, |i| {
             assert_eq!(Maps::is_empty(engine, self.other[i] / ENTRIES), Some(false));
-        }))
+        });
+        Some(meter.end())
     }
 
     fn update(&mut self) -> Measure {
@@ -183,9 +185,11 @@ impl Maps {
             engine.delete(&key(e));
         }
         let maps = Random::new(4).uniform(self.emptied, 200);
-        let took = measure(maps.len(), |i| {
+        let mut meter = Meter::begin();
+        meter.run_patiently(maps.len(), |i| {
             assert_eq!(Maps::is_empty(engine, maps[i]), Some(true));
         });
+        let took = meter.end();
         let micros = 1e6 / took.get("rate").expect("a rate");
         Some(took.with("micros", micros))
     }

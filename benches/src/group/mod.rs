@@ -8,6 +8,7 @@ mod list;
 mod log;
 mod map;
 mod rmw;
+pub mod scale;
 mod value;
 mod window;
 mod ycsb;
@@ -17,7 +18,7 @@ use std::path::{Path, PathBuf};
 
 use crate::data;
 use crate::engine::{Engine, Kind, Log, Setup};
-use crate::meter::Measure;
+use crate::meter::{Measure, bytes_on_disk};
 
 pub use log::write_and_wait;
 
@@ -41,7 +42,7 @@ pub struct GroupKind {
 impl GroupKind {
     /// The group of this name.
     pub fn named(name: &str) -> Option<&'static GroupKind> {
-        GROUPS.iter().find(|group| group.name == name)
+        GROUPS.iter().chain(SCALE).find(|group| group.name == name)
     }
 
     /// Begins the group in a directory.
@@ -50,7 +51,7 @@ impl GroupKind {
     }
 }
 
-/// All groups.
+/// The groups of a quick and of a full run.
 pub const GROUPS: &[GroupKind] = &[
     GroupKind {
         name: "value",
@@ -105,6 +106,28 @@ pub const GROUPS: &[GroupKind] = &[
         steps: checkpoint::STEPS,
         about: "checkpoints, restore, rescale, reopening",
         begin: |place| Box::new(checkpoint::Checkpoints::new(place)),
+    },
+];
+
+/// The groups of `run --scale`: one a size.
+pub const SCALE: &[GroupKind] = &[
+    GroupKind {
+        name: "scale-1m",
+        steps: scale::STEPS[0],
+        about: "2^20 records of 100 bytes",
+        begin: |place| Box::new(scale::Scale::new(place, 1 << 20)),
+    },
+    GroupKind {
+        name: "scale-16m",
+        steps: scale::STEPS[1],
+        about: "2^24 records",
+        begin: |place| Box::new(scale::Scale::new(place, 1 << 24)),
+    },
+    GroupKind {
+        name: "scale-64m",
+        steps: scale::STEPS[2],
+        about: "2^26 records",
+        begin: |place| Box::new(scale::Scale::new(place, 1 << 26)),
     },
 ];
 
@@ -166,6 +189,14 @@ impl Store {
 
     fn close(&mut self) {
         self.engine.take().expect("the store is open").close();
+    }
+
+    /// Adds write amplification and space after so many records were put.
+    fn amplified(&self, took: Measure, records: usize) -> Measure {
+        let bytes = (records * (data::KEY_BYTES + data::RECORD_BYTES)) as f64;
+        let written = took.get("written").expect("bytes") * 1e6;
+        let space = bytes_on_disk(&self.dir()) as f64;
+        took.with("wa", written / bytes).with("space", space / bytes)
     }
 
     /// Reads `key(i)` for all numbers below `n`, or an eighth of them if there are very many, and

@@ -3,10 +3,10 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
-use crate::data::{KEY_BYTES, RECORD_BYTES, Random, key, number_of, record, version};
+use crate::data::{KEY_BYTES, Random, key, number_of, record, version};
 use crate::engine::Scan;
 use crate::group::{Group, Place, Store, sum_of};
-use crate::meter::{Measure, Meter, bytes_on_disk, measure};
+use crate::meter::{Measure, Meter, measure};
 
 pub const STEPS: &[&str] = &[
     "ycsb-load",
@@ -63,11 +63,7 @@ impl Ycsb {
         let mut meter = Meter::begin();
         meter.run(order.len(), |i| engine.put(&key(order[i]), &record(order[i], 0)));
         meter.settle(|| engine.settle());
-        let took = meter.end();
-        let bytes = (order.len() * (KEY_BYTES + RECORD_BYTES)) as f64;
-        let written = took.get("written").expect("bytes") * 1e6;
-        let space = bytes_on_disk(&self.store.dir()) as f64;
-        took.with("wa", written / bytes).with("space", space / bytes)
+        self.store.amplified(meter.end(), order.len())
     }
 
     fn get(&mut self, keys: &[u32]) -> Measure {
