@@ -21,8 +21,11 @@ const SEGMENT_BYTES: usize = if cfg!(test) { 1 << 10 } else { 16 << 10 };
 /// A row with its head and its key is no larger than this: what is larger fills a block by itself.
 pub const ROW_BYTES_MAX: usize = 512;
 
-/// Hash, owner, trailer, two lengths, the bit.
-const HEAD_BYTES: usize = 32;
+/// Hash, lengths and the bit, owner, trailer.
+const HEAD_BYTES: usize = 24;
+
+/// A length takes 14 bits of a head.
+const LEN_MASK: usize = (1 << 14) - 1;
 
 /// Rows begin at multiples of this.
 const ALIGN: usize = 8;
@@ -60,6 +63,11 @@ impl RowKey<'_> {
 
     fn shard(&self) -> usize {
         (self.mixed() >> 60) as usize % SHARDS
+    }
+
+    /// What a shard knows of the hash.
+    fn short(&self) -> u32 {
+        (self.mixed() >> 28) as u32 // not the shard's bits
     }
 }
 
@@ -168,7 +176,7 @@ struct Segment {
 /// What stands in front of a row's key.
 #[derive(Clone, Copy)]
 struct Head {
-    mixed: u64,
+    hash: u32,
     owner: u64,
     trailer: u64,
     key_len: usize,
@@ -193,19 +201,20 @@ impl Segment {
         let word = |i: usize| {
             u64::from_le_bytes(head[8 * i..8 * i + 8].try_into().expect("eight of them"))
         };
-        let lens = word(3);
+        let first = word(0);
         Head {
-            mixed: word(0),
+            hash: first as u32,
+            key_len: (first >> 32) as usize & LEN_MASK,
+            value_len: (first >> 46) as usize & LEN_MASK,
+            referenced: first >> 63 != 0,
             owner: word(1),
             trailer: word(2),
-            key_len: lens as u16 as usize,
-            value_len: (lens >> 16) as u16 as usize,
-            referenced: lens >> 32 != 0,
         }
     }
 
     fn set_referenced(&mut self, at: usize, referenced: bool) {
-        self.bytes[at + HEAD_BYTES - 4] = referenced.into();
+        let byte = &mut self.bytes[at + 7];
+        *byte = *byte & 0x7f | u8::from(referenced) << 7;
     }
 
     #[inline]
@@ -222,11 +231,10 @@ impl Segment {
     fn push(&mut self, key: RowKey<'_>, trailer: u64, value: &[u8]) -> usize {
         let at = self.len;
         let row = &mut self.bytes[at..];
-        row[..8].copy_from_slice(&key.mixed().to_le_bytes());
+        let lens = (key.user_key.len() as u64) << 32 | (value.len() as u64) << 46;
+        row[..8].copy_from_slice(&(u64::from(key.short()) | lens).to_le_bytes());
         row[8..16].copy_from_slice(&key.owner.to_le_bytes());
         row[16..24].copy_from_slice(&trailer.to_le_bytes());
-        let lens = key.user_key.len() as u64 | (value.len() as u64) << 16;
-        row[24..32].copy_from_slice(&lens.to_le_bytes());
         let behind = HEAD_BYTES + key.user_key.len();
         row[HEAD_BYTES..behind].copy_from_slice(key.user_key);
         row[behind..behind + value.len()].copy_from_slice(value);
@@ -235,7 +243,7 @@ impl Segment {
     }
 }
 
-/// A part of the rows, and an index of it: open addressing with linear probing, at most half full.
+/// A part of the rows, and an index of it: open addressing with linear probing, at most two thirds full.
 struct Shard {
     segments: Vec<Option<Segment>>,
     /// Empty places of `segments`.
@@ -249,21 +257,16 @@ struct Shard {
     hits: u64,
 }
 
-/// Where a row is, in units of [`ALIGN`], and a part of its hash: another row is rarely looked at.
+/// Where a row is, in units of [`ALIGN`], and its hash: another row is rarely looked at.
 #[derive(Clone, Copy)]
 struct Slot {
     place: u32,
-    tag: u32,
+    hash: u32,
 }
 
 const NOWHERE: u32 = u32::MAX;
 
-const EMPTY: Slot = Slot { place: NOWHERE, tag: 0 };
-
-/// Neither the lowest bits, which choose the slot, nor the shard's.
-fn tag_of(mixed: u64) -> u32 {
-    (mixed >> 28) as u32
-}
+const EMPTY: Slot = Slot { place: NOWHERE, hash: 0 };
 
 fn place_of(segment: usize, at: usize) -> u32 {
     let place = segment * (SEGMENT_BYTES / ALIGN) + at / ALIGN;
@@ -297,15 +300,15 @@ impl Shard {
     /// The place of a row.
     #[inline]
     fn find(&self, key: RowKey<'_>) -> Option<u32> {
-        let mixed = key.mixed();
+        let hash = key.short();
         let mask = self.index.len() - 1;
-        let mut at = mixed as usize & mask;
+        let mut at = hash as usize & mask;
         loop {
             let slot = self.index[at];
             if slot.place == NOWHERE {
                 return None;
             }
-            if slot.tag == tag_of(mixed) {
+            if slot.hash == hash {
                 let (segment, at) = parts_of(slot.place);
                 let segment = self.segment(segment);
                 let head = segment.head(at);
@@ -352,10 +355,10 @@ impl Shard {
         let segment = self.segments[last].as_mut().expect("a segment that has room");
         let at = segment.push(key, trailer, value);
         self.rows += 1;
-        if self.rows * 2 > self.index.len() {
+        if self.rows * 3 > self.index.len() * 2 {
             self.rebuild_index(self.index.len() * 2);
         } else {
-            self.enter(key.mixed(), place_of(last, at));
+            self.enter(key.short(), place_of(last, at));
         }
     }
 
@@ -368,25 +371,25 @@ impl Shard {
             let mut at = 0;
             while at < self.segment(i).len {
                 let head = self.segment(i).head(at);
-                self.enter(head.mixed, place_of(i, at));
+                self.enter(head.hash, place_of(i, at));
                 at += head.size();
             }
         }
     }
 
-    fn enter(&mut self, mixed: u64, place: u32) {
+    fn enter(&mut self, hash: u32, place: u32) {
         let mask = self.index.len() - 1;
-        let mut at = mixed as usize & mask;
+        let mut at = hash as usize & mask;
         while self.index[at].place != NOWHERE {
             at = (at + 1) & mask;
         }
-        self.index[at] = Slot { place, tag: tag_of(mixed) };
+        self.index[at] = Slot { place, hash };
     }
 
     /// The slot that points at a row.
-    fn slot_of(&self, mixed: u64, place: u32) -> usize {
+    fn slot_of(&self, hash: u32, place: u32) -> usize {
         let mask = self.index.len() - 1;
-        let mut at = mixed as usize & mask;
+        let mut at = hash as usize & mask;
         while self.index[at].place != place {
             assert!(self.index[at].place != NOWHERE, "every row is in the index");
             at = (at + 1) & mask;
@@ -395,9 +398,9 @@ impl Shard {
     }
 
     /// Takes a row out of the index, and closes the gap: what probed past the hole moves into it.
-    fn forget(&mut self, mixed: u64, place: u32) {
+    fn forget(&mut self, hash: u32, place: u32) {
         let mask = self.index.len() - 1;
-        let mut hole = self.slot_of(mixed, place);
+        let mut hole = self.slot_of(hash, place);
         let mut at = hole;
         loop {
             at = (at + 1) & mask;
@@ -405,8 +408,7 @@ impl Shard {
             if other.place == NOWHERE {
                 break;
             }
-            let (segment, row) = parts_of(other.place);
-            let home = self.segment(segment).head(row).mixed as usize & mask;
+            let home = other.hash as usize & mask;
             if at.wrapping_sub(home) & mask >= at.wrapping_sub(hole) & mask {
                 self.index[hole] = other;
                 hole = at;
@@ -426,14 +428,14 @@ impl Shard {
             let head = self.segment(oldest).head(at);
             let size = head.size();
             if again && head.referenced {
-                let slot = self.slot_of(head.mixed, place_of(oldest, at));
+                let slot = self.slot_of(head.hash, place_of(oldest, at));
                 self.index[slot].place = place_of(oldest, kept);
                 let segment = self.segments[oldest].as_mut().expect("it is there");
                 segment.set_referenced(at, false);
                 segment.bytes.copy_within(at..at + size, kept);
                 kept += size;
             } else {
-                self.forget(head.mixed, place_of(oldest, at));
+                self.forget(head.hash, place_of(oldest, at));
             }
             at += size;
         }
@@ -465,7 +467,7 @@ impl Shard {
         let mut at = 0;
         while at < rows.len() {
             let head = self.segment(last).head(start + at);
-            let slot = self.slot_of(head.mixed, place_of(from, at));
+            let slot = self.slot_of(head.hash, place_of(from, at));
             self.index[slot].place = place_of(last, start + at);
             at += head.size();
         }
@@ -507,7 +509,7 @@ mod tests {
                 let mut at = 0;
                 while at < segment.len {
                     let head = segment.head(at);
-                    shard.slot_of(head.mixed, place_of(i, at));
+                    shard.slot_of(head.hash, place_of(i, at));
                     rows += 1;
                     at += head.size();
                 }
@@ -583,8 +585,8 @@ mod tests {
             keys.iter().filter(found).count()
         };
         assert_eq!(held(hot), hot.len());
-        // All the rest of the memory is used: a row takes 104 bytes.
-        let most = 64 * SEGMENT_BYTES / 104;
+        // All the rest of the memory is used: a row takes 96 bytes.
+        let most = 64 * SEGMENT_BYTES / 96;
         let rest = held(cold);
         assert!((most * 3 / 4..most).contains(&(rest + hot.len())), "{rest} of {most}");
     }
@@ -596,7 +598,7 @@ mod tests {
         cache.insert(key(1, b"large"), 7, &[1; ROW_BYTES_MAX]);
         cache.insert(key(1, b"small"), 7, &[1; ROW_BYTES_MAX - HEAD_BYTES - 5]);
         assert!(cache.get(key(1, b"large"), &mut copy).is_none());
-        assert_eq!(cache.get(key(1, b"small"), &mut copy).unwrap().1.len(), 475);
+        assert_eq!(cache.get(key(1, b"small"), &mut copy).unwrap().1.len(), 483);
         assert!(cache.get(key(2, b"small"), &mut copy).is_none());
         assert_eq!(cache.hits(), 1);
     }
