@@ -154,12 +154,11 @@ pub(in crate::db) struct Group<'a> {
 
 impl Drop for Group<'_> {
     fn drop(&mut self) {
-        let mut outcomes = std::mem::take(&mut self.outcomes).into_iter();
-        for ticket in &self.tickets {
-            let outcome = outcomes.next();
-            ticket.finish(outcome.unwrap_or_else(|| Err(self.core.half_way())));
+        if self.outcomes.len() < self.tickets.len() {
+            let unwound = Err(self.core.half_way());
+            self.outcomes.resize(self.tickets.len(), unwound);
         }
-        self.core.commit.queue.pass_on(&self.tickets);
+        self.core.commit.queue.pass_on(&self.tickets, std::mem::take(&mut self.outcomes));
     }
 }
 

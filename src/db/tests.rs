@@ -232,6 +232,35 @@ fn who_comes_meanwhile_is_the_next_group() {
     assert_eq!((after.groups - before.groups, after.log_syncs - before.log_syncs), (1, 1));
 }
 
+/// Who is served comes back to the line at once, and is still one: a leader that waits for more than there
+/// are waits in vain.
+#[test]
+fn nobody_is_expected_twice() {
+    let db = open(&MemFs::new(), 1);
+    let a = family(&db, "a");
+    let writers = 4u8;
+    std::thread::scope(|scope| {
+        let write = |n: u8| {
+            let (db, a) = (&db, &a);
+            scope.spawn(move || {
+                let mut batch = WriteBatch::new();
+                batch.put(a, &[n], &[n]);
+                (0..100).map(|_| db.write(&batch, SYNC)).for_each(|done| assert!(done.is_ok()));
+            })
+        };
+        let standing = db.core.commit.state.lock();
+        let threads: Vec<_> = (0..writers).map(write).collect();
+        wait_for_line(&db, 4);
+        drop(standing);
+        let mut most = 0;
+        while threads.iter().any(|thread| !thread.is_finished()) {
+            most = most.max(db.core.commit.queue.expected());
+            std::thread::yield_now();
+        }
+        assert!(most <= usize::from(writers), "{most} of {writers}");
+    });
+}
+
 #[test]
 fn a_leader_that_unwinds_leaves_nobody_asleep() {
     let db = open(&MemFs::new(), 1);

@@ -106,6 +106,12 @@ impl WriteQueue {
         self.busy.load(Ordering::Relaxed)
     }
 
+    /// How many the next leader that is to sync will wait for.
+    #[cfg(test)]
+    pub fn expected(&self) -> usize {
+        self.line.lock().expected
+    }
+
     /// How many wait.
     #[cfg(test)]
     pub fn len(&self) -> usize {
@@ -150,8 +156,10 @@ impl WriteQueue {
         line.tickets.drain(..count).collect()
     }
 
-    /// The leader of `group`, when all of it is done: wakes the next leader, if anybody waits.
-    pub fn pass_on(&self, group: &[Arc<Ticket>]) {
+    /// The leader of `group`, when all of it is done: wakes the next leader, if anybody waits, and then
+    /// those in the group, each with its outcome. In this order: the next group is written while they
+    /// wake up; and who has been told comes back to the line, and would be counted twice below.
+    pub fn pass_on(&self, group: &[Arc<Ticket>], outcomes: Vec<Outcome>) {
         let mut line = self.line.lock();
         let met = group.len() + line.tickets.len();
         if met <= 1 {
@@ -165,6 +173,10 @@ impl WriteQueue {
         drop(line);
         if let Some(next) = next.filter(|_| !Canary::NextLeaderSleeps.is_planted()) {
             next.wake(Turn::Leads);
+        }
+        assert_eq!(group.len(), outcomes.len());
+        for (ticket, outcome) in group.iter().zip(outcomes) {
+            ticket.finish(outcome);
         }
     }
 }

@@ -179,13 +179,12 @@ fn line_of_writers() {
                 queue.gather();
                 let group = queue.take();
                 assert!(Arc::ptr_eq(&group[0], &ticket), "the leader's own is at the front");
-                let next = |_: &Arc<Ticket>| number.fetch_add(1, Ordering::Relaxed) + 1;
-                let numbers: Vec<SeqNo> = group.iter().map(next).collect();
-                for (other, seqno) in group.iter().zip(&numbers).skip(1) {
-                    other.finish(Ok(Some(*seqno)));
-                }
-                queue.pass_on(&group);
-                Ok(Some(numbers[0]))
+                let next = |_: &Arc<Ticket>| {
+                    let seqno = number.fetch_add(1, Ordering::Relaxed) + 1;
+                    Ok(Some(seqno))
+                };
+                queue.pass_on(&group, group.iter().map(next).collect());
+                ticket.wait().expect("a leader's own ticket is in its group")
             });
             outcome.expect("nothing fails").expect("nothing has changed")
         }
