@@ -2,7 +2,7 @@
 //!
 //! Scheduling is idempotent: a signal says "look", and whoever looks picks what the state asks for.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 
 use crate::base::canary::Canary;
 use crate::base::error::{Error, ErrorKind, Result};
@@ -145,6 +145,24 @@ impl Env {
             }
             Background::Inline => 1,
         }
+    }
+
+    /// Does both, at the same time; one after the other in inline mode.
+    ///
+    /// # Panics
+    /// If one of them does.
+    pub fn both<A, B: Send>(
+        &self,
+        first: impl FnOnce() -> A,
+        second: impl FnOnce() -> B + Send,
+    ) -> (A, B) {
+        if let Background::Inline = self.background {
+            return (first(), second());
+        }
+        scope(|scope| {
+            let second = scope.spawn(second);
+            (first(), second.join().unwrap_or_else(|panic| resume_unwind(panic)))
+        })
     }
 
     /// Does `work` for all numbers below `count`, in no certain order, on this thread and as many

@@ -1,16 +1,17 @@
 //! Opening: what was durable, what the log adds to it, and a new epoch before anything is served.
 //!
 //! 1. Lock the directory; read `CURRENT` and the manifest; check that all tables are there in full.
-//! 2. Read the log where one is needed, and replay it into memtables. Refuse what is damaged.
+//! 2. Read the log where one is needed, and replay it into memtables. Refuse what is damaged. What the
+//!    log does not prove to be durable is written again meanwhile, to a segment under a temporary name,
+//!    unless it is long: what is about to be shown must survive the next crash.
 //! 3. If the log proves that it is durable, sync it all the same.
-//! 4. Begin a new epoch: a complete manifest, durable, then `CURRENT`.
-//! 5. Begin a new log segment whose header says where the log so far ended. What the log did not prove
-//!    to be durable is written again to that segment, or, if it is long, to tables: what is about to
-//!    be shown must survive the next crash.
+//! 4. Begin a new epoch: a complete manifest, durable, then `CURRENT`. A long tail goes to tables.
+//! 5. Begin a new log segment whose header says where the log so far ended: the one with the tail, or
+//!    an empty one.
 //! 6. Remove what nothing refers to.
 //!
-//! Up to and including 2 nothing is written. A crash anywhere later leaves what a crash before left,
-//! or the new epoch.
+//! Up to and including 2 nothing is written but that one file, which is removed if the log is refused.
+//! A crash anywhere later leaves what a crash before left, or the new epoch.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -42,7 +43,7 @@ use crate::db::options::{Background, ColumnFamilyOptions, Env, Options};
 use crate::db::snapshot::SnapshotList;
 use crate::db::stats::{Counters, Event};
 use crate::db::super_version::{Cell, Immutable, SuperVersion};
-use crate::db::wal::{ClosedSegment, Segments, Wal};
+use crate::db::wal::{ClosedSegment, Segments, TailSegment, Wal};
 use crate::fs::{FileLock, Listed};
 use crate::log::{LogPosition, LogReader, SegmentFile};
 use crate::memtable::{MemTable, MemTableOptions, MemTableWriter, Overwrite, ReadPins};
@@ -70,14 +71,14 @@ pub(in crate::db) fn open(dir: &Path, options: Options, env: Env) -> Result<Arc<
     }
     let lock = fs.lock(dir)?;
     let listing = fs.list(dir)?;
-    let recovered = recover(&fs, dir, listing.clone())?;
+    let mut recovered = recover(&fs, dir, listing.clone())?;
     if recovered.is_new() && !options.create_if_missing {
         return Err(Error::not_found("there is no database here").in_file(dir));
     }
     recovered.check_files()?;
     check_log_mode(&recovered.state, &options).map_err(|e| e.in_file(dir))?;
     let mut opening = Opening::new(dir, options, env, lock, listing);
-    opening.replay(&recovered.state)?;
+    opening.replay(&mut recovered)?;
     let edit = VersionEdit::default();
     opening.finish(recovered, edit)
 }
@@ -141,6 +142,8 @@ pub(in crate::db) struct Opening {
     keys_hint: usize,
     last_seqno: SeqNo,
     log: Option<LogReader>,
+    /// What of it was not proved to be durable, written again.
+    tail: Option<TailSegment>,
 }
 
 /// A family's memtables as the log fills them.
@@ -176,6 +179,7 @@ impl Opening {
             keys_hint: 0,
             last_seqno: 0,
             log: None,
+            tail: None,
         }
     }
 
@@ -193,8 +197,9 @@ impl Opening {
         Ok(())
     }
 
-    /// Reads the log, if there is one to read, into memtables.
-    fn replay(&mut self, state: &State) -> Result<()> {
+    /// Reads the log, if there is one to read, into memtables, and writes its tail again.
+    fn replay(&mut self, recovered: &mut Recovered) -> Result<()> {
+        let state = &recovered.state;
         let header = &state.header;
         let newest = state.tables().map(|(_, _, meta)| meta.seqno_max).max().unwrap_or(0);
         let flushed = state.families.values().map(|family| family.record.flushed_seqno).max();
@@ -212,10 +217,60 @@ impl Opening {
         }
         let Some(mut log) = log else { return Ok(()) };
         log.must_reach(header.log_needed()).map_err(|e| e.in_file(&self.dir))?;
+        let (next_family, last_before) = (header.next_family, header.last_seqno);
+        self.replay_and_write_again(&mut log, next_family, recovered)?;
+        self.keys_hint = 0;
+        self.log = Some(log);
+        if Canary::SeqnosAreReused.is_planted() {
+            self.last_seqno = last_before;
+            return Ok(());
+        }
+        self.last_seqno = (self.last_seqno / SEQNO_STRIDE + 1) * SEQNO_STRIDE;
+        Ok(())
+    }
+
+    /// The two halves of what is done with a log: they read the same bytes, and need nothing of each
+    /// other.
+    fn replay_and_write_again(
+        &mut self,
+        log: &mut LogReader,
+        next_family: u32,
+        recovered: &mut Recovered,
+    ) -> Result<()> {
+        let env = self.env.clone();
+        let Some(place) = self.short_tail(log) else { return self.replay_all(log, next_family) };
+        let (dir, instance, number) = (self.dir.clone(), self.instance, recovered.take_number());
+        let mut behind = log.clone();
+        behind.cut(place);
+        let write = || TailSegment::write(env.fs(), &dir, instance, number, &mut behind);
+        let (replayed, written) = env.both(|| self.replay_all(log, next_family), write);
+        log.cut(place);
+        match (replayed, written) {
+            (Ok(()), written) => self.tail = Some(written?),
+            (Err(e), written) => {
+                if let Ok(tail) = written {
+                    tail.discard(&**env.fs());
+                }
+                return Err(e);
+            }
+        }
+        Ok(())
+    }
+
+    /// Where the tail begins that is to be written to the log again. `None` if there is none, or if it
+    /// is long.
+    fn short_tail(&self, log: &LogReader) -> Option<LogPosition> {
+        let most = self.options.log_segment_bytes.saturating_mul(2).min(TAIL_BYTES_MAX);
+        let end = log.proved_end().filter(|_| self.options.log && !log.is_proved())?;
+        (log.bytes_behind(end) <= most).then_some(end)
+    }
+
+    /// Replays what `log` yields.
+    fn replay_all(&mut self, log: &mut LogReader, next_family: u32) -> Result<()> {
         let pins = Arc::clone(&self.read_pins);
         let held = pins.try_hold(); // nobody reads yet
         let overwrite = held.as_ref().map(|held| held.overwrite());
-        let (mut last, next_family) = (0, header.next_family);
+        let mut last = 0;
         while let Some((place, payload)) = log.next()? {
             last = self
                 .replay_batch(&payload, place.offset, next_family, last, overwrite)
@@ -224,14 +279,6 @@ impl Opening {
                     e.in_file(&self.dir.join(name))
                 })?;
         }
-        drop(held);
-        self.keys_hint = 0;
-        self.log = Some(log);
-        if Canary::SeqnosAreReused.is_planted() {
-            self.last_seqno = header.last_seqno;
-            return Ok(());
-        }
-        self.last_seqno = (self.last_seqno / SEQNO_STRIDE + 1) * SEQNO_STRIDE;
         Ok(())
     }
 
@@ -305,7 +352,8 @@ impl Opening {
         if self.last_seqno > SEQNO_MAX / 2 {
             return Err(Error::unsupported("the sequence numbers are used up"));
         }
-        let proved = self.log.as_ref().is_none_or(LogReader::is_proved);
+        // What is written again needs no proof, nor a sync where it stood.
+        let proved = self.tail.is_none() && self.log.as_ref().is_none_or(LogReader::is_proved);
         if let Some(log) = self.log.as_ref().filter(|_| proved) {
             log.make_durable(&self.dir)?;
         }
@@ -326,15 +374,11 @@ impl Opening {
             self.sweep(&fs, &recovered.state);
         }
         let mut manifest = recovered.start_epoch(self.instance, &edit)?;
-        let again = self.log.as_ref().filter(|_| !proved).and_then(|log| {
-            let most = self.options.log_segment_bytes.saturating_mul(2).min(TAIL_BYTES_MAX);
-            log.proved_end().filter(|end| log.bytes_behind(*end) <= most)
-        });
-        if !proved && again.is_none() {
+        if !proved && self.tail.is_none() {
             self.flush_replayed(&mut manifest)?;
         }
         let segments: Arc<Segments> = Arc::default();
-        let wal = self.begin_log(&mut manifest, &segments, again)?;
+        let wal = self.begin_log(&mut manifest, &segments)?;
         self.sweep(&fs, manifest.state());
         if let (Some(event), Some(listener)) = (event, &self.env.listener) {
             listener(&event);
@@ -382,21 +426,17 @@ impl Opening {
         }
     }
 
-    /// Begins this opening's first log segment, and records where the log starts. What stands behind
-    /// `again` is written once more.
+    /// Begins this opening's first log segment, and records where the log starts.
     fn begin_log(
         &mut self,
         manifest: &mut ManifestWriter,
         segments: &Arc<Segments>,
-        again: Option<LogPosition>,
     ) -> Result<Option<Wal>> {
         if !self.options.log {
             return Ok(None);
         }
-        let number = manifest.numbers().next();
-        if let (Some(log), Some(place)) = (&mut self.log, again) {
-            log.cut(place);
-        }
+        let tail = self.tail.take();
+        let number = tail.as_ref().map_or_else(|| manifest.numbers().next(), TailSegment::number);
         let prev = self.log.as_ref().and_then(LogReader::end);
         let wal = Wal::begin(
             self.env.fs(),
@@ -405,7 +445,7 @@ impl Opening {
             self.options.log_segment_bytes,
             number,
             prev,
-            self.log.as_mut().filter(|_| again.is_some()),
+            tail,
             Arc::clone(segments),
         )?;
         let old = self.log.as_ref().map_or(&[][..], LogReader::segments);

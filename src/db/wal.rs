@@ -67,6 +67,53 @@ impl Segments {
     }
 }
 
+/// A tail of the log so far, written again to a segment of its own, and durable. The log does not begin
+/// with it before it gets its name, in [`Wal::begin`]: a crash before that leaves the log as it was.
+pub(in crate::db) struct TailSegment {
+    writer: LogWriter,
+    temporary: PathBuf,
+}
+
+impl TailSegment {
+    /// Writes what `tail` yields, which stands behind its end, to segment `number`.
+    ///
+    /// # Errors
+    /// Those of reading and writing. The file is removed then, as well as that goes.
+    pub fn write(
+        fs: &Arc<dyn Fs>,
+        dir: &std::path::Path,
+        instance: u64,
+        number: FileNumber,
+        tail: &mut LogReader,
+    ) -> Result<TailSegment> {
+        let temporary = dir.join(FileName::LogTemporary(number).to_string());
+        let id = FileId::new(instance, number);
+        let prev = tail.end();
+        let synced = prev.unwrap_or(LogPosition::new(number, 0));
+        let writer = LogWriter::begin(fs, &temporary, FileKind::Log, id, number, prev, synced)?;
+        let mut segment = TailSegment { writer, temporary };
+        let written = segment.writer.append_all(|| Ok(tail.next()?.map(|(_, payload)| payload)));
+        match written.and_then(|()| segment.writer.sync()) {
+            Ok(()) => Ok(segment),
+            Err(e) => {
+                segment.discard(&**fs);
+                Err(e)
+            }
+        }
+    }
+
+    /// Removes it, which is only tidiness: its name is never used again.
+    pub fn discard(self, fs: &dyn Fs) {
+        drop(self.writer);
+        let _ = fs.remove(&self.temporary);
+    }
+
+    /// The number of the segment.
+    pub fn number(&self) -> FileNumber {
+        self.writer.number()
+    }
+}
+
 /// The open end of the log. Lives under the commit lock.
 pub(in crate::db) struct Wal {
     fs: Arc<dyn Fs>,
@@ -87,9 +134,9 @@ pub(in crate::db) struct Wal {
 }
 
 impl Wal {
-    /// Begins the log of this opening with segment `number`; `prev` is the accepted end of the log
-    /// so far, which is durable. The new header is durable when this returns, and so is what `tail`
-    /// yields, which is written to the new segment.
+    /// Begins the log of this opening, with segment `number`, or with that of `tail`; `prev` is the
+    /// accepted end of the log so far, which is durable. The new header and all of the tail are durable
+    /// when this returns.
     #[expect(clippy::too_many_arguments, reason = "called once")]
     pub fn begin(
         fs: &Arc<dyn Fs>,
@@ -98,7 +145,7 @@ impl Wal {
         segment_bytes: u64,
         number: FileNumber,
         prev: Option<LogPosition>,
-        tail: Option<&mut LogReader>,
+        tail: Option<TailSegment>,
         segments: Arc<Segments>,
     ) -> Result<Wal> {
         let start = LogPosition::new(number, 0);
@@ -116,35 +163,21 @@ impl Wal {
         };
         match tail {
             None => wal.open_segment(number, prev)?,
-            Some(tail) => wal.write_again(number, prev, tail)?,
+            Some(tail) => wal.begin_with(tail)?,
         }
         wal.sync()?;
         Ok(wal)
     }
 
-    /// Begins with a segment that holds a tail of the log so far. It gets its name when all of it is
-    /// durable: a crash before that leaves the log as it was.
-    fn write_again(
-        &mut self,
-        number: FileNumber,
-        prev: Option<LogPosition>,
-        tail: &mut LogReader,
-    ) -> Result<()> {
-        let temporary = self.dir.join(FileName::LogTemporary(number).to_string());
+    fn begin_with(&mut self, tail: TailSegment) -> Result<()> {
+        let number = tail.writer.number();
         let path = self.dir.join(FileName::Log(number).to_string());
-        let id = FileId::new(self.instance, number);
-        let (kind, synced) = (FileKind::Log, self.synced);
-        let mut writer = LogWriter::begin(&self.fs, &temporary, kind, id, number, prev, synced)?;
-        let mut write = || {
-            writer.append_all(|| Ok(tail.next()?.map(|(_, payload)| payload)))?;
-            writer.sync()?;
-            self.fs.rename(&temporary, &path)?;
-            self.fs.sync_dir(&self.dir)
-        };
-        if let Err(e) = write() {
-            let _ = self.fs.remove(&temporary); // only tidiness: its name is never used again
+        let named = self.fs.rename(&tail.temporary, &path);
+        if let Err(e) = named.and_then(|()| self.fs.sync_dir(&self.dir)) {
+            tail.discard(&*self.fs);
             return Err(e);
         }
+        let mut writer = tail.writer;
         writer.renamed(path);
         writer.reserve_up_to(self.segment_bytes);
         self.end = writer.position();

@@ -15,7 +15,8 @@ use crate::log::recovery::{Piece, load, recover};
 use crate::log::{LogPosition, SegmentFile};
 
 /// The data records of a log, oldest first. Every record that it yields was checked before the first
-/// one was yielded.
+/// one was yielded. A clone goes on by itself, over the same bytes.
+#[derive(Clone)]
 pub struct LogReader {
     fs: Arc<dyn Fs>,
     pieces: Vec<Piece>,
@@ -35,6 +36,7 @@ pub struct LogReader {
 }
 
 /// A segment being yielded.
+#[derive(Clone)]
 struct Walk {
     piece: Piece,
     bytes: Bytes,

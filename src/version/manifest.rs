@@ -36,6 +36,8 @@ pub struct Recovered {
     pub manifest: Option<FileNumber>,
     /// The epoch that [`start_epoch`](Recovered::start_epoch) will begin.
     pub epoch: u32,
+    /// How many of its numbers are taken.
+    taken: u32,
     fs: Arc<dyn Fs>,
     dir: PathBuf,
     listing: Vec<Listed>,
@@ -60,7 +62,8 @@ pub fn recover(fs: &Arc<dyn Fs>, dir: &Path, listing: Vec<Listed>) -> Result<Rec
     let names = listing.iter().map(|listed| listed.name.as_str());
     let names = names.filter(|_| !Canary::EpochIsReused.is_planted());
     let epoch = next_epoch(state.header.epoch, names)?;
-    Ok(Recovered { state, manifest, epoch, fs: Arc::clone(fs), dir: dir.to_owned(), listing })
+    let (fs, dir) = (Arc::clone(fs), dir.to_owned());
+    Ok(Recovered { state, manifest, epoch, taken: 0, fs, dir, listing })
 }
 
 /// Without `CURRENT` there must be no data either: a database that is being created has none.
@@ -121,8 +124,16 @@ impl Recovered {
         self.state.check_files(&self.dir, &self.listing)
     }
 
+    /// A file number of the coming epoch, for a file that nothing refers to before the epoch has begun:
+    /// if it never does, the file's name keeps later ones from being that one.
+    pub fn take_number(&mut self) -> FileNumber {
+        self.taken += 1;
+        FileNumber::new(self.epoch, self.taken)
+    }
+
     /// Begins a new epoch: `edit` happens, a complete new manifest is durable, and `CURRENT` names
-    /// it, before any file number of the epoch is given out. Older manifests are removed. `instance`
+    /// it, before any file number of the epoch is given out but by
+    /// [`take_number`](Recovered::take_number). Older manifests are removed. `instance`
     /// is a random number for the identities of files of this epoch. A clean marker is used up.
     ///
     /// # Errors
@@ -137,7 +148,7 @@ impl Recovered {
         // An import names its tables itself, from 1 on: the epoch is nobody else's.
         let named = state.tables().map(|(_, _, meta)| meta.number);
         let named = named.filter(|number| number.epoch() == self.epoch);
-        let first = 1 + named.map(FileNumber::counter).max().unwrap_or(0);
+        let first = 1 + named.map(FileNumber::counter).max().unwrap_or(0).max(self.taken);
         let mut writer = ManifestWriter {
             fs: self.fs,
             dir: self.dir,
