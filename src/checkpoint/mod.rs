@@ -5,7 +5,6 @@
 //! A checkpoint is an *envelope* and the *objects* it names. Objects are immutable, created once and
 //! never replaced; the envelope is written last, so that it exists only if everything it names does.
 
-mod digest;
 pub mod format;
 pub mod registry;
 pub mod restore;

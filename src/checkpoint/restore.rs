@@ -4,11 +4,14 @@
 //! both have; no table is rewritten. What is wrong with a checkpoint is told completely, and no other
 //! checkpoint is taken in its place: which one to restore is the caller's decision.
 
+use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::collections::BTreeSet;
 use std::ops::RangeInclusive;
 use std::path::Path;
 use std::path::PathBuf;
+
+use xxhash_rust::xxh3::Xxh3;
 
 use crate::Db;
 use crate::Env;
@@ -26,7 +29,7 @@ use crate::base::error::Result;
 use crate::base::key::KeyRange;
 use crate::base::limits::ENVELOPE_BYTES_MAX;
 use crate::base::sync::Arc;
-use crate::checkpoint::digest::digests;
+use crate::base::sync::Mutex;
 use crate::checkpoint::format::Envelope;
 use crate::checkpoint::format::ObjectRef;
 use crate::checkpoint::format::Part;
@@ -43,8 +46,9 @@ const STAGED: &str = "restore-";
 /// The file that a directory with a database holds.
 const CURRENT: &str = "CURRENT";
 
-/// Objects that are open at the same time while they are verified.
-const OPEN_MAX: usize = 64;
+/// Bytes that are read at once for a checksum alone: they should still be in the processor's cache
+/// when they are summed, and come from memory that the allocator has at hand.
+const COMPARED_BYTES: u64 = 64 << 10;
 
 /// The checkpoint with this id. Reads its envelope, and no other object.
 ///
@@ -80,7 +84,7 @@ pub fn latest(store: &dyn CheckpointStore) -> Result<Option<u64>> {
 pub fn verify(store: &dyn CheckpointStore, saved: &Saved) -> Result<()> {
     let mut findings = Findings::default();
     for object in &saved.envelope.objects {
-        findings.add(read_through(store, object, |_| Ok(())));
+        findings.add(prove(store, object, |_| Ok(())));
     }
     findings.report(saved.id)
 }
@@ -89,7 +93,8 @@ pub fn verify(store: &dyn CheckpointStore, saved: &Saved) -> Result<()> {
 /// checkpoint has are empty.
 ///
 /// Everything that is needed is read and verified before the database is made. Where the store's
-/// objects are files on the file system of `env`, the tables are links to them; else they are copied.
+/// objects are files on the file system of `env`, the tables are links to them, verified by their
+/// checksums; else they are copied, and verified by their digests too.
 /// Sequence numbers of the parts are kept.
 ///
 /// # Errors
@@ -219,15 +224,13 @@ impl<'a> Staging<'a> {
                     (path, Ok(None))
                 }
                 // Once something is wrong, the rest is only looked at.
-                None if findings.is_any() => {
-                    (PathBuf::new(), read_through(store, object, |_| Ok(())))
-                }
+                None if findings.is_any() => (PathBuf::new(), prove(store, object, |_| Ok(()))),
                 None => {
                     let path = self.dir.join(format!("{STAGED}{}", object.name));
                     let mut file = self.fs.create(&path)?;
                     self.created.push(path.clone());
                     let mut copied = Ok(());
-                    let found = read_through(store, object, |piece| {
+                    let found = prove(store, object, |piece| {
                         copied = file.append(piece);
                         copied.clone()
                     });
@@ -241,9 +244,7 @@ impl<'a> Staging<'a> {
             findings.add(found);
             paths.insert(index, path);
         }
-        for files in files.chunks(OPEN_MAX) {
-            compare(env, store, files).into_iter().for_each(|found| findings.add(found));
-        }
+        compare(env, store, &files).into_iter().for_each(|found| findings.add(found));
         findings.report(saved.id)?;
         Ok(paths)
     }
@@ -305,65 +306,87 @@ fn open(
     }
 }
 
-/// Reads objects that are files, their parts at the same time; says what is wrong with each, if
-/// anything is, or why it could not be read, which says nothing about it.
+/// Compares objects that are files with their checksums, several at the same time; says of each what
+/// is wrong with it, if anything is, or why it could not be read, which says nothing about it.
 fn compare(
     env: &Env,
     store: &dyn CheckpointStore,
     objects: &[&ObjectRef],
 ) -> Vec<Result<Option<String>>> {
-    let (mut findings, mut opened, mut files) = (Vec::new(), Vec::new(), Vec::new());
-    for object in objects {
-        match open(store, object) {
-            Ok(Ok((name, file))) => {
-                opened.push((name, object.digest));
-                files.push(file);
-            }
-            Ok(Err(damage)) => findings.push(Ok(Some(damage))),
-            Err(e) => findings.push(Err(e)),
-        }
-    }
-    for ((name, digest), found) in opened.into_iter().zip(digests(env, &files)) {
-        findings.push(match found {
-            Ok(found) if found.as_bytes() == &digest => Ok(None),
-            Ok(_) => Ok(Some(format!("{name} is not what was saved"))),
-            Err(e) if e.kind() == ErrorKind::Corruption => {
-                Ok(Some(format!("{name} ends early: {e}")))
-            }
-            Err(e) => Err(e),
-        });
-    }
-    findings
+    let mut largest_first: Vec<usize> = (0..objects.len()).collect();
+    largest_first.sort_by_key(|&i| Reverse(objects[i].len));
+    let findings: Vec<Mutex<Result<Option<String>>>> =
+        objects.iter().map(|_| Mutex::new(Ok(None))).collect();
+    env.in_parallel(objects.len(), |n| {
+        let i = largest_first[n];
+        *findings[i].lock() = undamaged(store, objects[i]);
+    });
+    findings.into_iter().map(Mutex::into_inner).collect()
 }
 
-/// Reads an object to its end, piece by piece; says what is wrong with it, if anything is.
+/// Is the object what was saved, by its checksum? That shows damage, and costs a fifth of a digest.
+fn undamaged(store: &dyn CheckpointStore, object: &ObjectRef) -> Result<Option<String>> {
+    let mut checksum = Xxh3::new();
+    let read = read_through(store, object, COMPARED_BYTES, |piece| {
+        checksum.update(piece);
+        Ok(())
+    })?;
+    Ok(judge(read, checksum.digest128() == object.checksum))
+}
+
+/// Is the object what was saved, by its digest too? `take` gets the pieces.
+///
+/// # Errors
+/// It could not be read, which says nothing about it; and those of `take`.
+fn prove(
+    store: &dyn CheckpointStore,
+    object: &ObjectRef,
+    mut take: impl FnMut(&[u8]) -> Result<()>,
+) -> Result<Option<String>> {
+    let (mut digest, mut checksum) = (blake3::Hasher::new(), Xxh3::new());
+    let read = read_through(store, object, PIECE_BYTES, |piece| {
+        digest.update(piece);
+        checksum.update(piece);
+        take(piece)
+    })?;
+    let same = digest.finalize().as_bytes() == &object.digest;
+    Ok(judge(read, same && checksum.digest128() == object.checksum))
+}
+
+/// What is wrong with an object that was read to its end, if anything is.
+fn judge(read: Judged<ObjectName>, same: bool) -> Option<String> {
+    match read {
+        Ok(name) => (!same).then(|| format!("{name} is not what was saved")),
+        Err(damage) => Some(damage),
+    }
+}
+
+/// Reads an object to its end, so many bytes at a time.
 ///
 /// # Errors
 /// It could not be read, which says nothing about it; and those of `take`.
 fn read_through(
     store: &dyn CheckpointStore,
     object: &ObjectRef,
+    piece_bytes: u64,
     mut take: impl FnMut(&[u8]) -> Result<()>,
-) -> Result<Option<String>> {
+) -> Result<Judged<ObjectName>> {
     let (name, file) = match open(store, object)? {
         Ok(opened) => opened,
-        Err(damage) => return Ok(Some(damage)),
+        Err(damage) => return Ok(Err(damage)),
     };
-    let mut hasher = blake3::Hasher::new();
     let mut offset = 0;
     while offset < object.len {
-        let len = PIECE_BYTES.min(object.len - offset);
+        let len = piece_bytes.min(object.len - offset);
         let piece = match file.read_at(offset, len as usize) {
             Ok(piece) => piece,
             Err(e) if e.kind() == ErrorKind::Corruption => {
-                return Ok(Some(format!("{name} ends before byte {}", offset + len)));
+                return Ok(Err(format!("{name} ends before byte {}", offset + len)));
             }
             Err(e) => return Err(e),
         };
-        hasher.update(&piece);
         take(&piece)?;
         offset += len;
     }
-    let same = hasher.finalize().as_bytes() == &object.digest;
-    Ok((!same).then(|| format!("{name} is not what was saved")))
+    Ok(Ok(name))
 }

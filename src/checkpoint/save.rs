@@ -204,7 +204,8 @@ impl<'a> Plan<'a> {
             Some(shared) if shared.len == table.len => self.objects.push((*shared).clone()),
             _ => {
                 let name = SharedName::of_table(&table.digest, table.number);
-                self.objects.push(ObjectRef { name, len: table.len, digest: table.digest });
+                let SetTable { len, digest, checksum, .. } = table;
+                self.objects.push(ObjectRef { name, len, digest, checksum });
                 self.missing.push(Missing { object, table, fs });
             }
         }

@@ -466,6 +466,57 @@ fn everything_wrong_is_told_and_nothing_is_restored() {
     assert_eq!(objects(&linking), saved.envelope.objects.len());
 }
 
+/// Tables that are linked are only compared with their checksums: that must show every byte.
+#[test]
+fn every_damaged_byte_of_a_linked_table_is_noticed() {
+    let memory = MemFs::new();
+    let fs = disk(&memory);
+    let mut state = State::new(&fs, "a", 0..=63, 5);
+    state.churn(&mut Rng::new(5), 30);
+    let set = state.capture();
+    let store = store(&fs);
+    let saved = save(&store, &job(1, vec![state.part(&set)]), None).unwrap();
+    for object in &saved.envelope.objects {
+        let path = Path::new("store/shared").join(object.name.as_str());
+        let good = memory.read(&path);
+        for at in 0..good.len() {
+            let mut bad = good.clone();
+            bad[at] ^= 1 << (at % 8);
+            memory.write(&path, &bad);
+            let refused = restore(&store, &saved, 0..=63, Path::new("r"), options(), env(&fs, 6));
+            assert_eq!(refused.unwrap_err().kind(), ErrorKind::Corruption, "{object:?} byte {at}");
+        }
+        memory.write(&path, &good);
+    }
+    restored(&fs, &saved, 0..=63, "r", &state.model);
+}
+
+#[test]
+fn whoever_reads_all_compares_digest_and_checksum() {
+    let memory = MemFs::new();
+    let fs = disk(&memory);
+    let mut state = State::new(&fs, "a", 0..=63, 5);
+    state.churn(&mut Rng::new(5), 300);
+    let set = state.capture();
+    let (linking, copying) = (store(&fs), store(&disk(&memory)));
+    let saved = save(&linking, &job(1, vec![state.part(&set)]), None).unwrap();
+    let (mut digest, mut checksum) = (saved.clone(), saved.clone());
+    digest.envelope.objects[0].digest[31] ^= 1;
+    checksum.envelope.objects[0].checksum ^= 1;
+    let restore = |store: &DirStore, saved: &Saved, dir: &str| {
+        restore(store, saved, 0..=63, Path::new(dir), options(), env(&fs, 6)).map(drop)
+    };
+    for wrong in [&digest, &checksum] {
+        assert_eq!(verify(&linking, wrong).unwrap_err().kind(), ErrorKind::Corruption);
+        let copied = restore(&copying, wrong, "copied");
+        assert_eq!(copied.unwrap_err().kind(), ErrorKind::Corruption);
+    }
+    let linked = restore(&linking, &checksum, "linked");
+    assert_eq!(linked.unwrap_err().kind(), ErrorKind::Corruption);
+    restore(&linking, &digest, "linked").unwrap();
+    verify(&copying, &saved).unwrap();
+}
+
 #[test]
 fn a_table_that_changed_is_not_saved() {
     let (memory, rng) = (MemFs::new(), &mut Rng::new(4));

@@ -202,6 +202,8 @@ pub struct SetTable {
     pub len: u64,
     /// BLAKE3 of all its bytes.
     pub digest: [u8; 32],
+    /// XXH3-128 of all its bytes.
+    pub checksum: u128,
     /// The keys for which it is asked.
     pub bounds: KeyRange,
     /// The whole description in its stored form (F4.2).
@@ -243,6 +245,7 @@ impl FileSet {
             id: meta.id,
             len: meta.len,
             digest: meta.digest,
+            checksum: meta.checksum,
             bounds: meta.bounds.clone(),
             meta: encoded,
             path: self.dir.join(FileName::Table(meta.number).to_string()),

@@ -265,7 +265,7 @@ impl Core {
             let version = Arc::clone(&family.cell.load().version);
             version.check()?;
             for (_, file) in version.files() {
-                file.table()?.verify(Some(&file.meta().digest))?;
+                file.table()?.verify(Some(file.meta().sums()))?;
             }
         }
         Ok(())

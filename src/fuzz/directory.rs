@@ -335,6 +335,7 @@ fn change(meta: &mut FileMeta, what: u8, how: u8) {
         9 => meta.bounds = KeyRange::new(vec![0, how], None::<Vec<u8>>),
         10 => meta.bounds = KeyRange::new(vec![0], Some(vec![0, how])),
         11 => meta.id = FileId::from_bytes([how; 16]),
+        12 => meta.checksum = how.into(),
         _ => meta.digest = [how; 32],
     }
 }

@@ -303,6 +303,7 @@ fn envelope() -> Vec<u8> {
         name: SharedName::new(name).expect("a name"),
         len: 77,
         digest: [3; 32],
+        checksum: 4,
     };
     let table = |object| PartTable { object, level: object as u8, meta: vec![1, 2, 3] };
     let family = |tables| PartFamily {

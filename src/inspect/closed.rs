@@ -133,7 +133,7 @@ impl ClosedDb {
         for (family, level, meta) in self.state.tables() {
             progress(found.bytes, total);
             let table = TableFile::new(Arc::clone(meta), Arc::clone(&opener));
-            let checked = table.table().and_then(|table| table.verify(Some(&meta.digest)));
+            let checked = table.table().and_then(|table| table.verify(Some(meta.sums())));
             if let Err(e) = checked {
                 found.damage.push(self.of_family(family, level, &e));
             }

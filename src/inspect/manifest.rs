@@ -109,4 +109,5 @@ pub fn describe_meta(report: &mut Report, indent: usize, meta: &FileMeta) {
         report.line(indent, format_args!("timestamps {least} to {greatest}, from {name:?}"));
     }
     report.line(indent, format_args!("file id {}, BLAKE3 {}", meta.id, Hex(&meta.digest)));
+    report.line(indent, format_args!("XXH3-128 {:032x}", meta.checksum));
 }

@@ -2,6 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
+use xxhash_rust::xxh3::Xxh3;
+
 use crate::base::error::{Error, Result};
 use crate::base::id::FileId;
 use crate::base::key::{InternalKey, KeyRange, SEQNO_MAX, SeqNo, ValueKind, successor};
@@ -48,7 +50,7 @@ pub struct TableBuilder {
     table_times: Times,
 }
 
-/// The file, its length so far and its digest.
+/// The file, its length so far, its digest and its checksum.
 struct Output {
     file: Box<dyn WritableFile>,
     path: PathBuf,
@@ -56,6 +58,7 @@ struct Output {
     buffer: Vec<u8>,
     appended: u64,
     digest: blake3::Hasher,
+    checksum: Xxh3,
 }
 
 impl Output {
@@ -65,6 +68,7 @@ impl Output {
 
     fn append_buffer(&mut self) -> Result<()> {
         self.digest.update(&self.buffer);
+        self.checksum.update(&self.buffer);
         self.file.append(&self.buffer).map_err(|e| e.in_file(&self.path))?;
         self.appended += self.buffer.len() as u64;
         self.buffer.clear();
@@ -141,6 +145,7 @@ impl TableBuilder {
                 buffer: Vec::with_capacity(APPEND_BYTES + options.block_bytes),
                 appended: 0,
                 digest: blake3::Hasher::new(),
+                checksum: Xxh3::new(),
             },
             compressor: compressor.map_err(|e| e.in_file(path))?,
             block: BlockBuilder::new(options.restart_interval),
@@ -318,6 +323,7 @@ impl TableBuilder {
             id: self.out.id,
             len: self.out.appended,
             digest: *self.out.digest.finalize().as_bytes(),
+            checksum: self.out.checksum.digest128(),
             bounds: self.properties.bounds.clone(),
             properties: self.properties,
         })

@@ -105,6 +105,8 @@ pub struct TableMeta {
     pub len: u64,
     /// BLAKE3 of all bytes of the file.
     pub digest: [u8; 32],
+    /// XXH3-128 of all bytes of the file.
+    pub checksum: u128,
     /// The same as in the file.
     pub properties: Properties,
     /// All user keys of entries and all ranges of range tombstones, half-open. An empty table has the

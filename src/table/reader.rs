@@ -2,6 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
+use xxhash_rust::xxh3::Xxh3;
+
 use crate::base::bytes::Bytes;
 use crate::base::canary::Canary;
 use crate::base::error::{Error, Result};
@@ -284,21 +286,23 @@ impl Table {
     }
 
     /// Reads every byte from the file, cache or not, and checks all that can be checked: the digest
-    /// of the file if one is given, every checksum, the order of all entries and blocks, that
+    /// and the checksum of the file if they are given, every checksum, the order of all entries and blocks, that
     /// the filter lets every key pass, counts, ranges and key groups.
     ///
     /// # Errors
     /// `Corruption`, naming the file and an offset in it; those of reading.
-    pub fn verify(&self, digest: Option<&[u8; 32]>) -> Result<()> {
-        let mut hasher = blake3::Hasher::new();
+    pub fn verify(&self, sums: Option<(&[u8; 32], u128)>) -> Result<()> {
+        let (mut digest, mut checksum) = (blake3::Hasher::new(), Xxh3::new());
         let mut offset = 0;
         while offset < self.len {
             let piece = self.read(offset, (self.len - offset).min(PASS_BYTES as u64) as usize)?;
-            hasher.update(&piece);
+            digest.update(&piece);
+            checksum.update(&piece);
             offset += piece.len() as u64;
         }
-        if digest.is_some_and(|digest| hasher.finalize().as_bytes() != digest) {
-            return Err(self.wrong("digest of the file differs", 0));
+        let found = (digest.finalize(), checksum.digest128());
+        if sums.is_some_and(|sums| (found.0.as_bytes(), found.1) != sums) {
+            return Err(self.wrong("digest or checksum of the file differs", 0));
         }
         let again = Parts::read(&*self.file, &self.footer.id, self.raw_max);
         let again = again.map_err(|e| e.in_file(&self.path))?;

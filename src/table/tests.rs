@@ -134,6 +134,7 @@ fn write(
     let bytes = fs.read(path);
     assert_eq!(meta.len, bytes.len() as u64);
     assert_eq!(meta.digest, *blake3::hash(&bytes).as_bytes());
+    assert_eq!(meta.checksum, xxhash_rust::xxh3::xxh3_128(&bytes));
     meta
 }
 
@@ -259,9 +260,11 @@ quickcheck! {
         let seqnos = || list.iter().map(|v| v.1).chain(dels.iter().map(|d| d.seqno));
         assert_eq!(meta.properties.seqno_min, seqnos().min().unwrap_or(0));
         assert_eq!(meta.properties.seqno_max, seqnos().max().unwrap_or(0));
-        table.verify(Some(&meta.digest)).unwrap();
+        table.verify(Some((&meta.digest, meta.checksum))).unwrap();
         table.verify(None).unwrap();
-        assert_eq!(table.verify(Some(&[0; 32])).unwrap_err().kind(), ErrorKind::Corruption);
+        for sums in [(&[0; 32], meta.checksum), (&meta.digest, 0)] {
+            assert_eq!(table.verify(Some(sums)).unwrap_err().kind(), ErrorKind::Corruption);
+        }
 
         assert_eq!(scan(&table, false).unwrap(), list);
         assert_eq!(scan(&table, true).unwrap(), list);
@@ -530,7 +533,7 @@ fn an_empty_table_is_a_table() {
     let meta = write(&fs, path(), id(1), &[], &[], &TableOptions::default());
     assert!(meta.bounds.is_empty());
     let table = open(&fs).unwrap();
-    table.verify(Some(&meta.digest)).unwrap();
+    table.verify(Some((&meta.digest, meta.checksum))).unwrap();
     assert!(scan(&table, true).unwrap().is_empty() && scan_back(&table).unwrap().is_empty());
     assert!(get(&table, b"x", 5).unwrap().is_empty());
     let mut iter = table.iter(true);
@@ -636,7 +639,7 @@ fn read_errors_surface() {
     fs.truncate(path(), 1);
     assert!(scan(&table, true).is_err() && scan_back(&table).is_err());
     assert!(list.iter().all(|v| get(&table, &v.0, v.1).is_err()));
-    assert!(table.verify(Some(&meta.digest)).is_err());
+    assert!(table.verify(Some((&meta.digest, meta.checksum))).is_err());
 }
 
 #[test]
@@ -680,7 +683,7 @@ fn large_values_and_long_keys() {
         let table = open_as(&fs, path, id(1)).unwrap();
         assert_eq!(scan(&table, false).unwrap(), list);
         assert_eq!(scan_back(&table).unwrap(), newest_backward(&list));
-        table.verify(Some(&meta.digest)).unwrap();
+        table.verify(Some((&meta.digest, meta.checksum))).unwrap();
     }
     let file = fs.create(path()).unwrap();
     let mut builder = TableBuilder::new(file, path(), id(1), TableOptions::default()).unwrap();

@@ -86,6 +86,7 @@ impl FileMeta {
             id: table.id,
             len: table.len,
             digest: table.digest,
+            checksum: table.checksum,
             bounds: table.bounds.clone(),
             clipped: false,
             seqno_min: properties.seqno_min,

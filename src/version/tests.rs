@@ -57,6 +57,7 @@ fn file(number: FileNumber, range: (u64, u64), seqnos: (u64, u64)) -> Arc<FileMe
         id: FileId::new(1, number),
         len: 1 + seqnos.1,
         digest: [number.counter() as u8; 32],
+        checksum: number.counter().into(),
         bounds: KeyRange { start: key(range.0), end: Some(key(range.1)) },
         clipped: range.0.is_multiple_of(2),
         seqno_min: seqnos.0,

@@ -14,6 +14,7 @@ fn small() -> Envelope {
             name: SharedName::new("ab-1").unwrap(),
             len: 4096,
             digest: [0xcd; 32],
+            checksum: 0xef,
         }],
         parts: vec![Part {
             first_group: 0,
@@ -54,6 +55,7 @@ impl Arbitrary for Envelope {
                 name: SharedName::new(&format!("{i}-{:x}", u64::arbitrary(g))).unwrap(),
                 len: u64::arbitrary(g),
                 digest: [u8::arbitrary(g); 32],
+                checksum: u128::arbitrary(g),
             })
             .collect();
         let table = |g: &mut Gen| PartTable {
@@ -149,11 +151,13 @@ fn pinned() {
         "050480000000",                     // 128 key groups
         "070102",                           // 2 bytes of prefix
         "09076f666673657473",               // user
-        "0b32",                             // object 0:
+        "0b44",                             // object 0:
         "030461622d31",                     // its name,
         "05080010000000000000",             // length
-        "0720cdcdcdcdcdcdcdcdcdcdcdcdcdcd", // and digest
+        "0720cdcdcdcdcdcdcdcdcdcdcdcdcdcd", // digest
         "cdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcd",
+        "0910ef00000000000000", // and checksum
+        "0000000000000000",
         "0d35",                             // part:
         "030400007f00",                     // groups 0 to 127,
         "05086300000000000000",             // sequence number 99,
@@ -170,8 +174,8 @@ fn pinned() {
         "0f0b",                             // operator state:
         "0306627566666572",                 // its name
         "050104",                           // and bytes
-        "9ba345b9c641daa45a76994035c62254", // digest
-        "0070c0ceea37dfe3611372c277f049fe",
+        "95388edbe29c44728ce76f1399ad789f", // digest
+        "975fe2cf0c8b723bc8682ce9e9cb0875",
     );
     assert_eq!(hex, want);
     assert_eq!(bytes[bytes.len() - 32..], digest);

@@ -61,6 +61,7 @@ impl Sim {
             id: FileId::new(1, number),
             len: len.max(1),
             digest: [0; 32],
+            checksum: 0,
             bounds: KeyRange::new(key(start), Some(key(end))),
             clipped: self.rng.below(10) == 0,
             seqno_min: seqnos.0,
