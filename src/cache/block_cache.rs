@@ -28,7 +28,7 @@ pub struct BlockCache<V> {
     hand: AtomicUsize,
     owners: AtomicU64,
     /// Hashes of keys that had to be read a moment ago, each where its own bits say.
-    missed: [AtomicU64; MISSED],
+    missed: Box<[AtomicU64]>,
     rows: Arc<RowCache>,
 }
 
@@ -59,7 +59,7 @@ impl<V: Clone + Send + Sync + 'static> BlockCache<V> {
             bytes: AtomicUsize::new(0),
             hand: AtomicUsize::new(0),
             owners: AtomicU64::new(1),
-            missed: std::array::from_fn(|_| AtomicU64::new(0)),
+            missed: (0..MISSED).map(|_| AtomicU64::new(0)).collect(),
             rows: Arc::new(RowCache::new(budget, budget.limit())),
         });
         let (weak, rows): (Weak<BlockCache<V>>, Weak<RowCache>) =
