@@ -56,7 +56,8 @@ pub fn equal(a: &[u8], b: &[u8]) -> bool {
 }
 
 /// Bytes of the packed sequence number and kind behind an encoded user key.
-pub const TRAILER_BYTES: usize = 8;
+#[cfg(test)]
+const TRAILER_BYTES: usize = 8;
 
 /// A version of a user key: borrowed, parsed.
 ///

@@ -13,9 +13,9 @@ use crate::base::bytes::Bytes;
 use crate::base::canary::Canary;
 use crate::base::coding::read_varint;
 use crate::base::error::{Error, Result};
-use crate::base::key::{InternalKey, SeqNo, TRAILER_BYTES, ValueKind};
+use crate::base::key::{InternalKey, SeqNo, ValueKind};
 use crate::base::limits::KEY_BYTES_MAX;
-use crate::table::block_builder::shared_prefix;
+use crate::table::block_builder::{seqno_bytes, shared_prefix};
 
 /// What the entries of a block are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,8 +54,10 @@ const TOUCHED_MAX: usize = 32;
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Entry {
     pub(super) shared: usize,
+    /// Where the key's tail begins, behind the stamp.
     pub(super) tail: usize,
-    pub(super) trailer: usize,
+    /// Where the key's tail ends, and the sequence number begins.
+    pub(super) seqno: usize,
     pub(super) value: usize,
     pub(super) next: usize,
 }
@@ -64,37 +66,50 @@ pub(super) struct Entry {
 #[inline]
 pub(super) fn entry_at(entries: &[u8], at: usize) -> Option<Entry> {
     let rest = entries.get(at..)?;
-    if let &[shared, unshared, value_len, ..] = rest
-        && (shared | unshared | value_len) < 0x80
+    if let &[shared, unshared, value_len, stamp, ..] = rest
+        && (shared | unshared | value_len | stamp) < 0x80
     {
         // No sum of such lengths overflows.
-        let tail = at + 3;
-        let trailer = tail + usize::from(unshared);
-        let value = trailer + TRAILER_BYTES;
+        let tail = at + 4;
+        let seqno = tail + usize::from(unshared);
+        let value = seqno + usize::from(stamp >> 4);
         let next = value + usize::from(value_len);
-        let entry = Entry { shared: shared.into(), tail, trailer, value, next };
+        let entry = Entry { shared: shared.into(), tail, seqno, value, next };
         return (next <= entries.len()).then_some(entry);
     }
-    let (shared, unshared, value_len, head) = long_head(rest)?;
-    let tail = at + head;
-    let trailer = tail.checked_add(unshared)?;
-    let value = trailer.checked_add(TRAILER_BYTES)?;
+    long_entry(entries, at)
+}
+
+/// The same, for lengths that take more than a byte.
+fn long_entry(entries: &[u8], at: usize) -> Option<Entry> {
+    let mut tail = at;
+    let mut length = || {
+        let (value, len) = read_varint(&entries[tail..])?;
+        tail += len;
+        usize::try_from(value).ok()
+    };
+    let (shared, unshared, value_len) = (length()?, length()?, length()?);
+    let stamp = *entries.get(tail)?;
+    tail += 1;
+    let seqno = tail.checked_add(unshared)?;
+    let value = seqno.checked_add(usize::from(stamp >> 4))?;
     let next = value.checked_add(value_len)?;
-    (next <= entries.len()).then_some(Entry { shared, tail, trailer, value, next })
+    let is_one = next <= entries.len() && stamp < 0x80;
+    is_one.then_some(Entry { shared, tail, seqno, value, next })
 }
 
-fn long_head(rest: &[u8]) -> Option<(usize, usize, usize, usize)> {
-    let (shared, a) = read_varint(rest)?;
-    let (unshared, b) = read_varint(&rest[a..])?;
-    let (value_len, c) = read_varint(&rest[a + b..])?;
-    let size = |n: u64| usize::try_from(n).ok();
-    Some((size(shared)?, size(unshared)?, size(value_len)?, a + b + c))
-}
-
+/// Sequence number and kind, as [`InternalKey::trailer`] has them.
 #[inline]
 pub(super) fn trailer_of(entries: &[u8], entry: Entry) -> u64 {
-    let bytes = entries[entry.trailer..entry.value].first_chunk::<TRAILER_BYTES>();
-    u64::from_le_bytes(*bytes.expect("an entry's trailer has 8 bytes"))
+    let bits = 8 * (entry.value - entry.seqno);
+    let seqno = match entries[entry.seqno..].first_chunk::<8>() {
+        Some(bytes) => u64::from_le_bytes(*bytes) & ((1 << bits) - 1),
+        None => {
+            let bytes = entries[entry.seqno..entry.value].iter().rev();
+            bytes.fold(0, |seqno, &byte| seqno << 8 | u64::from(byte))
+        }
+    };
+    seqno << 8 | u64::from(entries[entry.tail - 1] & 0xf)
 }
 
 /// Order of internal keys: user key ascending, trailer descending.
@@ -192,7 +207,7 @@ impl Block {
         while at < entries.len() {
             let entry = entry_at(entries, at).ok_or_else(|| self.wrong("entry cut short"))?;
             let trailer = trailer_of(entries, entry);
-            let tail = &entries[entry.tail..entry.trailer];
+            let tail = &entries[entry.tail..entry.seqno];
             let ascends = if restart_at == at {
                 restart += 1;
                 restart_at = nth(restart)?;
@@ -211,6 +226,9 @@ impl Block {
             if !ascends || !kind.is_some_and(|kind| content.allows(kind)) {
                 return Err(self.wrong("entry out of order or of no known kind"));
             }
+            if seqno_bytes(trailer >> 8) != entry.value - entry.seqno {
+                return Err(self.wrong("sequence number longer than it is"));
+            }
             if entry.shared + tail.len() > KEY_BYTES_MAX {
                 return Err(self.wrong("key too long"));
             }
@@ -222,7 +240,7 @@ impl Block {
             return Err(self.wrong("a restart is no entry"));
         }
         if let Some(first) = entry_at(entries, 0) {
-            let first = (&entries[first.tail..first.trailer], trailer_of(entries, first));
+            let first = (&entries[first.tail..first.seqno], trailer_of(entries, first));
             if !fits(first, (key.get(), last_trailer)) {
                 return Err(self.wrong("entries outside their separators"));
             }
@@ -277,7 +295,7 @@ impl Block {
 
     /// The number of restarts whose entries fulfil `holds`, which must be a prefix of them.
     #[inline]
-    pub(super) fn partition_restarts(&self, holds: impl Fn(&[u8], u64) -> bool) -> Result<usize> {
+    pub(super) fn partition_restarts(&self, holds: impl Fn(&[u8], Entry) -> bool) -> Result<usize> {
         let (entries, restarts) = self.bytes.split_at(self.entries_len);
         let (restarts, _) = restarts[..4 * self.restarts].as_chunks::<4>();
         let (mut low, mut high) = (0, restarts.len());
@@ -285,7 +303,7 @@ impl Block {
             let middle = low + (high - low) / 2;
             let entry = entry_at(entries, u32::from_le_bytes(restarts[middle]) as usize);
             let entry = entry.ok_or_else(|| self.wrong("entry cut short"))?;
-            if holds(&entries[entry.tail..entry.trailer], trailer_of(entries, entry)) {
+            if holds(&entries[entry.tail..entry.seqno], entry) {
                 low = middle + 1;
             } else {
                 high = middle;
@@ -297,7 +315,10 @@ impl Block {
     /// The offset of the last restart before the place of `key` and `trailer`, or of the first.
     #[inline]
     pub(super) fn restart_before(&self, key: &[u8], trailer: u64) -> Result<usize> {
-        let less = |k: &[u8], t: u64| compare(k, t, key, trailer) == Ordering::Less;
+        let entries = self.entries();
+        let order =
+            |k: &[u8], entry| k.cmp(key).then_with(|| trailer.cmp(&trailer_of(entries, entry)));
+        let less = |k: &[u8], entry| order(k, entry) == Ordering::Less;
         self.touch_restarts();
         match self.partition_restarts(less)? {
             _ if self.restarts == 0 => Ok(self.entries_len),
@@ -324,7 +345,7 @@ impl Block {
         while next < entries.len() {
             let entry = entry_at(entries, next).ok_or_else(|| self.wrong("entry cut short"))?;
             next = entry.next;
-            let tail = &entries[entry.tail..entry.trailer];
+            let tail = &entries[entry.tail..entry.seqno];
             if found && entry.shared == key.len() && tail.is_empty() {
                 // Another version of the same key.
             } else if found && entry.shared > 0 {
@@ -360,6 +381,7 @@ impl Block {
 mod tests {
     use super::*;
     use crate::base::error::ErrorKind;
+    use crate::base::key::SEQNO_MAX;
     use crate::iter::{InternalIterator, VecIterator, Version};
     use crate::table::block_builder::BlockBuilder;
     use crate::table::block_cursor::{Before, BlockCursor, TRAIL_BYTES_MAX};
@@ -487,11 +509,37 @@ mod tests {
     fn pinned() {
         let put = |key: &str, seqno| (key.into(), seqno, ValueKind::Put, b"v".to_vec());
         let bytes = build(&[put("abc", 2), put("abc", 1), put("abd", 3)], 2);
-        let want = b"\0\x03\x01abc\x02\x02\0\0\0\0\0\0v\
-                     \x03\0\x01\x02\x01\0\0\0\0\0\0v\
-                     \0\x03\x01abd\x02\x03\0\0\0\0\0\0v\
-                     \0\0\0\0\x1b\0\0\0\x02\0\0\0";
+        let want = b"\0\x03\x01\x12abc\x02v\
+                     \x03\0\x01\x12\x01v\
+                     \0\x03\x01\x12abd\x03v\
+                     \0\0\0\0\x0f\0\0\0\x02\0\0\0";
         assert_eq!(bytes, want);
+    }
+
+    #[test]
+    fn sequence_numbers_take_the_bytes_they_need() {
+        let mut seqnos: Vec<SeqNo> = (0..56).flat_map(|bit| [1 << bit, (1 << bit) - 1]).collect();
+        seqnos.push(SEQNO_MAX);
+        for &seqno in &seqnos {
+            let versions = vec![(b"k".to_vec(), seqno, ValueKind::Put, Vec::new())];
+            let bytes = build(&versions, 16);
+            let needed = (0..8).find(|&n| seqno >> (8 * n) == 0).unwrap();
+            assert_eq!(bytes.len(), 4 + 1 + needed + 8);
+            assert!(agrees(&parse(&bytes).unwrap(), &versions, b"k", seqno));
+        }
+        seqnos.sort_unstable_by(|a, b| b.cmp(a));
+        seqnos.dedup();
+        let version = |&seqno: &SeqNo| (b"k".to_vec(), seqno, ValueKind::Merge, b"v".to_vec());
+        let versions: Vec<Version> = seqnos.iter().map(version).collect();
+        let block = parse(&build(&versions, 4)).unwrap();
+        seqnos.iter().for_each(|&at| assert!(agrees(&block, &versions, b"k", at)));
+
+        // One that is longer than it must be, and one of eight bytes.
+        let tail = b"\0\0\0\0\x01\0\0\0";
+        for entry in [&b"\0\x01\0\x22k\x07\0"[..], b"\0\x01\0\x12k\0", b"\0\x01\0\x82kaaaaaaaa"] {
+            let bytes = [entry, tail].concat();
+            assert_eq!(parse(&bytes).unwrap_err().kind(), ErrorKind::Corruption);
+        }
     }
 
     /// From the end to the beginning, as a table's cursor does within a block.

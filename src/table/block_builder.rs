@@ -1,7 +1,7 @@
 //! Builds entry blocks.
 
 use crate::base::coding::{put_u32, put_varint};
-use crate::base::key::{InternalKey, TRAILER_BYTES};
+use crate::base::key::{InternalKey, SeqNo};
 
 /// Builds one entry block after the other. The caller adds entries in order.
 pub struct BlockBuilder {
@@ -40,8 +40,10 @@ impl BlockBuilder {
         put_varint(&mut self.bytes, shared as u64);
         put_varint(&mut self.bytes, (user_key.len() - shared) as u64);
         put_varint(&mut self.bytes, value.len() as u64);
+        let seqno_len = seqno_bytes(key.seqno);
+        self.bytes.push((seqno_len as u8) << 4 | key.kind as u8);
         self.bytes.extend_from_slice(&user_key[shared..]);
-        self.bytes.extend_from_slice(&key.trailer().to_le_bytes());
+        self.bytes.extend_from_slice(&key.seqno.to_le_bytes()[..seqno_len]);
         self.bytes.extend_from_slice(value);
         self.last_key.truncate(shared);
         self.last_key.extend_from_slice(&user_key[shared..]);
@@ -54,7 +56,7 @@ impl BlockBuilder {
 
     /// At most the bytes of the block if this entry were added and it were finished then.
     pub fn bytes_with(&self, key: InternalKey<'_>, value: &[u8]) -> usize {
-        self.bytes() + 3 * 5 + key.user_key.len() + TRAILER_BYTES + value.len() + 4
+        self.bytes() + 3 * 5 + 1 + key.user_key.len() + seqno_bytes(key.seqno) + value.len() + 4
     }
 
     /// Is there no entry yet?
@@ -78,6 +80,13 @@ impl BlockBuilder {
         self.since_restart = 0;
         self.last_key.clear();
     }
+}
+
+/// How many bytes a sequence number needs: none to seven. Eight of them in each entry would be the larger
+/// part of what does not pack, and the zeros among them a match each.
+#[inline]
+pub fn seqno_bytes(seqno: SeqNo) -> usize {
+    (SeqNo::BITS - seqno.leading_zeros()).div_ceil(8) as usize
 }
 
 /// How many bytes two keys have in common at their front.

@@ -85,7 +85,7 @@ impl Trail {
             let key_len = self.keys.len() - start;
             let entry = entry_at(entries, at).filter(|entry| entry.shared <= key_len);
             let entry = entry.ok_or_else(|| block.wrong("entry cut short"))?;
-            let tail = &entries[entry.tail..entry.trailer];
+            let tail = &entries[entry.tail..entry.seqno];
             at = entry.next;
             if entry.shared == key_len && tail.is_empty() && !self.stops.is_empty() {
                 continue; // an older version
@@ -190,7 +190,7 @@ impl BlockCursor {
         while self.next < entries.len() {
             let entry = entry_at(entries, self.next).filter(|entry| entry.shared <= self.key.len);
             let entry = entry.ok_or_else(|| block.wrong("entry cut short"))?;
-            let tail = &entries[entry.tail..entry.trailer];
+            let tail = &entries[entry.tail..entry.seqno];
             self.next = entry.next;
             // A restart shares nothing, though it may be another version of the same key.
             if over_versions
@@ -241,7 +241,7 @@ impl BlockCursor {
         while self.next < entries.len() {
             let entry = entry_at(entries, self.next);
             let entry = entry.ok_or_else(|| block.wrong("entry cut short"))?;
-            let tail = &entries[entry.tail..entry.trailer];
+            let tail = &entries[entry.tail..entry.seqno];
             let order = if entry.shared > matched {
                 Ordering::Less
             } else if entry.shared > 0 && entry.shared < matched {

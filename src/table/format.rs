@@ -16,7 +16,7 @@
 //!
 //! a block in the file       stored bytes ‖ codec u8 ‖ raw length u32 ‖ checksum u32
 //! an entry block, unpacked  entries ‖ restart offsets u32 × n ‖ n u32
-//! an entry                  shared v ‖ unshared v ‖ value length v ‖ key tail ‖ trailer u64 ‖ value
+//! an entry                  shared v ‖ unshared v ‖ value length v ‖ stamp u8 ‖ key tail ‖ seqno ‖ value
 //! ```
 //! The parts lie side by side without a gap, and every byte is under a checksum that is bound to the
 //! file's identity and to the place of the block. A handle of zeros stands for "there is none".
@@ -267,8 +267,9 @@ pub const LAYOUTS: &[Layout] = &[
             field("0", "v", "shared", "bytes of the user key that the entry before has as well"),
             field("", "v", "unshared", "bytes of the user key that follow here"),
             field("", "v", "value length", ""),
+            field("", "1", "stamp", "kind in the low four bits, above it m, from 0 to 7"),
             field("", "n", "key tail", "the unshared bytes"),
-            field("", "8", "trailer", "sequence number << 8 | kind"),
+            field("", "m", "sequence number", "without the zeros at its end"),
             field("", "n", "value", "data: the value; index: F3.4; range tombstones: the end key"),
         ],
     },
