@@ -114,6 +114,7 @@ impl Index {
         if next != data_end {
             return Err(wrong("data blocks end too early"));
         }
+        index.shrink_to_fit();
         Ok(index)
     }
 
@@ -123,6 +124,15 @@ impl Index {
         self.tail_ends.push(self.tails.len());
         self.trailers.push(trailer);
         self.ends.push(end);
+    }
+
+    /// Gives back what it grew by too much: it stays as long as the table is open.
+    fn shrink_to_fit(&mut self) {
+        self.heads.shrink_to_fit();
+        self.tails.shrink_to_fit();
+        self.tail_ends.shrink_to_fit();
+        self.trailers.shrink_to_fit();
+        self.ends.shrink_to_fit();
     }
 
     /// Data blocks.

@@ -13,7 +13,7 @@ use crate::table::block_cursor::{Before, BlockCursor};
 use crate::table::format::BlockHandle;
 
 /// A cursor that leaves the cache alone reads so much at once.
-const READ_AHEAD_BYTES: u64 = 256 << 10;
+const READ_AHEAD_BYTES: u64 = 64 << 10;
 
 /// One that is to fill the cache reads single blocks at first. When it has walked from block to block
 /// so often, it reads pieces that grow from the one length to the other, and evicts nothing for them.
