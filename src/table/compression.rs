@@ -56,7 +56,9 @@ impl Codec {
 /// Packs blocks, one after the other, with one codec.
 pub struct Compressor {
     codec: Codec,
+    lz4: Option<lz4_codec::Packer>,
     zstd: Option<zstd_codec::Packer>,
+    /// What is behind the packed form is left over from earlier ones.
     packed: Vec<u8>,
 }
 
@@ -64,25 +66,26 @@ impl Compressor {
     /// `Unsupported` if this build does not have the codec.
     pub fn new(codec: Codec, zstd_level: i32) -> Result<Compressor> {
         codec.require()?;
-        let zstd = match codec {
-            Codec::Zstd => Some(zstd_codec::Packer::new(zstd_level)?),
-            _ => None,
-        };
-        Ok(Compressor { codec, zstd, packed: Vec::new() })
+        let (mut lz4, mut zstd) = (None, None);
+        match codec {
+            Codec::None => {}
+            Codec::Lz4 => lz4 = Some(lz4_codec::Packer::new()?),
+            Codec::Zstd => zstd = Some(zstd_codec::Packer::new(zstd_level)?),
+        }
+        Ok(Compressor { codec, lz4, zstd, packed: Vec::new() })
     }
 
     /// The bytes to store for `raw`, and their codec: `raw` itself unless packing saves an eighth.
     pub fn compress<'a>(&'a mut self, raw: &'a [u8]) -> (Codec, &'a [u8]) {
         let worth = raw.len() - raw.len() / 8;
-        let packed = match (self.codec, &mut self.zstd) {
-            (Codec::Lz4, _) => lz4_codec::pack(raw, &mut self.packed),
-            (Codec::Zstd, Some(packer)) => packer.pack(raw, &mut self.packed),
-            _ => false,
+        let packed = match (&mut self.lz4, &mut self.zstd) {
+            (Some(packer), _) => packer.pack(raw, &mut self.packed),
+            (_, Some(packer)) => packer.pack(raw, &mut self.packed),
+            _ => None,
         };
-        if packed && self.packed.len() <= worth && self.packed.len() < raw.len() {
-            (self.codec, &self.packed)
-        } else {
-            (Codec::None, raw)
+        match packed {
+            Some(len) if len <= worth && len < raw.len() => (self.codec, &self.packed[..len]),
+            _ => (Codec::None, raw),
         }
     }
 }
@@ -134,14 +137,27 @@ fn unpack(codec: Codec, packed: &[u8], raw: &mut [u8]) -> Result<()> {
 mod lz4_codec {
     use lz4_flex::block;
 
-    pub fn pack(raw: &[u8], out: &mut Vec<u8>) -> bool {
-        out.resize(block::get_maximum_output_size(raw.len()), 0);
-        match block::compress_into(raw, out) {
-            Ok(len) => {
-                out.truncate(len);
-                true
+    use crate::base::error::Result;
+
+    /// Keeps the table of what was seen, which is cleared for each block.
+    pub struct Packer(block::CompressTable);
+
+    impl Packer {
+        pub fn new() -> Result<Packer> {
+            Ok(Packer(block::CompressTable::small()))
+        }
+
+        /// The length of the packed form, with which `out` begins.
+        pub fn pack(&mut self, raw: &[u8], out: &mut Vec<u8>) -> Option<usize> {
+            let most = block::get_maximum_output_size(raw.len());
+            if out.len() < most {
+                out.resize(most, 0);
             }
-            Err(_) => false,
+            // The table would be exchanged for good, and packed forms depend on what came before.
+            if raw.len() >= usize::from(u16::MAX) {
+                return block::compress_into(raw, out).ok();
+            }
+            block::compress_into_with_table(raw, out, &mut self.0).ok()
         }
     }
 
@@ -154,8 +170,18 @@ mod lz4_codec {
 
 #[cfg(not(feature = "lz4"))]
 mod lz4_codec {
-    pub fn pack(_: &[u8], _: &mut Vec<u8>) -> bool {
-        false
+    use crate::base::error::Result;
+
+    pub enum Packer {}
+
+    impl Packer {
+        pub fn new() -> Result<Packer> {
+            Err(super::Codec::Lz4.require().expect_err("not compiled in"))
+        }
+
+        pub fn pack(&mut self, _: &[u8], _: &mut Vec<u8>) -> Option<usize> {
+            match *self {}
+        }
     }
 
     pub fn unpack(_: &[u8], _: &mut [u8]) -> Option<usize> {
@@ -182,10 +208,10 @@ mod zstd_codec {
             }
         }
 
-        pub fn pack(&mut self, raw: &[u8], out: &mut Vec<u8>) -> bool {
+        pub fn pack(&mut self, raw: &[u8], out: &mut Vec<u8>) -> Option<usize> {
             out.clear();
             out.reserve(compress_bound(raw.len()));
-            self.0.compress_to_buffer(raw, out).is_ok()
+            self.0.compress_to_buffer(raw, out).ok()
         }
     }
 
@@ -215,7 +241,7 @@ mod zstd_codec {
             Err(super::Codec::Zstd.require().expect_err("not compiled in"))
         }
 
-        pub fn pack(&mut self, _: &[u8], _: &mut Vec<u8>) -> bool {
+        pub fn pack(&mut self, _: &[u8], _: &mut Vec<u8>) -> Option<usize> {
             match *self {}
         }
     }
