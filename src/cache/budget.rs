@@ -139,16 +139,19 @@ impl MemoryBudget {
         if self.used() > self.limit() {
             self.reclaim();
         }
-        // Memory of frozen memtables is on its way out. Beside them only as much is asked for as is
-        // worth a table; otherwise every write would rotate a nearly empty memtable.
-        let (write_used, write_limit) = (self.write_used(), self.write_limit());
-        let live = self.0.write_live.load(Ordering::Relaxed);
-        let exceeded = self.used() > self.limit();
-        let worth = if exceeded { write_limit / 4 } else { write_limit };
-        let over = exceeded || write_used > write_limit;
-        if over && (live >= worth || live == write_used) {
+        if self.wants_flush() {
             self.ask_for_flush();
         }
+    }
+
+    /// Would a flush of what is in live memtables relieve the budget? Above the limit, which other memory
+    /// may keep it at for good, only if that is worth a table: otherwise every write would make one.
+    pub(crate) fn wants_flush(&self) -> bool {
+        let (write_used, write_limit) = (self.write_used(), self.write_limit());
+        let live = self.0.write_live.load(Ordering::Relaxed);
+        // Memory of frozen memtables is on its way out.
+        let full = write_used > write_limit && (live >= write_limit || live == write_used);
+        full || self.used() > self.limit() && live >= write_limit / 4 && live > 0
     }
 
     #[cold]
@@ -396,6 +399,20 @@ mod tests {
         let _pinned = budget.reserve(70);
         assert!(budget.is_exceeded());
         assert!(asked.try_recv().is_ok());
+    }
+
+    #[test]
+    fn other_memory_over_the_limit_makes_no_small_tables() {
+        let budget = MemoryBudget::new(100);
+        let (signal, asked) = bounded(1);
+        let member = budget.join(0, signal);
+        let _pinned = budget.reserve(101);
+        let mut memtable = member.reserve(11);
+        assert!(budget.is_exceeded() && asked.is_empty() && !budget.wants_flush());
+        memtable.grow(1);
+        assert!(asked.try_recv().is_ok() && budget.wants_flush(), "a quarter of the share");
+        memtable.freeze();
+        assert!(!budget.wants_flush(), "a request that came late is of no use");
     }
 
     #[test]

@@ -464,11 +464,15 @@ impl Core {
         } else if used > limit - limit / 8 {
             self.slow_down();
         }
+        self.hold_back();
     }
 
-    /// Rotates the largest memtable, because memory is short.
+    /// Rotates the largest memtable, if memory is still short: whoever asked may have been served.
     pub fn rotate_largest(&self, state: &mut CommitState) {
         self.attention.fetch_and(!attention::ROTATE, Ordering::AcqRel);
+        if !self.env.budget.wants_flush() {
+            return;
+        }
         let at = state.last_seqno;
         let writers = state.writers.iter_mut().flatten();
         let largest = writers.max_by_key(|writer| writer.mem.table().bytes());

@@ -40,7 +40,7 @@ pub struct Options {
     pub log_segments_max: usize,
     /// Most memtables of one family that wait to be flushed before writers wait. Default: 4.
     pub immutables_max: usize,
-    /// Overlap depth of level 0 at which writers wait. Default: 36.
+    /// Overlap depth of level 0 at which writers wait; above half of it they are held up a little. Default: 36.
     pub l0_stop_depth: usize,
     /// Largest value or merge operand in bytes. Default: 32 MiB.
     pub value_bytes_max: usize,

@@ -13,7 +13,7 @@ use crate::db::stats::{Event, count};
 /// A waiting writer looks again this often, and asks for the work to be tried again.
 const SLICE_MS: u64 = 50;
 
-/// How long a writer is held up when memory is nearly used up.
+/// How long a writer is held up, at most, when memory or level 0 is nearly full.
 const SLOW_MS: u64 = 10;
 
 /// Why writers should not go on.
@@ -125,6 +125,20 @@ impl Core {
         if !self.is_inline() && self.families.read().values().any(waits) {
             let mut versions = self.versions.lock();
             self.progress.wait_for(&mut versions, Duration::from_millis(SLOW_MS));
+        }
+    }
+
+    /// A memtable has just taken more memory, and level 0 is more than half as deep as it may be: the
+    /// writer waits a moment, longer the deeper it is, instead of for a whole compaction at the end.
+    pub fn hold_back(&self) {
+        let half = self.options.l0_stop_depth / 2;
+        let depth = |family: &Arc<Family>| family.cell.load().version.overlap_depth_l0();
+        let depth = self.families.read().values().map(depth).max().unwrap_or(0);
+        if !self.is_inline() && depth > half {
+            let part = (depth - half).min(half.max(1)) as u64;
+            let mut versions = self.versions.lock();
+            let moment = Duration::from_micros(1000 * SLOW_MS * part / half.max(1) as u64);
+            self.progress.wait_for(&mut versions, moment);
         }
     }
 
