@@ -130,8 +130,12 @@ pub fn restore(
         }
     }
     let fs = Arc::clone(env.fs());
-    let mut staging = Staging::begin(&*fs, dir)?;
-    let imported = staging.fetch(store, saved, &sources, &env).and_then(|paths| {
+    let (files, copied) = needed(store, saved, &sources, &env)?;
+    // The one waits for the device, the other reads from memory.
+    let (staging, findings) =
+        env.both(|| Staging::begin(&*fs, dir), || compare(&env, store, &files));
+    let mut staging = staging?;
+    let imported = staging.fetch(store, saved.id, files, copied, findings).and_then(|paths| {
         let sources = sources.iter().map(|(part, clip)| source(part, clip, &paths));
         staging.lock = None; // the import takes it
         Db::import(dir, options, env, &sources.collect::<Vec<_>>())
@@ -168,6 +172,41 @@ fn source(part: &Part, clip: &KeyRange, paths: &BTreeMap<u32, PathBuf>) -> Impor
     ImportSource { seqno: part.seqno, clip: clip.clone(), families }
 }
 
+/// An object of an envelope, by its index, and where it lies or will lie.
+struct Needed<'a> {
+    index: u32,
+    object: &'a ObjectRef,
+    path: PathBuf,
+}
+
+/// The objects that the sources need: those that are files on the file system of `env`, and those that
+/// are to be copied.
+fn needed<'a>(
+    store: &dyn CheckpointStore,
+    saved: &'a Saved,
+    sources: &[(&Part, KeyRange)],
+    env: &Env,
+) -> Result<(Vec<Needed<'a>>, Vec<Needed<'a>>)> {
+    let mut indices = BTreeSet::new();
+    for (part, clip) in sources {
+        for table in part.families.iter().flat_map(|family| &family.tables) {
+            if ImportTable::bounds(&table.meta)?.overlaps(clip) {
+                indices.insert(table.object);
+            }
+        }
+    }
+    let (mut files, mut copied) = (Vec::new(), Vec::new());
+    for index in indices {
+        let object = &saved.envelope.objects[index as usize];
+        let local = store.local_path(&ObjectName::Shared(object.name.clone()));
+        match local.filter(|(local, _)| Arc::ptr_eq(local, env.fs())) {
+            Some((_, path)) => files.push(Needed { index, object, path }),
+            None => copied.push(Needed { index, object, path: PathBuf::new() }),
+        }
+    }
+    Ok((files, copied))
+}
+
 /// Objects on their way into a directory, which this holds.
 struct Staging<'a> {
     fs: &'a dyn Fs,
@@ -191,62 +230,56 @@ impl<'a> Staging<'a> {
         Ok(Staging { fs, dir, lock, created: Vec::new() })
     }
 
-    /// Verifies all objects that the sources need; says where each lies.
+    /// Copies and verifies what is to be copied, unless the files were found damaged; says where each
+    /// object lies.
     fn fetch(
         &mut self,
         store: &dyn CheckpointStore,
-        saved: &Saved,
-        sources: &[(&Part, KeyRange)],
-        env: &Env,
+        id: u64,
+        files: Vec<Needed<'_>>,
+        copied: Vec<Needed<'_>>,
+        mut findings: Findings,
     ) -> Result<BTreeMap<u32, PathBuf>> {
-        let mut needed = BTreeSet::new();
-        for (part, clip) in sources {
-            for table in part.families.iter().flat_map(|family| &family.tables) {
-                if ImportTable::bounds(&table.meta)?.overlaps(clip) {
-                    needed.insert(table.object);
-                }
-            }
-        }
         let mut paths = BTreeMap::new();
-        let mut findings = Findings::default();
-        let mut files = Vec::new();
-        for index in needed {
-            let object = &saved.envelope.objects[index as usize];
-            let local = store.local_path(&ObjectName::Shared(object.name.clone()));
-            let local =
-                local.filter(|(local, _)| Arc::ptr_eq(local, env.fs())).map(|(_, path)| path);
-            let (path, found) = match local {
-                Some(path) => {
-                    if Canary::RestoreDeletesSource.is_planted() {
-                        self.created.push(path.clone());
-                    }
-                    files.push(object);
-                    (path, Ok(None))
-                }
-                // Once something is wrong, the rest is only looked at.
-                None if findings.is_any() => (PathBuf::new(), prove(store, object, |_| Ok(()))),
-                None => {
-                    let path = self.dir.join(format!("{STAGED}{}", object.name));
-                    let mut file = self.fs.create(&path)?;
-                    self.created.push(path.clone());
-                    let mut copied = Ok(());
-                    let found = prove(store, object, |piece| {
-                        copied = file.append(piece);
-                        copied.clone()
-                    });
-                    copied?;
-                    if matches!(found, Ok(None)) {
-                        file.sync()?;
-                    }
-                    (path, found)
-                }
-            };
-            findings.add(found);
+        for file in files {
+            if Canary::RestoreDeletesSource.is_planted() {
+                self.created.push(file.path.clone());
+            }
+            paths.insert(file.index, file.path);
+        }
+        for Needed { index, object, .. } in copied {
+            // Once something is wrong, the rest is only looked at.
+            if findings.is_any() {
+                findings.add(prove(store, object, |_| Ok(())));
+                continue;
+            }
+            let path = self.dir.join(format!("{STAGED}{}", object.name));
+            findings.add(self.copy(store, object, &path)?);
             paths.insert(index, path);
         }
-        compare(env, store, &files).into_iter().for_each(|found| findings.add(found));
-        findings.report(saved.id)?;
+        findings.report(id)?;
         Ok(paths)
+    }
+
+    /// Copies an object to `path`, verified and synced.
+    fn copy(
+        &mut self,
+        store: &dyn CheckpointStore,
+        object: &ObjectRef,
+        path: &Path,
+    ) -> Result<Result<Option<String>>> {
+        let mut file = self.fs.create(path)?;
+        self.created.push(path.to_owned());
+        let mut copied = Ok(());
+        let found = prove(store, object, |piece| {
+            copied = file.append(piece);
+            copied.clone()
+        });
+        copied?;
+        if matches!(found, Ok(None)) {
+            file.sync()?;
+        }
+        Ok(found)
     }
 
     /// Removes the names; the new database has names of its own for the same files.
@@ -306,22 +339,19 @@ fn open(
     }
 }
 
-/// Compares objects that are files with their checksums, several at the same time; says of each what
-/// is wrong with it, if anything is, or why it could not be read, which says nothing about it.
-fn compare(
-    env: &Env,
-    store: &dyn CheckpointStore,
-    objects: &[&ObjectRef],
-) -> Vec<Result<Option<String>>> {
-    let mut largest_first: Vec<usize> = (0..objects.len()).collect();
-    largest_first.sort_by_key(|&i| Reverse(objects[i].len));
-    let findings: Vec<Mutex<Result<Option<String>>>> =
-        objects.iter().map(|_| Mutex::new(Ok(None))).collect();
-    env.in_parallel(objects.len(), |n| {
+/// Compares objects that are files with their checksums, several at the same time.
+fn compare(env: &Env, store: &dyn CheckpointStore, files: &[Needed<'_>]) -> Findings {
+    let mut largest_first: Vec<usize> = (0..files.len()).collect();
+    largest_first.sort_by_key(|&i| Reverse(files[i].object.len));
+    let found: Vec<Mutex<Result<Option<String>>>> =
+        files.iter().map(|_| Mutex::new(Ok(None))).collect();
+    env.in_parallel(files.len(), |n| {
         let i = largest_first[n];
-        *findings[i].lock() = undamaged(store, objects[i]);
+        *found[i].lock() = undamaged(store, files[i].object);
     });
-    findings.into_iter().map(Mutex::into_inner).collect()
+    let mut findings = Findings::default();
+    found.into_iter().for_each(|found| findings.add(found.into_inner()));
+    findings
 }
 
 /// Is the object what was saved, by its checksum? That shows damage, and costs a fifth of a digest.

@@ -178,7 +178,8 @@ pub struct DirStore {
     root: PathBuf,
     /// Held while a finished file gets its name, so that none is replaced.
     publishing: Mutex<()>,
-    /// Directories in which a put has failed: what is seen there may not be durable.
+    /// Directories that are yet to be synced since the store was opened, or a put has failed there: what
+    /// is seen in them may not be durable.
     doubtful: Mutex<BTreeSet<PathBuf>>,
 }
 
@@ -186,16 +187,14 @@ impl DirStore {
     /// Opens the store below `root`, and makes the directories that are missing.
     pub fn open(fs: Arc<dyn Fs>, root: impl Into<PathBuf>) -> Result<DirStore> {
         let root = root.into();
-        for dir in [CHECKPOINTS, SHARED] {
-            fs.create_dir(&root.join(dir))?;
-            // What is seen from now on must stay, whoever put it.
-            fs.sync_dir(&root.join(dir))?;
+        let mut doubtful = BTreeSet::new();
+        for dir in [CHECKPOINTS, SHARED].map(|dir| root.join(dir)) {
+            fs.create_dir(&dir)?;
+            doubtful.insert(dir);
         }
-        fs.sync_dir(&root)?;
-        if let Some(parent) = root.parent().filter(|parent| !parent.as_os_str().is_empty()) {
-            fs.sync_dir(parent)?;
-        }
-        Ok(DirStore { fs, root, publishing: Mutex::default(), doubtful: Mutex::default() })
+        doubtful.extend(root.parent().filter(|p| !p.as_os_str().is_empty()).map(Path::to_owned));
+        doubtful.insert(root.clone());
+        Ok(DirStore { fs, root, publishing: Mutex::default(), doubtful: Mutex::new(doubtful) })
     }
 
     /// Removes what interrupted writers left behind: files that never became objects. Call it only
@@ -246,7 +245,17 @@ impl DirStore {
         }
     }
 
-    /// What is seen in this directory from now on must stay, whoever has failed to put it.
+    /// What is put is nowhere durable before the directories above it are.
+    fn settle_all(&self) -> Result<()> {
+        let mut doubtful = self.doubtful.lock();
+        while let Some(dir) = doubtful.first() {
+            self.fs.sync_dir(dir)?;
+            doubtful.pop_first();
+        }
+        Ok(())
+    }
+
+    /// What is seen in this directory from now on must stay, whoever has put it, or failed to.
     fn settle(&self, dir: &Path) -> Result<()> {
         let mut doubtful = self.doubtful.lock();
         if doubtful.contains(dir) {
@@ -291,6 +300,7 @@ impl CheckpointStore for DirStore {
         name: &ObjectName,
         source: &mut dyn Iterator<Item = Result<Bytes>>,
     ) -> Result<()> {
+        self.settle_all()?;
         let path = self.path(name);
         self.refuse_existing(name, &path)?;
         let (unnamed, mut file) = self.create_unnamed(&path)?;
@@ -307,7 +317,10 @@ impl CheckpointStore for DirStore {
 
     fn get(&self, name: &ObjectName) -> Result<Arc<dyn ReadableFile>> {
         let path = self.path(name);
-        self.settle(dir_of(&path))?;
+        // The objects that an envelope names were durable before it was put.
+        if let ObjectName::Checkpoint(_) = name {
+            self.settle(dir_of(&path))?;
+        }
         self.fs.open(&path)
     }
 

@@ -47,6 +47,7 @@ use crate::db::wal::{ClosedSegment, Segments, TailSegment, Wal};
 use crate::fs::{FileLock, Listed};
 use crate::log::{LogPosition, LogReader, SegmentFile};
 use crate::memtable::{MemTable, MemTableOptions, MemTableWriter, Overwrite, ReadPins};
+use crate::version::current::SyncCall;
 use crate::version::edit::{FamilyEdit, VersionEdit};
 use crate::version::file::TableOpener;
 use crate::version::manifest::{ManifestWriter, Recovered, recover};
@@ -373,7 +374,8 @@ impl Opening {
         if Canary::TablesGoBeforeTheEpoch.is_planted() {
             self.sweep(&fs, &recovered.state);
         }
-        let mut manifest = recovered.start_epoch(self.instance, &edit)?;
+        let sync_all = |syncs: Vec<SyncCall<'_>>| self.env.sync_all(syncs);
+        let mut manifest = recovered.start_epoch(self.instance, &edit, &sync_all)?;
         if !proved && self.tail.is_none() {
             self.flush_replayed(&mut manifest)?;
         }

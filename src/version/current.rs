@@ -9,6 +9,7 @@ use crate::base::error::{Error, ErrorKind, Result};
 use crate::base::format::{FileKind, Layout, field, put_preamble, read_preamble};
 use crate::base::id::FileNumber;
 use crate::fs::Fs;
+use crate::log::LogWriter;
 use crate::version::file::path_of;
 use crate::version::names::FileName;
 
@@ -84,20 +85,36 @@ pub struct NotSwitched {
     pub perhaps: bool,
 }
 
-/// Makes `CURRENT` name a manifest that is already synced. The manifest's own name becomes durable
-/// before `CURRENT` can name it, and the change is durable on return.
+/// A sync, to be done together with others.
+pub type SyncCall<'a> = Box<dyn FnOnce() -> Result<()> + Send + 'a>;
+
+/// Does all of these, in any order or at the same time. If one fails the others need not be done.
+pub type SyncAll<'a> = &'a dyn Fn(Vec<SyncCall<'_>>) -> Result<()>;
+
+/// One after the other.
+pub fn in_turn(syncs: Vec<SyncCall<'_>>) -> Result<()> {
+    syncs.into_iter().try_for_each(|sync| sync())
+}
+
+/// Makes `CURRENT` name this manifest, whose content is `log`. What it holds, its own name and all
+/// other names in the directory become durable before `CURRENT` can name it, and in no order among
+/// each other; the change is durable on return.
 pub fn switch(
     fs: &dyn Fs,
     dir: &Path,
     manifest: FileNumber,
+    log: &mut LogWriter,
+    sync_all: SyncAll<'_>,
 ) -> std::result::Result<(), NotSwitched> {
     let temporary = path_of(dir, FileName::CurrentTemporary(manifest));
     let prepared = (|| {
         let mut file = fs.create(&temporary)?;
         file.append(&encode(manifest))?;
-        file.sync()?;
-        drop(file);
-        fs.sync_dir(dir)
+        sync_all(vec![
+            Box::new(|| log.sync()),
+            Box::new(|| file.sync()),
+            Box::new(|| fs.sync_dir(dir)),
+        ])
     })();
     if let Err(error) = prepared {
         let _ = fs.remove(&temporary); // only tidiness: its name is never used again

@@ -20,6 +20,7 @@ use crate::log::LogWriter;
 use crate::log::SegmentFile;
 use crate::log::format::SEGMENT_BYTES_FULL;
 use crate::version::current;
+use crate::version::current::SyncAll;
 use crate::version::edit::VersionEdit;
 use crate::version::file::path_of;
 use crate::version::names::{FileName, FileNumbers, next_epoch};
@@ -135,11 +136,17 @@ impl Recovered {
     /// it, before any file number of the epoch is given out but by
     /// [`take_number`](Recovered::take_number). Older manifests are removed. `instance`
     /// is a random number for the identities of files of this epoch. A clean marker is used up.
+    /// `sync_all` does the syncs that need not wait for each other.
     ///
     /// # Errors
     /// Those of writing; the database is then as before or as after, and can be recovered again.
     /// `InvalidArgument` if the edit does not fit.
-    pub fn start_epoch(self, instance: u64, edit: &VersionEdit) -> Result<ManifestWriter> {
+    pub fn start_epoch(
+        self,
+        instance: u64,
+        edit: &VersionEdit,
+        sync_all: SyncAll<'_>,
+    ) -> Result<ManifestWriter> {
         let mut state = self.state;
         state.header.epoch = self.epoch;
         state.header.instance = instance;
@@ -162,7 +169,7 @@ impl Recovered {
         if Canary::OldManifestGoesFirst.is_planted() {
             writer.remove_old(&self.listing);
         }
-        writer.rewrite().map_err(|failed| failed.error)?;
+        writer.rewrite(sync_all).map_err(|failed| failed.error)?;
         writer.remove_old(&self.listing);
         Ok(writer)
     }
@@ -246,7 +253,7 @@ impl ManifestWriter {
         }
         let before = self.state.clone();
         self.state.commit(plan);
-        self.rewrite().map_err(|failed| {
+        self.rewrite(&current::in_turn).map_err(|failed| {
             self.state = before;
             if failed.error.kind() == ErrorKind::NoSpace && !failed.perhaps && !perhaps_written {
                 return failed.error;
@@ -258,7 +265,7 @@ impl ManifestWriter {
     /// Begins a new manifest because the old one is long. If that fails the old one goes on, unless
     /// it may already have been replaced.
     fn shorten(&mut self) -> Result<()> {
-        match self.rewrite() {
+        match self.rewrite(&current::in_turn) {
             Err(failed) if failed.perhaps => Err(self.halt(failed.error)),
             Err(_) => {
                 self.long_at = self.long_at.saturating_add(LONG_BYTES);
@@ -285,19 +292,21 @@ impl ManifestWriter {
     }
 
     /// Writes the whole state to a new manifest and makes `CURRENT` name it.
-    fn rewrite(&mut self) -> std::result::Result<(), NotRewritten> {
+    fn rewrite(&mut self, sync_all: SyncAll<'_>) -> std::result::Result<(), NotRewritten> {
         let number = self.numbers.next();
         let path = path_of(&self.dir, FileName::Manifest(number));
-        let log = self.write_snapshot(number, &path).map_err(|error| {
-            let _ = self.fs.remove(&path); // only tidiness: its name is never used again
-            NotRewritten { error, perhaps: false }
-        })?;
-        if let Err(failed) = current::switch(&*self.fs, &self.dir, number) {
+        let (fs, dir) = (&*self.fs, &self.dir);
+        let switched = match self.write_snapshot(number, &path) {
+            Ok(mut log) => current::switch(fs, dir, number, &mut log, sync_all)
+                .map(|()| log)
+                .map_err(|failed| NotRewritten { error: failed.error, perhaps: failed.perhaps }),
+            Err(error) => Err(NotRewritten { error, perhaps: false }),
+        };
+        let log = switched.inspect_err(|failed| {
             if !failed.perhaps {
-                let _ = self.fs.remove(&path);
+                let _ = fs.remove(&path); // only tidiness: its name is never used again
             }
-            return Err(NotRewritten { error: failed.error, perhaps: failed.perhaps });
-        }
+        })?;
         let twice = log.position().offset.saturating_mul(2);
         self.long_at = twice.saturating_add(LONG_BYTES).min(SEGMENT_BYTES_FULL);
         self.log = Some(log);
@@ -307,16 +316,16 @@ impl ManifestWriter {
         Ok(())
     }
 
+    /// A new manifest with the whole state. Nothing of it is durable yet.
     fn write_snapshot(&self, number: FileNumber, path: &Path) -> Result<LogWriter> {
         let id = FileId::new(self.state.header.instance, number);
         let synced = LogPosition { segment: number, offset: 0 };
         let kind = FileKind::Manifest;
-        // Nothing refers to it before `CURRENT` does, and its name is durable before that.
+        // Nothing refers to it before `CURRENT` does, and all of it is durable before that.
         let mut log = LogWriter::begin(&self.fs, path, kind, id, number, None, synced)?;
         for edit in self.state.snapshot_edits() {
             log.append(&edit.encode())?;
         }
-        log.sync()?;
         Ok(log)
     }
 }

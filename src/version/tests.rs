@@ -18,6 +18,7 @@ use crate::fs::fault::{Effect, Fault, FaultFs, Op};
 use crate::fs::memory::MemFs;
 use crate::fs::memory::image::Keep;
 use crate::log::LogPosition;
+use crate::version::current::in_turn;
 use crate::version::edit::{CleanMarker, FamilyRecord, VersionEdit};
 use crate::version::file::TableOpener;
 use crate::version::levels::overlapping;
@@ -189,7 +190,7 @@ quickcheck! {
             assert_eq!(recovered.is_new(), round == 0);
             assert_eq!(recovered.state, expected);
             let epoch = recovered.epoch;
-            let mut writer = recovered.start_epoch(rng.next_u64(), &VersionEdit::default()).unwrap();
+            let mut writer = recovered.start_epoch(rng.next_u64(), &VersionEdit::default(), &in_turn).unwrap();
             assert_eq!(writer.number(), Some(FileNumber::new(epoch, 1)));
             let mut set = VersionSet::new(Arc::clone(&opener), writer.state());
             for _ in 0..rng.below(40) {
@@ -248,7 +249,8 @@ fn live(fs: &Arc<dyn Fs>, seed: u64, seen: &mut (State, State), epochs: &mut u32
     for _ in 0..3 {
         let recovered = open(fs)?;
         assert!(recovered.epoch > *epochs, "epoch {} again", recovered.epoch);
-        let mut writer = recovered.start_epoch(rng.next_u64(), &VersionEdit::default())?;
+        let mut writer =
+            recovered.start_epoch(rng.next_u64(), &VersionEdit::default(), &in_turn)?;
         *epochs = writer.numbers().epoch();
         for _ in 0..4 {
             let edit = random_edit(rng, writer.state(), writer.numbers());
@@ -303,7 +305,7 @@ fn crash_again(image: &MemFs, state: &State, epochs: u32, what: &str) {
         let disk = image.crash_image(Keep::All, 0);
         disk.crash_after(Some(cut));
         let fs: Arc<dyn Fs> = Arc::new(disk.clone());
-        let started = open(&fs).and_then(|r| r.start_epoch(cut, &VersionEdit::default()));
+        let started = open(&fs).and_then(|r| r.start_epoch(cut, &VersionEdit::default(), &in_turn));
         // An epoch that began has given out numbers.
         let epochs = started.as_ref().map_or(epochs, |writer| writer.numbers().epoch());
         for (keep, seed) in
@@ -322,7 +324,7 @@ fn crash_again(image: &MemFs, state: &State, epochs: u32, what: &str) {
 fn small() -> (MemFs, ManifestWriter) {
     let disk = MemFs::new();
     let fs: Arc<dyn Fs> = Arc::new(disk.clone());
-    let writer = open(&fs).unwrap().start_epoch(5, &VersionEdit::default()).unwrap();
+    let writer = open(&fs).unwrap().start_epoch(5, &VersionEdit::default(), &in_turn).unwrap();
     (disk, writer)
 }
 
@@ -414,7 +416,7 @@ fn only_what_is_ours_old_and_dead_is_obsolete() {
     disk.write(&Path::new(DIR).join(format!("{live}.sst")), b"x");
     let fs: Arc<dyn Fs> = Arc::new(disk);
     let start = VersionEdit { log_start: Some(FileNumber::new(2, 5)), ..VersionEdit::default() };
-    let writer = open(&fs).unwrap().start_epoch(5, &start).unwrap();
+    let writer = open(&fs).unwrap().start_epoch(5, &start, &in_turn).unwrap();
     let listing = fs.list(Path::new(DIR)).unwrap();
     assert_eq!(writer.state().obsolete_files(&listing), ["000001-000900.log", "000001-009999.sst"]);
     let names: Vec<_> = listing.iter().map(|listed| listed.name.as_str()).collect();
@@ -483,7 +485,8 @@ fn a_failed_manifest_is_replaced_by_a_new_one() {
             let disk = MemFs::new();
             let faults = FaultFs::new(Arc::new(disk.clone()));
             let fs: Arc<dyn Fs> = Arc::new(faults.clone());
-            let mut writer = open(&fs).unwrap().start_epoch(5, &VersionEdit::default()).unwrap();
+            let mut writer =
+                open(&fs).unwrap().start_epoch(5, &VersionEdit::default(), &in_turn).unwrap();
             fill(&mut writer, 5);
             let old = writer.number();
             faults.plan(Fault::new(op, 0).effect(effect));
@@ -505,7 +508,8 @@ fn when_that_fails_too_it_halts_and_reopens_before_or_after() {
             let disk = MemFs::new();
             let faults = FaultFs::new(Arc::new(disk.clone()));
             let fs: Arc<dyn Fs> = Arc::new(faults.clone());
-            let mut writer = open(&fs).unwrap().start_epoch(5, &VersionEdit::default()).unwrap();
+            let mut writer =
+                open(&fs).unwrap().start_epoch(5, &VersionEdit::default(), &in_turn).unwrap();
             fill(&mut writer, 5);
             let before = writer.state().clone();
             faults.plan(Fault::new(Op::Sync, 0)); // of the old manifest

@@ -11,6 +11,10 @@ fn store(fs: &MemFs) -> DirStore {
     DirStore::open(Arc::new(fs.clone()), "store/root").unwrap()
 }
 
+fn store_in(fs: &MemFs) -> DirStore {
+    DirStore::open(Arc::new(fs.clone()), "store").unwrap()
+}
+
 fn shared(name: &str) -> ObjectName {
     ObjectName::Shared(SharedName::new(name).unwrap())
 }
@@ -170,12 +174,43 @@ fn names() {
 }
 
 #[test]
+fn an_envelope_that_another_process_left_is_durable_when_it_is_read() {
+    let memory = MemFs::new();
+    let name = ObjectName::Checkpoint(1);
+    let fs = FaultFs::new(Arc::new(memory.clone()));
+    let dead = DirStore::open(Arc::new(fs.clone()), "store").unwrap();
+    put(&dead, &shared("table"), &[b"table"]).unwrap();
+    fs.plan(Fault::new(FaultOp::SyncDir, 0)); // it dies before this
+    put(&dead, &name, &[b"envelope"]).unwrap_err();
+    let names = |image: MemFs| store_in(&image).list().unwrap().len();
+    assert_eq!(names(memory.crash_image(Keep::Nothing, 0)), 1, "not durable yet");
+    let next = store_in(&memory);
+    assert_eq!(names(memory.crash_image(Keep::Nothing, 0)), 1, "opening syncs nothing");
+    assert_eq!(get(&next, &name).unwrap(), b"envelope");
+    assert_eq!(names(memory.crash_image(Keep::Nothing, 0)), 2);
+}
+
+#[test]
+fn a_first_put_makes_the_directories_durable_or_fails() {
+    for nth in 0..4 {
+        let fs = FaultFs::new(Arc::new(MemFs::new()));
+        fs.create_dir(Path::new("above")).unwrap();
+        let store = DirStore::open(Arc::new(fs.clone()), "above/store").unwrap();
+        fs.plan(Fault::new(FaultOp::SyncDir, nth));
+        put(&store, &shared("a"), &[b"x"]).unwrap_err();
+        assert_eq!(store.list().unwrap(), [], "nothing was put");
+        put(&store, &shared("a"), &[b"x"]).unwrap();
+    }
+}
+
+#[test]
 fn what_is_seen_after_a_failed_put_is_durable() {
     // The name is there although the rename, or the sync of its directory, has failed.
     for op in [FaultOp::Rename, FaultOp::SyncDir] {
         let memory = MemFs::new();
         let fs = FaultFs::new(Arc::new(memory.clone()));
         let store = DirStore::open(Arc::new(fs.clone()), "store").unwrap();
+        put(&store, &shared("first"), &[]).unwrap(); // the directories are synced by now
         let (name, path) = (ObjectName::Checkpoint(1), Path::new("store/checkpoints/chk-1"));
         let effect = if op == FaultOp::Rename { FaultEffect::Done } else { FaultEffect::Io };
         fs.plan(Fault::new(op, 0).effect(effect));
