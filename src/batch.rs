@@ -178,6 +178,16 @@ impl WriteBatch {
         self.bytes[8..HEADER_BYTES].copy_from_slice(&count.to_le_bytes());
     }
 
+    /// Adds the operations of an encoded batch, which `header` has read, behind these. An empty batch
+    /// becomes that one, its sequence number included; to another it must follow. For a log that is
+    /// written again: what it may hold was checked when it was written first.
+    pub(crate) fn append_encoded(&mut self, encoded: &[u8], header: &BatchReader<'_>) {
+        let seqno = if self.is_empty() { header.seqno() } else { self.seqno() };
+        self.bytes.extend_from_slice(&encoded[HEADER_BYTES..]);
+        self.count += u64::from(header.count());
+        self.set_seqno(seqno);
+    }
+
     /// The operations, whether the encoding is complete or not.
     pub(crate) fn reader(&self) -> BatchReader<'_> {
         let left = u32::try_from(self.count).expect("the batch was checked");

@@ -1,5 +1,6 @@
 //! Hot paths with fixed counts, for `callgrind.sh`: instructions do not depend on the machine's mood.
-//! Everything happens on one thread, on a file system in memory.
+//! Everything happens on one thread, and on a file system in memory but for the log's path, which is
+//! about the mapping that it writes through.
 
 pub mod state;
 
@@ -10,7 +11,7 @@ use alluvium::{
     Background, ColumnFamily, ColumnFamilyOptions, Db, Env, MemFs, MemoryBudget, Options, Update,
 };
 
-use crate::data::{entry, key, long, version};
+use crate::data::{entry, key, long, record, version};
 
 /// Everything that can be counted.
 pub fn paths() -> impl Iterator<Item = &'static str> {
@@ -29,6 +30,7 @@ const PATHS: &[&str] = &[
     "table-get",
     "table-scan-next",
     "table-scan-map",
+    "log-put",
 ];
 
 const KEYS: u32 = 20_000;
@@ -41,6 +43,10 @@ pub fn run(path: &str) {
     if path.starts_with("state-") {
         state::run(path, env);
         println!("{KEYS}");
+        return;
+    }
+    if path == "log-put" {
+        log_put();
         return;
     }
     let options = Options { log: false, ..Options::default() };
@@ -87,6 +93,25 @@ pub fn run(path: &str) {
         _ => panic!("{path}: none of {:?}", paths().collect::<Vec<_>>()),
     }
     println!("{KEYS}");
+}
+
+/// Records of new keys, through the log.
+fn log_put() {
+    let dir = std::env::temp_dir().join(format!("alluvium-hot-{}", std::process::id()));
+    let env = Env::new(MemoryBudget::new(256 << 20)).with_background(Background::Inline);
+    let db = Db::open(&dir, Options::default(), env).expect("open");
+    let family = db.column_family("state", ColumnFamilyOptions::default()).expect("a family");
+    counted_log_put(&db, &family);
+    drop(db);
+    std::fs::remove_dir_all(&dir).expect("the directory is there");
+    println!("{KEYS}");
+}
+
+#[inline(never)]
+fn counted_log_put(db: &Db, family: &ColumnFamily) {
+    for i in order() {
+        db.put(family, &key(i), &record(i, 0)).expect("put");
+    }
 }
 
 fn order() -> impl Iterator<Item = u32> {

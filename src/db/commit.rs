@@ -442,12 +442,7 @@ impl Core {
     }
 
     fn rotate_those(&self, state: &mut CommitState, which: impl Fn(&MemTableWriter) -> bool) {
-        let at = state.last_seqno;
-        for writer in state.writers.iter_mut().flatten() {
-            if which(&writer.mem) {
-                self.rotate(writer, at);
-            }
-        }
+        self.rotate(state, |writer| which(&writer.mem));
         self.update_stall();
         self.signals.work();
     }
@@ -473,23 +468,35 @@ impl Core {
         if !self.env.budget.wants_flush() {
             return;
         }
-        let at = state.last_seqno;
-        let writers = state.writers.iter_mut().flatten();
+        let writers = state.writers.iter().flatten();
         let largest = writers.max_by_key(|writer| writer.mem.table().bytes());
         if let Some(writer) = largest
             && !writer.mem.table().is_empty()
         {
-            self.rotate(writer, at);
+            let largest = writer.family.id;
+            self.rotate(state, |writer| writer.family.id == largest);
             self.update_stall();
             self.signals.work();
         }
     }
 
-    /// Freezes a family's memtable and puts a fresh one in its place: pointer work. Every operation
-    /// of the family up to `upto`, the last sequence number given out, is then in frozen memtables
-    /// or tables. The group that wrote them is published before any other lock is let go.
-    pub fn rotate(&self, writer: &mut FamilyWriter, upto: SeqNo) {
-        debug_assert!(!writer.mem.table().is_empty(), "empty memtables are not rotated");
+    /// Freezes the memtables of those families, unless they are empty, and puts fresh ones in their
+    /// places: pointer work. Every operation of these families up to the last sequence number given
+    /// out is then in frozen memtables or tables. The group that wrote them is published before any
+    /// other lock is let go.
+    pub fn rotate(&self, state: &mut CommitState, which: impl Fn(&FamilyWriter) -> bool) {
+        let upto = state.last_seqno;
+        if let Some(wal) = &state.wal {
+            wal.tell_end(); // a flush may have to sync all before it
+        }
+        for writer in state.writers.iter_mut().flatten() {
+            if !writer.mem.table().is_empty() && which(writer) {
+                self.rotate_one(writer, upto);
+            }
+        }
+    }
+
+    fn rotate_one(&self, writer: &mut FamilyWriter, upto: SeqNo) {
         let options = writer.family.options();
         let keys = writer.mem.table().keys();
         let (mut mem, table) = self.new_memtable(options.memtable_bytes_max, keys);

@@ -88,11 +88,7 @@ impl Core {
         self.check_halted()?;
         let mut state = self.stand_still()?;
         let seqno = state.last_seqno;
-        for writer in state.writers.iter_mut().flatten() {
-            if !writer.mem.table().is_empty() {
-                self.rotate(writer, seqno);
-            }
-        }
+        self.rotate(&mut state, |_| true);
         let mut versions = self.versions.lock();
         let mut slots = Slots::default();
         for family in self.families.read().values() {

@@ -150,15 +150,8 @@ impl Core {
         self.check_halted()?;
         let upto = {
             let mut state = self.stand_still()?;
-            let upto = state.last_seqno;
-            for family in families {
-                if let Some(writer) = state.writer(family.id)
-                    && !writer.mem.table().is_empty()
-                {
-                    self.rotate(writer, upto);
-                }
-            }
-            upto
+            self.rotate(&mut state, |writer| families.iter().any(|f| f.id == writer.family.id));
+            state.last_seqno
         };
         self.update_stall();
         self.drive(|_| {
@@ -294,11 +287,7 @@ impl Core {
         self.check_halted()?;
         let mut state = self.stand_still()?;
         let last_seqno = state.last_seqno;
-        for writer in state.writers.iter_mut().flatten() {
-            if !writer.mem.table().is_empty() {
-                self.rotate(writer, last_seqno);
-            }
-        }
+        self.rotate(&mut state, |_| true);
         let closed = Error::new(ErrorKind::Halted, "the database was closed");
         for pending in self.versions.lock().checkpoints.drain(..) {
             pending.fail(&closed);

@@ -518,6 +518,7 @@ impl Core {
         }
         self.check_value(value)?;
         if kind != ValueKind::RangeDelete
+            && !self.options.log
             && self.commit_at_once(family.id(), kind, key, value).is_some()
         {
             return Ok(());

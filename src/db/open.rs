@@ -273,12 +273,12 @@ impl Opening {
         let overwrite = held.as_ref().map(|held| held.overwrite());
         let mut last = 0;
         while let Some((place, payload)) = log.next()? {
-            last = self
-                .replay_batch(&payload, place.offset, next_family, last, overwrite)
-                .map_err(|e| {
+            last = self.replay_batch(payload, place.offset, next_family, last, overwrite).map_err(
+                |e| {
                     let name = FileName::Log(place.segment).to_string();
                     e.in_file(&self.dir.join(name))
-                })?;
+                },
+            )?;
         }
         Ok(())
     }

@@ -300,7 +300,7 @@ impl Salvage {
         let mut is_whole = log.is_whole;
         let mut reader = log.reader;
         while let Some((place, payload)) = reader.as_mut().map_or(Ok(None), |log| log.next())? {
-            match self.replay_batch(&payload, place.offset) {
+            match self.replay_batch(payload, place.offset) {
                 Ok(Some(seqno)) => last = seqno,
                 Ok(None) => break, // beyond what is wanted
                 Err(e) => {

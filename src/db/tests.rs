@@ -61,8 +61,7 @@ fn live(db: &Db) -> usize {
 /// A frozen memtable that waits to be flushed.
 fn rotate(db: &Db, family: &ColumnFamily) {
     let mut state = db.core.stand_still().unwrap();
-    let last = state.last_seqno;
-    db.core.rotate(state.writer(family.id()).unwrap(), last);
+    db.core.rotate(&mut state, |writer| writer.family.id == family.id());
 }
 
 /// Lets writers queue up behind somebody who stands still, and then go on. Returns what each got:

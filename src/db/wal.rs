@@ -8,10 +8,15 @@ use crate::base::format::FileKind;
 use crate::base::id::{FileId, FileNumber};
 use crate::base::key::SeqNo;
 use crate::base::sync::{Arc, AtomicU64, Mutex, Ordering};
+use crate::batch::{BatchReader, WriteBatch};
 use crate::fs::Fs;
 use crate::log::format::SEGMENT_BYTES_FULL;
 use crate::log::{LogPosition, LogReader, LogWriter};
 use crate::version::names::FileName;
+
+/// Batches of a tail that is written again are put together up to this: as much as damage takes with
+/// it that is found later.
+const GROUP_BYTES_MAX: usize = 32 << 10;
 
 /// A segment that will not grow any more.
 #[derive(Clone, Debug)]
@@ -29,7 +34,7 @@ pub(in crate::db) struct Segments {
     closed: Mutex<Vec<ClosedSegment>>,
     /// The open one, or the last one that was: changed only when it is among the closed ones.
     open: AtomicU64,
-    /// End of the last record that was accepted. A leaf lock.
+    /// Where the log ended when a memtable was frozen last. A leaf lock.
     end: Mutex<LogPosition>,
 }
 
@@ -42,7 +47,8 @@ impl Segments {
         (self.closed.lock().clone(), open)
     }
 
-    /// The end of the log: all before it is in the segments that [`list`](Segments::list) gives now.
+    /// Where the log ended when a memtable was frozen last: behind all that frozen memtables hold, of
+    /// any family. All before it is in the segments that [`list`](Segments::list) gives now.
     pub fn end(&self) -> LogPosition {
         *self.end.lock()
     }
@@ -92,14 +98,35 @@ impl TailSegment {
         let synced = prev.unwrap_or(LogPosition::new(number, 0));
         let writer = LogWriter::begin(fs, &temporary, FileKind::Log, id, number, prev, synced)?;
         let mut segment = TailSegment { writer, temporary };
-        let written = segment.writer.append_all(|| Ok(tail.next()?.map(|(_, payload)| payload)));
-        match written.and_then(|()| segment.writer.sync()) {
+        match segment.append_all(tail).and_then(|()| segment.writer.sync()) {
             Ok(()) => Ok(segment),
             Err(e) => {
                 segment.discard(&**fs);
                 Err(e)
             }
         }
+    }
+
+    /// Appends what `tail` yields. Batches that follow each other become one, as in a group: the less
+    /// to frame and to sum. All of them are durable, or none is.
+    fn append_all(&mut self, tail: &mut LogReader) -> Result<()> {
+        let mut group = WriteBatch::new();
+        let mut next_seqno = 0;
+        while let Some((place, payload)) = tail.next()? {
+            let batch = BatchReader::new(payload, place.offset)?;
+            let joins =
+                group.bytes() + payload.len() <= GROUP_BYTES_MAX && batch.seqno() == next_seqno;
+            if !joins && !group.is_empty() {
+                self.writer.append(group.as_bytes())?;
+                group.clear();
+            }
+            group.append_encoded(payload, &batch);
+            next_seqno = batch.seqno() + u64::from(batch.count());
+        }
+        if !group.is_empty() {
+            self.writer.append(group.as_bytes())?;
+        }
+        Ok(())
     }
 
     /// Removes it, which is only tidiness: its name is never used again.
@@ -184,7 +211,7 @@ impl Wal {
         self.synced = writer.synced();
         self.writer = Some(writer);
         self.segments.open.store(number.0, Ordering::Release);
-        *self.segments.end.lock() = self.end;
+        self.tell_end();
         Ok(())
     }
 
@@ -205,8 +232,14 @@ impl Wal {
         self.end = writer.position();
         self.writer = Some(writer);
         self.segments.open.store(number.0, Ordering::Release);
-        *self.segments.end.lock() = self.end;
+        self.tell_end();
         Ok(())
+    }
+
+    /// Tells the background where the log ends: when a memtable is frozen, and not at each append,
+    /// which would be a lock that nobody else wants.
+    pub fn tell_end(&self) {
+        *self.segments.end.lock() = self.end;
     }
 
     /// Appends one encoded batch whose first operation follows `last_seqno`.
@@ -229,9 +262,9 @@ impl Wal {
         }
         let writer = self.writer.as_mut().expect("a segment is open");
         match writer.append(batch) {
-            Ok(end) => {
-                self.end = end;
-                *self.segments.end.lock() = end;
+            Ok(_) => {
+                // Not the answer, which waits in memory behind the stores to the log.
+                self.end = writer.position();
                 Ok(())
             }
             Err(e) if e.kind() == ErrorKind::NoSpace => {
@@ -326,7 +359,57 @@ fn commit_unknown(text: &str, cause: &Error) -> Error {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::base::id::FamilyId;
     use crate::fs::memory::MemFs;
+    use crate::log::SegmentFile;
+
+    fn reader(fs: &Arc<dyn Fs>, path: &std::path::Path, number: FileNumber) -> LogReader {
+        let len = fs.open(path).unwrap().len();
+        let file = SegmentFile { number, path: path.to_owned(), len };
+        LogReader::open(fs, FileKind::Log, vec![file], None).unwrap()
+    }
+
+    /// Every operation of a log, with its sequence number.
+    fn operations(log: &mut LogReader) -> Vec<(SeqNo, Vec<u8>)> {
+        let mut all = Vec::new();
+        while let Some((place, payload)) = log.next().unwrap() {
+            let batch = BatchReader::new(payload, place.offset).unwrap();
+            let first = batch.seqno();
+            all.extend((first..).zip(batch.ops()).map(|(seqno, op)| {
+                let op = op.unwrap();
+                (seqno, [op.key, op.value].concat())
+            }));
+        }
+        all
+    }
+
+    #[test]
+    fn batches_of_a_tail_become_groups_and_stay_what_they_were() {
+        let (fs, dir): (Arc<dyn Fs>, _) = (Arc::new(MemFs::new()), PathBuf::from("db"));
+        fs.create_dir(&dir).unwrap();
+        let number = |n| FileNumber::new(1, n);
+        let (path, segments) = (dir.join(FileName::Log(number(1)).to_string()), Arc::default());
+        let begun = Wal::begin(&fs, &dir, 1, u64::MAX, number(1), None, None, segments);
+        let mut wal = begun.unwrap();
+        let (mut seqno, mut batch) = (1, WriteBatch::new());
+        for i in 0..3000_u64 {
+            batch.clear();
+            // One is as long as a group, and there are gaps where numbers were burnt.
+            let value = vec![i as u8; if i == 700 { GROUP_BYTES_MAX } else { 20 }];
+            (0..i % 3 + 1).for_each(|n| batch.put(FamilyId(0), &[n as u8 + 1], &value));
+            batch.set_seqno(seqno);
+            wal.append(batch.as_bytes(), 0, || unreachable!()).unwrap();
+            seqno += batch.count() + u64::from(i % 1000 == 0);
+        }
+        let mut old = reader(&fs, &path, number(1));
+        let wanted = operations(&mut reader(&fs, &path, number(1)));
+        old.cut(LogPosition::new(number(1), 0));
+        let tail = TailSegment::write(&fs, &dir, 1, number(2), &mut old).unwrap();
+        let mut new = reader(&fs, &tail.temporary, number(2));
+        assert_eq!(operations(&mut new), wanted);
+        // By size some five, and one more at each gap and at each side of the long one.
+        assert!((5..=15).contains(&new.records()), "{} records", new.records());
+    }
 
     #[test]
     fn a_segment_is_closed_before_it_is_too_long_to_be_read() {

@@ -73,10 +73,15 @@ pub(super) struct Window {
 }
 
 impl Window {
-    /// Maps the bytes of `range`, which are allocated (claim 4).
-    pub fn map(file: &File, range: Range<u64>) -> io::Result<Window> {
+    /// Maps the bytes of `range`, which are allocated (claim 4); `huge`: by huge pages, if the system
+    /// can.
+    pub fn map(file: &File, range: Range<u64>, huge: bool) -> io::Result<Window> {
         let len = usize::try_from(range.end - range.start).map_err(io::Error::other)?;
         let mapping = MmapOptions::new().offset(range.start).len(len).map_raw(file)?;
+        #[cfg(target_os = "linux")]
+        if huge {
+            let _ = mapping.advise(memmap2::Advice::HugePage); // it is only a wish
+        }
         Ok(Window { mapping, start: range.start })
     }
 
@@ -142,7 +147,7 @@ pub(super) mod tests {
         let path = dir.0.join("1.log");
         put(&DiskFs::new(), &path, &[b'.'; 9000]);
         let file = File::options().read(true).write(true).open(&path).unwrap();
-        let mut window = Window::map(&file, 4100..8200).unwrap();
+        let mut window = Window::map(&file, 4100..8200, true).unwrap();
         assert!(
             window.write(4100, b"first") && window.write(8196, b"last") && window.write(8200, b"")
         );

@@ -108,7 +108,7 @@ pub(super) fn segments(archive: &[u8]) {
                 let mut records = 0;
                 while let Some((place, payload)) = log.next().expect("checked before") {
                     records += 1;
-                    if let Ok(reader) = BatchReader::new(&payload, place.offset) {
+                    if let Ok(reader) = BatchReader::new(payload, place.offset) {
                         reader.ops().filter_map(Result::err).for_each(|e| expected(&e));
                     }
                 }

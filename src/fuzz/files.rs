@@ -61,7 +61,7 @@ pub(super) fn log(bytes: &[u8]) {
         while let Some((place, payload)) = log.next().expect("checked before") {
             records += 1;
             assert!(place.offset < bytes.len() as u64);
-            if let Ok(reader) = BatchReader::new(&payload, place.offset) {
+            if let Ok(reader) = BatchReader::new(payload, place.offset) {
                 reader.ops().filter_map(Result::err).for_each(|e| expected(&e));
             }
         }
@@ -85,10 +85,10 @@ fn segment(bytes: &[u8], kind: FileKind) -> u64 {
             }
             SegmentItem::Record(at, record) => {
                 assert_eq!(at, end, "a gap");
-                let id = header.expect("a header comes first").id;
+                let sums = header.expect("a header comes first").sums();
                 let payload = &bytes[record.payload.clone()];
                 let mut encoded = Vec::new();
-                put_record(&mut encoded, &id, at as u64, record.kind, record.synced, &[payload]);
+                put_record(&mut encoded, &sums, at as u64, record.kind, record.synced, &[payload]);
                 assert_eq!(encoded, bytes[at..record.payload.end], "one record, one encoding");
                 end = record.payload.end;
                 records += 1;

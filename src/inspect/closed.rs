@@ -210,7 +210,7 @@ impl ClosedDb {
         log.must_reach(self.state.header.log_needed())?;
         while let Some((place, payload)) = log.next()? {
             let path = self.dir.join(FileName::Log(place.segment).to_string());
-            check_batch(&payload, place.offset).map_err(|e| e.in_file(&path))?;
+            check_batch(payload, place.offset).map_err(|e| e.in_file(&path))?;
         }
         Ok(())
     }

@@ -16,7 +16,7 @@
 
 use std::ops::Range;
 
-use crate::base::checksum::{checksum, checksum_at};
+use crate::base::checksum::{FileSums, checksum};
 use crate::base::coding::{Decoder, put_u32, put_u64};
 use crate::base::error::{Error, Result};
 use crate::base::format::{FileKind, Layout, field, put_preamble, read_preamble};
@@ -101,6 +101,11 @@ pub struct SegmentHeader {
 }
 
 impl SegmentHeader {
+    /// Makes the sums of the segment's records.
+    pub fn sums(&self) -> FileSums {
+        FileSums::new(self.id.as_bytes())
+    }
+
     /// Appends the header.
     pub fn encode_into(&self, kind: FileKind, out: &mut Vec<u8>) {
         let start = out.len();
@@ -148,13 +153,13 @@ pub fn is_header_intact(bytes: &[u8]) -> bool {
     }
 }
 
-/// Appends a record that will stand at `offset` of file `id`; the payload is the parts in order.
+/// Appends a record that will stand at `offset` of the file of `sums`; the payload is the parts in order.
 ///
 /// # Panics
 /// If the payload exceeds [`PAYLOAD_BYTES_MAX`].
 pub fn put_record(
     out: &mut Vec<u8>,
-    id: &FileId,
+    sums: &FileSums,
     offset: u64,
     kind: RecordKind,
     synced: LogPosition,
@@ -162,15 +167,17 @@ pub fn put_record(
 ) {
     let len: usize = parts.iter().map(|part| part.len()).sum();
     assert!(len <= PAYLOAD_BYTES_MAX, "payload too long");
-    let start = out.len();
-    put_u32(out, 0);
-    put_u32(out, checksum_at(id.as_bytes(), offset, parts));
-    put_u32(out, len as u32);
-    out.extend_from_slice(&[kind as u8, 0, 0, 0]);
-    put_u64(out, synced.segment.0);
-    put_u64(out, synced.offset);
-    let crc = checksum_at(id.as_bytes(), offset, &[&out[start + 4..]]);
-    out[start..start + 4].copy_from_slice(&crc.to_le_bytes());
+    let payload_crc = sums.at(offset, parts);
+    let mut header = [0; RECORD_HEADER_BYTES];
+    header[4..8].copy_from_slice(&payload_crc.to_le_bytes());
+    header[8..12].copy_from_slice(&(len as u32).to_le_bytes());
+    header[12] = kind as u8;
+    header[16..24].copy_from_slice(&synced.segment.0.to_le_bytes());
+    header[24..].copy_from_slice(&synced.offset.to_le_bytes());
+    let header_crc = sums.at(offset, &[&header[4..]]);
+    header[..4].copy_from_slice(&header_crc.to_le_bytes());
+    out.reserve(RECORD_HEADER_BYTES + len);
+    out.extend_from_slice(&header);
     for part in parts {
         out.extend_from_slice(part);
     }
@@ -225,16 +232,21 @@ impl RecordHeader {
 
     /// The header at `offset` of a segment, if one stands there that was written for that place. The
     /// payload may be damaged or missing.
-    fn read(bytes: &[u8], offset: usize, segment: &SegmentHeader) -> Option<RecordHeader> {
+    fn read(
+        bytes: &[u8],
+        offset: usize,
+        segment: &SegmentHeader,
+        sums: &FileSums,
+    ) -> Option<RecordHeader> {
         let raw = bytes.get(offset..)?.first_chunk::<RECORD_HEADER_BYTES>()?;
         let header = RecordHeader::decode(raw)?;
         let here = LogPosition::new(segment.number, offset as u64);
-        let crc = checksum_at(segment.id.as_bytes(), offset as u64, &[&raw[4..]]);
+        let crc = sums.at(offset as u64, &[&raw[4..]]);
         (crc == header.header_crc && header.synced <= here).then_some(header)
     }
 }
 
-/// The record at `offset` of a segment, both sums checked.
+/// The record at `offset` of a segment, both sums checked, by the segment's [`sums`](SegmentHeader::sums).
 ///
 /// # Errors
 /// Why there is none.
@@ -242,9 +254,10 @@ pub fn read_record(
     bytes: &[u8],
     offset: usize,
     segment: &SegmentHeader,
+    sums: &FileSums,
 ) -> std::result::Result<Record, Stop> {
     let rest = bytes.get(offset..).unwrap_or_default();
-    let Some(header) = RecordHeader::read(bytes, offset, segment) else {
+    let Some(header) = RecordHeader::read(bytes, offset, segment, sums) else {
         return Err(if is_zero(rest) {
             Stop::End
         } else if rest.len() < RECORD_HEADER_BYTES {
@@ -257,7 +270,7 @@ pub fn read_record(
     let Some(payload) = bytes.get(start..start + header.len) else {
         return Err(Stop::Damage("payload is cut short"));
     };
-    if checksum_at(segment.id.as_bytes(), offset as u64, &[payload]) != header.payload_crc {
+    if sums.at(offset as u64, &[payload]) != header.payload_crc {
         return Err(Stop::Damage("payload does not match its checksum"));
     }
     let payload = start..start + header.len;
@@ -286,10 +299,11 @@ pub fn reread_record(bytes: &[u8], offset: usize) -> Option<Record> {
 /// The furthest position that any record header at or after `from` proves durable, whatever lies
 /// between: looks at every byte. Cost: a few instructions a byte, a checksum only where all else fits.
 pub fn durable_proof(bytes: &[u8], from: usize, segment: &SegmentHeader) -> Option<LogPosition> {
+    let sums = segment.sums();
     let mut furthest = None;
     let mut offset = from;
     while offset < bytes.len() {
-        match RecordHeader::read(bytes, offset, segment) {
+        match RecordHeader::read(bytes, offset, segment, &sums) {
             Some(header) => {
                 furthest = furthest.max(Some(header.synced));
                 offset += RECORD_HEADER_BYTES;
@@ -321,10 +335,11 @@ pub fn decode_segment(bytes: &[u8], kind: FileKind) -> Vec<SegmentItem> {
         Ok(header) => header,
         Err(e) => return vec![SegmentItem::Damage(0..bytes.len(), e.to_string())],
     };
+    let sums = header.sums();
     let mut items = vec![SegmentItem::Header(header)];
     let mut offset = SEGMENT_HEADER_BYTES;
     while offset < bytes.len() {
-        match read_record(bytes, offset, &header) {
+        match read_record(bytes, offset, &header, &sums) {
             Ok(record) => {
                 let end = record.payload.end;
                 items.push(SegmentItem::Record(offset, record));
@@ -335,7 +350,7 @@ pub fn decode_segment(bytes: &[u8], kind: FileKind) -> Vec<SegmentItem> {
                 break;
             }
             Err(Stop::Damage(why)) => {
-                let end = next_record(bytes, offset + 1, &header);
+                let end = next_record(bytes, offset + 1, &header, &sums);
                 items.push(SegmentItem::Damage(offset..end, why.to_owned()));
                 offset = end;
             }
@@ -345,11 +360,11 @@ pub fn decode_segment(bytes: &[u8], kind: FileKind) -> Vec<SegmentItem> {
 }
 
 /// Where the next intact record begins, or the end of the bytes.
-fn next_record(bytes: &[u8], from: usize, header: &SegmentHeader) -> usize {
+fn next_record(bytes: &[u8], from: usize, header: &SegmentHeader, sums: &FileSums) -> usize {
     (from..bytes.len())
         .find(|&offset| {
-            RecordHeader::read(bytes, offset, header).is_some()
-                && read_record(bytes, offset, header).is_ok()
+            RecordHeader::read(bytes, offset, header, sums).is_some()
+                && read_record(bytes, offset, header, sums).is_ok()
         })
         .unwrap_or(bytes.len())
 }
@@ -372,7 +387,7 @@ mod tests {
         assert_eq!(out.len(), SEGMENT_HEADER_BYTES);
         let synced = LogPosition::new(FileNumber::new(1, 9), 0x1122);
         let at = out.len() as u64;
-        put_record(&mut out, &header().id, at, RecordKind::Data, synced, &[b"ab", b"c"]);
+        put_record(&mut out, &header().sums(), at, RecordKind::Data, synced, &[b"ab", b"c"]);
         let hex: String = out.iter().map(|byte| format!("{byte:02x}")).collect();
         let want = concat!(
             "89414c564c0d0a1a0000000000000000", // preamble
@@ -429,7 +444,7 @@ mod tests {
             for payload in &payloads {
                 let at = out.len() as u64;
                 let synced = LogPosition::new(header.number, at);
-                put_record(&mut out, &header.id, at, RecordKind::Data, synced, &[payload]);
+                put_record(&mut out, &header.sums(), at, RecordKind::Data, synced, &[payload]);
             }
             let end = out.len();
             out.resize(end + usize::from(zeros), 0);
@@ -481,7 +496,7 @@ mod tests {
             starts.push(out.len());
             let at = out.len() as u64;
             let synced = LogPosition::new(header.number, at);
-            put_record(&mut out, &header.id, at, RecordKind::Data, synced, &[payload]);
+            put_record(&mut out, &header.sums(), at, RecordKind::Data, synced, &[payload]);
         }
         out[starts[1]] ^= 1;
         let items = decode_segment(&out, FileKind::Log);

@@ -1,5 +1,6 @@
 //! Reads a whole log after a crash or a clean end: first the decision, then the records.
 
+use std::ops::Range;
 use std::path::Path;
 
 use crate::base::bytes::Bytes;
@@ -79,35 +80,38 @@ impl LogReader {
         })
     }
 
-    /// The next data record: where it begins, and its payload, a window into its segment. After an
-    /// error, and at the end: nothing.
+    /// The next data record: where it begins, and its payload. After an error, and at the end: nothing.
     ///
     /// # Errors
     /// Only for segments beyond the first 128 MiB, which are read again: those of the file system, and
     /// `Corruption` if the bytes have changed meanwhile.
-    pub fn next(&mut self) -> Result<Option<(LogPosition, Bytes)>> {
+    pub fn next(&mut self) -> Result<Option<(LogPosition, &[u8])>> {
+        let found = self.step().inspect_err(|_| {
+            self.pieces.clear();
+            self.current = None;
+        })?;
+        // Lent, not shared: two readers of the same bytes do not count references in turns.
+        let Some(walk) = &self.current else { return Ok(None) };
+        Ok(found.map(|(position, payload)| (position, &walk.bytes[payload])))
+    }
+
+    /// The next data record, in the bytes of `current`.
+    fn step(&mut self) -> Result<Option<(LogPosition, Range<usize>)>> {
         loop {
-            if self.current.is_none() {
+            let Some(walk) = &mut self.current else {
                 let Some(piece) = self.pieces.get(self.begun).cloned() else { return Ok(None) };
                 self.begun += 1;
-                self.current =
-                    Some(Walk::new(&self.fs, piece).inspect_err(|_| self.pieces.clear())?);
-            }
-            let Some(walk) = &mut self.current else { continue };
-            match walk.next() {
-                Ok(Some((start, record))) => {
-                    let position = LogPosition::new(walk.piece.header.number, start);
-                    let wanted = start >= walk.piece.start && position >= self.from;
-                    if record.kind == RecordKind::Data && wanted {
-                        return Ok(Some((position, walk.bytes.slice(record.payload))));
-                    }
-                }
-                Ok(None) => self.current = None,
-                Err(e) => {
-                    self.pieces.clear();
-                    self.current = None;
-                    return Err(e);
-                }
+                self.current = Some(Walk::new(&self.fs, piece)?);
+                continue;
+            };
+            let Some((start, record)) = walk.next()? else {
+                self.current = None;
+                continue;
+            };
+            let position = LogPosition::new(walk.piece.header.number, start);
+            let wanted = start >= walk.piece.start && position >= self.from;
+            if record.kind == RecordKind::Data && wanted {
+                return Ok(Some((position, record.payload)));
             }
         }
     }
@@ -225,7 +229,8 @@ impl Walk {
         }
         let start = self.offset;
         let record = if self.read_again {
-            read_record(&self.bytes, start as usize, &self.piece.header).ok()
+            let header = &self.piece.header;
+            read_record(&self.bytes, start as usize, header, &header.sums()).ok()
         } else {
             reread_record(&self.bytes, start as usize)
         };

@@ -311,8 +311,9 @@ fn scan(bytes: &[u8], header: &SegmentHeader, limit: Option<u64>) -> Scan {
         closed: false,
         durable: LogPosition::default(),
     };
+    let sums = header.sums();
     while limit != Some(found.end) {
-        match read_record(bytes, found.end as usize, header) {
+        match read_record(bytes, found.end as usize, header, &sums) {
             Ok(record) => {
                 let end = record.payload.end as u64;
                 if limit.is_some_and(|limit| end > limit) {

@@ -746,7 +746,7 @@ fn a_log_reserves_ahead_and_gives_back() {
         assert_eq!(replay(&fs).unwrap().1, payloads, "zeros are the end");
         len(&fs)
     };
-    assert_eq!(append(&mut log, 100), 8192);
+    assert_eq!(append(&mut log, 100), 4096);
     assert_eq!(append(&mut log, 8000), 10_000, "no more than it may");
     // What is reserved is enough for a record and for the seal behind it.
     fs.set_capacity(Some(fs.total_bytes()));

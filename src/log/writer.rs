@@ -2,8 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::base::bytes::Bytes;
 use crate::base::canary::Canary;
+use crate::base::checksum::FileSums;
 use crate::base::error::{Error, ErrorKind, Result};
 use crate::base::format::FileKind;
 use crate::base::id::{FileId, FileNumber};
@@ -18,7 +18,7 @@ use crate::log::format::{
 /// The buffer for one record keeps at most this much between records.
 const BUFFER_BYTES_KEPT: usize = 1 << 20;
 
-/// Reserved ahead: as much as is written already, but no less and no more than this. A small log stays
+/// Reserved ahead: about as much as is written already, but no less and no more than this. A small log stays
 /// small, and recovery has few zeros to read.
 const RESERVE_BYTES_MIN: u64 = 4 << 10;
 const RESERVE_BYTES_MAX: u64 = 4 << 20;
@@ -37,6 +37,7 @@ pub struct LogWriter {
     file: Box<dyn WritableFile>,
     path: PathBuf,
     header: SegmentHeader,
+    sums: FileSums,
     /// Where the next record goes.
     offset: u64,
     /// Space is reserved up to here.
@@ -124,6 +125,7 @@ impl LogWriter {
             file,
             path: path.to_owned(),
             header,
+            sums: header.sums(),
             offset: SEGMENT_HEADER_BYTES as u64,
             reserved: 0,
             reserved_max: 0,
@@ -166,35 +168,6 @@ impl LogWriter {
         self.write(RecordKind::Data, parts).map_err(|e| self.broke(e))?;
         self.dirty = true;
         Ok(self.position())
-    }
-
-    /// Appends what `next` yields, each a record, in as few writes as go: what was read from another log.
-    ///
-    /// # Errors
-    /// Those of `next`, and of [`append`](LogWriter::append); the segment is to be given up then.
-    ///
-    /// # Panics
-    /// If a payload is longer than [`PAYLOAD_BYTES_MAX`].
-    pub fn append_all(&mut self, mut next: impl FnMut() -> Result<Option<Bytes>>) -> Result<()> {
-        self.usable()?;
-        let (id, synced) = (self.header.id, self.synced());
-        let mut records = Vec::new();
-        loop {
-            let payload = next()?;
-            if let Some(payload) = &payload {
-                let offset = self.offset + records.len() as u64;
-                put_record(&mut records, &id, offset, RecordKind::Data, synced, &[payload]);
-            }
-            if payload.is_none() || records.len() >= BUFFER_BYTES_KEPT {
-                self.file.append(&records).map_err(|e| self.broke(e))?;
-                self.offset += records.len() as u64;
-                records.clear();
-                self.dirty = true;
-            }
-            if payload.is_none() {
-                return Ok(());
-            }
-        }
     }
 
     /// Makes this segment durable, and then appends a seal that says so; a seal that cannot be written
@@ -288,7 +261,7 @@ impl LogWriter {
         self.buffer.clear();
         self.buffer.shrink_to(BUFFER_BYTES_KEPT);
         let synced = self.synced();
-        put_record(&mut self.buffer, &self.header.id, self.offset, kind, synced, parts);
+        put_record(&mut self.buffer, &self.sums, self.offset, kind, synced, parts);
         debug_assert!(self.buffer.len() >= RECORD_HEADER_BYTES);
         let end = self.offset + self.buffer.len() as u64;
         if end + RECORD_HEADER_BYTES as u64 > self.reserved && kind == RecordKind::Data {
@@ -301,8 +274,9 @@ impl LogWriter {
 
     /// Reserves space for what is needed, a record and its seal, and some more.
     fn reserve(&mut self, needed: u64) -> Result<()> {
-        let ahead = needed.clamp(RESERVE_BYTES_MIN, RESERVE_BYTES_MAX);
-        let upto = (needed + ahead).next_multiple_of(RESERVE_BYTES_MIN).min(self.reserved_max);
+        let step = 1 << needed.clamp(RESERVE_BYTES_MIN, RESERVE_BYTES_MAX).ilog2();
+        // Steps end at round places, so that huge pages fit into them.
+        let upto = (needed + step / 2).next_multiple_of(step).min(self.reserved_max);
         if upto < needed {
             return Ok(()); // the last record of the segment
         }

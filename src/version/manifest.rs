@@ -95,7 +95,7 @@ fn read(fs: &Arc<dyn Fs>, dir: &Path, number: FileNumber, listing: &[Listed]) ->
     let mut end = 0;
     while let Some((position, payload)) = reader.next()? {
         end = position.offset;
-        let edit = VersionEdit::decode(Decoder::new(&payload));
+        let edit = VersionEdit::decode(Decoder::new(payload));
         // Offsets within a payload are worth less than the record's.
         edit.and_then(|edit| state.apply(&edit)).map_err(|e| place(&e, end, &path))?;
     }

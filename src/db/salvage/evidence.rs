@@ -110,7 +110,7 @@ impl Evidence {
         };
         self.state = State::default();
         while let Some((place, payload)) = reader.next()? {
-            let edit = VersionEdit::decode(Decoder::new(&payload));
+            let edit = VersionEdit::decode(Decoder::new(payload));
             if let Err(e) = edit.and_then(|edit| self.state.apply(&edit)) {
                 let e = Error::new(e.kind(), format!("an edit: {e}")).at(place.offset);
                 self.drop_or_fail(e.in_file(&segment.path))?;
