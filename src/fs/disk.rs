@@ -231,20 +231,30 @@ struct DiskReader {
     len: u64,
 }
 
+impl DiskReader {
+    fn check(&self, offset: u64, len: usize) -> Result<()> {
+        match offset.checked_add(len as u64) {
+            Some(end) if end <= self.len => Ok(()),
+            _ => Err(ends_early(&self.path, offset)),
+        }
+    }
+}
+
 impl ReadableFile for DiskReader {
     fn len(&self) -> u64 {
         self.len
     }
 
     fn read_at(&self, offset: u64, len: usize) -> Result<Bytes> {
-        if offset.checked_add(len as u64).is_none_or(|end| end > self.len) {
-            return Err(ends_early(&self.path, offset));
-        }
-        Bytes::filled(len, |buffer| self.file.read_exact_at(buffer, offset)).map_err(|e| {
-            match e.kind() {
-                IoKind::UnexpectedEof => ends_early(&self.path, offset),
-                _ => Error::io("read", &self.path, e).at(offset),
-            }
+        self.check(offset, len)?;
+        Bytes::filled(len, |buffer| self.read_into(offset, buffer))
+    }
+
+    fn read_into(&self, offset: u64, buffer: &mut [u8]) -> Result<()> {
+        self.check(offset, buffer.len())?;
+        self.file.read_exact_at(buffer, offset).map_err(|e| match e.kind() {
+            IoKind::UnexpectedEof => ends_early(&self.path, offset),
+            _ => Error::io("read", &self.path, e).at(offset),
         })
     }
 }

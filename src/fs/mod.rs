@@ -102,6 +102,12 @@ pub trait ReadableFile: Send + Sync {
     /// Exactly `len` bytes from `offset`; `Corruption` if the file ends before. The caller has
     /// checked `len` against [`len`](ReadableFile::len), so that no foreign number is allocated.
     fn read_at(&self, offset: u64, len: usize) -> Result<Bytes>;
+    /// Fills `buffer` with the bytes from `offset`, as [`read_at`](ReadableFile::read_at) returns them:
+    /// for who keeps a buffer.
+    fn read_into(&self, offset: u64, buffer: &mut [u8]) -> Result<()> {
+        buffer.copy_from_slice(&self.read_at(offset, buffer.len())?);
+        Ok(())
+    }
 }
 
 /// Holds a directory; dropping it lets go.

@@ -1,9 +1,8 @@
 //! Codecs: their numbers exist in every build, their code only where a feature brings it.
 
-use std::cell::RefCell;
-
 use crate::base::bytes::Bytes;
 use crate::base::error::{Error, Result};
+use crate::table::scratch::{KEPT_BYTES, Scratch};
 
 /// How a block's bytes are packed. The number is stored in the block's trailer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -90,34 +89,29 @@ impl Compressor {
     }
 }
 
-/// What unpacks to no more than this goes by way of a buffer that each thread keeps: that is in the
-/// processor's cache, while memory for a block of its own was just given up by one that nobody wanted.
-const SCRATCH_BYTES: usize = 64 << 10;
-
-thread_local! {
-    static SCRATCH: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
-}
-
 /// Unpacks to exactly `raw_len` bytes, which the caller has checked against a limit. One allocation.
 ///
 /// # Errors
 /// `Unsupported` if this build does not have the codec; `Corruption` if the bytes are not a packed
 /// form of so many bytes.
 pub fn decompress(codec: Codec, packed: &[u8], raw_len: usize) -> Result<Bytes> {
-    codec.require()?;
-    if raw_len > SCRATCH_BYTES {
+    if raw_len > KEPT_BYTES {
         return Bytes::filled(raw_len, |raw| unpack(codec, packed, raw));
     }
-    SCRATCH.with_borrow_mut(|scratch| {
-        scratch.resize(scratch.len().max(raw_len), 0);
-        let raw = &mut scratch[..raw_len];
-        unpack(codec, packed, raw)?;
-        Ok(Bytes::from(&*raw))
-    })
+    // By way of a buffer that is in the processor's cache, while memory for a block of its own was just
+    // given up by one that nobody wanted.
+    let mut scratch = Scratch::take();
+    let raw = scratch.raw.first(raw_len);
+    unpack(codec, packed, raw)?;
+    Ok(Bytes::from(&*raw))
 }
 
 /// Fills `raw`, all of it.
-fn unpack(codec: Codec, packed: &[u8], raw: &mut [u8]) -> Result<()> {
+///
+/// # Errors
+/// Those of [`decompress`].
+pub fn unpack(codec: Codec, packed: &[u8], raw: &mut [u8]) -> Result<()> {
+    codec.require()?;
     let unpacked = match codec {
         Codec::None if packed.len() == raw.len() => {
             raw.copy_from_slice(packed);

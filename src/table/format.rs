@@ -99,42 +99,65 @@ pub fn packing(stored: &[u8]) -> Option<(u8, u32)> {
     Some((codec, u32::from_le_bytes(raw_len)))
 }
 
+/// A stored block whose checksum is right, without its trailer.
+#[derive(Clone, Copy)]
+pub struct StoredBlock<'a> {
+    /// How it is packed.
+    pub codec: Codec,
+    /// Its bytes.
+    pub packed: &'a [u8],
+    /// How many it unpacks to, within limits. As many as `packed` has, if it is not packed.
+    pub raw_len: usize,
+}
+
+/// Checks a block that was read, trailer included, from `offset`, against its checksum and limits: it
+/// claims no more than `raw_max` and [`PACKED_RAW_BYTES_MAX`] bytes.
+///
+/// # Errors
+/// `Corruption` at `offset`; `Unsupported` for an unknown codec.
+pub fn check_block<'a>(
+    stored: &'a [u8],
+    id: &FileId,
+    offset: u64,
+    raw_max: usize,
+) -> Result<StoredBlock<'a>> {
+    let wrong = |text: &str| Error::corruption(text).at(offset);
+    let Some((body, crc)) = stored.split_last_chunk::<4>() else {
+        return Err(wrong("block cut short"));
+    };
+    if checksum_at(id.as_bytes(), offset, &[body]) != u32::from_le_bytes(*crc) {
+        return Err(wrong("block checksum differs"));
+    }
+    let Some((packed, trailer)) = body.split_last_chunk::<5>() else {
+        return Err(wrong("block cut short"));
+    };
+    let [byte, raw_len @ ..] = *trailer;
+    let raw_len = u32::from_le_bytes(raw_len) as usize;
+    let Some(codec) = Codec::from_byte(byte) else {
+        let text = format!("codec number {byte} is not known");
+        return Err(Error::unsupported(text).at(offset));
+    };
+    if codec == Codec::None && packed.len() != raw_len {
+        return Err(wrong("block length differs"));
+    }
+    let trusted = codec == Codec::None || Canary::UnpackedLengthIsTrusted.is_planted();
+    if raw_len > raw_max.min(PACKED_RAW_BYTES_MAX) && !trusted {
+        return Err(wrong("block claims more bytes than allowed"));
+    }
+    Ok(StoredBlock { codec, packed, raw_len })
+}
+
 /// Checks and unpacks a block that was read, trailer included, from `offset`. Without a copy if it
 /// was not packed. No more than `raw_max` and [`PACKED_RAW_BYTES_MAX`] bytes are allocated.
 ///
 /// # Errors
 /// `Corruption` at `offset`; `Unsupported` if the codec is not part of this build.
 pub fn open_block(stored: Bytes, id: &FileId, offset: u64, raw_max: usize) -> Result<Bytes> {
-    let (raw_len, codec) = {
-        let wrong = |text: &str| Error::corruption(text).at(offset);
-        let Some((body, crc)) = stored.split_last_chunk::<4>() else {
-            return Err(wrong("block cut short"));
-        };
-        if checksum_at(id.as_bytes(), offset, &[body]) != u32::from_le_bytes(*crc) {
-            return Err(wrong("block checksum differs"));
-        }
-        let Some((_, trailer)) = body.split_last_chunk::<5>() else {
-            return Err(wrong("block cut short"));
-        };
-        let [byte, raw_len @ ..] = *trailer;
-        let Some(codec) = Codec::from_byte(byte) else {
-            let text = format!("codec number {byte} is not known");
-            return Err(Error::unsupported(text).at(offset));
-        };
-        (u32::from_le_bytes(raw_len) as usize, codec)
-    };
-    let packed = stored.slice(0..stored.len() - BLOCK_TRAILER_BYTES);
+    let StoredBlock { codec, packed, raw_len } = check_block(&stored, id, offset, raw_max)?;
     if codec == Codec::None {
-        if packed.len() != raw_len {
-            return Err(Error::corruption("block length differs").at(offset));
-        }
-        return Ok(packed);
+        return Ok(stored.slice(0..raw_len));
     }
-    if raw_len > raw_max.min(PACKED_RAW_BYTES_MAX) && !Canary::UnpackedLengthIsTrusted.is_planted()
-    {
-        return Err(Error::corruption("block claims more bytes than allowed").at(offset));
-    }
-    decompress(codec, &packed, raw_len).map_err(|e| e.at(offset))
+    decompress(codec, packed, raw_len).map_err(|e| e.at(offset))
 }
 
 /// The end of a table file: whose it is, and where its parts are.

@@ -13,9 +13,11 @@ pub mod filter;
 pub mod format;
 pub mod index;
 pub mod iter;
+pub mod lookup;
 pub mod properties;
 pub mod reader;
 pub mod salvage;
+pub mod scratch;
 #[cfg(test)]
 mod tests;
 

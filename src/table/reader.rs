@@ -20,11 +20,14 @@ use crate::table::Block;
 use crate::table::KeyGroupCount;
 use crate::table::Properties;
 use crate::table::TableIterator;
-use crate::table::block::Content;
+use crate::table::block::{BlockParts, Content};
 use crate::table::block_cursor::BlockCursor;
+use crate::table::compression::{Codec, unpack};
 use crate::table::filter::{Filter, key_hash};
-use crate::table::format::{BlockHandle, FOOTER_BYTES, Footer, open_block};
+use crate::table::format::{BlockHandle, FOOTER_BYTES, Footer, check_block, open_block};
 use crate::table::index::Index;
+use crate::table::lookup::{Lookup, Visit};
+use crate::table::scratch::Scratch;
 
 /// What a block may be larger than its one value: the key, twice, and lengths.
 const BLOCK_SLACK_BYTES: usize = 1 << 20;
@@ -91,12 +94,7 @@ impl Table {
     ///
     /// # Errors
     /// Those of reading; `Corruption` and `Unsupported` as for [`open`](Table::open).
-    pub fn get(
-        &self,
-        key: &[u8],
-        at: SeqNo,
-        visit: &mut dyn FnMut(SeqNo, ValueKind, &[u8]) -> bool,
-    ) -> Result<()> {
+    pub fn get(&self, key: &[u8], at: SeqNo, visit: &mut Visit<'_>) -> Result<()> {
         let hash = key_hash(key);
         if self.filter.as_ref().is_some_and(|filter| !filter.may_contain(hash)) {
             return Ok(());
@@ -118,39 +116,62 @@ impl Table {
 
     /// The same, past filter and rows. What had to be read becomes a row, if it is the newest version
     /// and all there is to say.
-    fn get_in_blocks(
-        &self,
-        row: RowKey<'_>,
-        at: SeqNo,
-        visit: &mut dyn FnMut(SeqNo, ValueKind, &[u8]) -> bool,
-    ) -> Result<()> {
-        let key = row.user_key;
-        let mut i = self.index.seek(InternalKey::seek(key, at));
+    fn get_in_blocks(&self, row: RowKey<'_>, at: SeqNo, visit: &mut Visit<'_>) -> Result<()> {
+        let mut lookup = Lookup::new(row.user_key, at);
+        let mut i = self.index.seek(lookup.target());
         let mut newest = at >= self.properties.seqno_max || Canary::OldVersionIsCached.is_planted();
         while i < self.index.len() {
             let may_go_on = match self.cached_block(i) {
-                Some(block) => block.get(key, at, visit),
-                None => {
-                    let block = self.read_block(i)?;
-                    let kept = self.keep_if_wanted(i, &block);
-                    block.get(key, at, &mut |seqno, kind, value| {
-                        let decides = matches!(kind, ValueKind::Put | ValueKind::Delete);
-                        if std::mem::take(&mut newest) && decides && !kept {
-                            let trailer = InternalKey::new(key, seqno, kind).trailer();
-                            self.cache.rows().insert(row, trailer, value);
-                        }
-                        visit(seqno, kind, value)
-                    })
-                }
+                Some(block) => block.get(&mut lookup, visit),
+                None => self.get_uncached(i, newest.then_some(row), &mut lookup, visit),
             };
             let may_go_on = may_go_on.map_err(|e| e.in_file(&self.path))?;
-            if !may_go_on || !self.index.separator_is(i, key) {
+            if !may_go_on || !self.index.separator_is(i, row.user_key) {
                 return Ok(());
             }
             newest = false;
             i += 1;
         }
         Ok(())
+    }
+
+    /// Looks into block `i`, which is not in the cache. If it is likely to be read again it is checked and
+    /// entered. Otherwise no more of it is checked than its checksum and what is looked at, and what is
+    /// found becomes the `row`: if there is to be one, and if it says all.
+    fn get_uncached(
+        &self,
+        i: usize,
+        mut row: Option<RowKey<'_>>,
+        lookup: &mut Lookup<'_>,
+        visit: &mut Visit<'_>,
+    ) -> Result<bool> {
+        let handle = self.index.handle(i);
+        let mut scratch = Scratch::take();
+        let stored = scratch.stored.first(handle.stored_bytes());
+        self.file.read_into(handle.offset, stored)?;
+        let block = check_block(stored, &self.footer.id, handle.offset, self.raw_max)?;
+        let raw = match block.codec {
+            Codec::None => block.packed,
+            codec => {
+                let raw = scratch.raw.first(block.raw_len);
+                unpack(codec, block.packed, raw).map_err(|e| e.at(handle.offset))?;
+                raw
+            }
+        };
+        let charge = raw.len() + size_of::<Block>();
+        if self.cache.wants(self.owner, handle.offset, charge) {
+            let block = self.parse_raw_block(i, Bytes::from(raw))?;
+            return self.cache.insert(self.owner, handle.offset, block, charge).get(lookup, visit);
+        }
+        BlockParts::split(raw, handle.offset)?.get(lookup, &mut |seqno, kind, value| {
+            if let Some(row) = row.take()
+                && matches!(kind, ValueKind::Put | ValueKind::Delete)
+            {
+                let trailer = InternalKey::new(row.user_key, seqno, kind).trailer();
+                self.cache.rows().insert(row, trailer, value);
+            }
+            visit(seqno, kind, value)
+        })
     }
 
     /// What the filter says: `false` if no version of `key` is in the table.
@@ -234,16 +255,6 @@ impl Table {
         self.parse_block(i, self.read(handle.offset, handle.stored_bytes())?)
     }
 
-    /// Leaves block `i`, which was read for one key, in the cache if it is likely to be read again.
-    fn keep_if_wanted(&self, i: usize, block: &Block) -> bool {
-        let (offset, charge) = (self.index.handle(i).offset, block.memory_bytes());
-        let wanted = self.cache.wants(self.owner, offset, charge);
-        if wanted {
-            self.cache.insert(self.owner, offset, block.clone(), charge);
-        }
-        wanted
-    }
-
     /// Leaves block `i` in the cache if nothing has to make room for it.
     pub(super) fn keep_if_room(&self, i: usize, block: &Block) {
         let offset = self.index.handle(i).offset;
@@ -267,15 +278,18 @@ impl Table {
     /// with all other blocks, since it lies between its separators.
     pub(super) fn parse_block(&self, i: usize, stored: Bytes) -> Result<Block> {
         let handle = self.index.handle(i);
-        let block = open_block(stored, &self.footer.id, handle.offset, self.raw_max)
-            .and_then(|raw| {
-                let fits =
-                    |first: (&[u8], u64), last: (&[u8], u64)| self.index.fits(i, first, last);
-                Block::parse(raw, handle.offset, Content::Data, fits)
-            })
-            .map_err(|e| e.in_file(&self.path))?;
+        open_block(stored, &self.footer.id, handle.offset, self.raw_max)
+            .and_then(|raw| self.parse_raw_block(i, raw))
+            .map_err(|e| e.in_file(&self.path))
+    }
+
+    /// The same, unpacked already.
+    fn parse_raw_block(&self, i: usize, raw: Bytes) -> Result<Block> {
+        let offset = self.index.handle(i).offset;
+        let fits = |first: (&[u8], u64), last: (&[u8], u64)| self.index.fits(i, first, last);
+        let block = Block::parse(raw, offset, Content::Data, fits)?;
         if block.is_empty() {
-            return Err(self.wrong("data block without entries", handle.offset));
+            return Err(self.wrong("data block without entries", offset));
         }
         Ok(block)
     }
