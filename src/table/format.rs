@@ -29,7 +29,8 @@ use crate::base::error::{Error, Result};
 use crate::base::format::{FileKind, Layout, PREAMBLE_BYTES, field, put_preamble, read_preamble};
 use crate::base::id::FileId;
 use crate::base::limits::DECODE_BYTES_MAX;
-use crate::table::compression::{Codec, decompress};
+use crate::table::compression::{Codec, decompress, unpack};
+use crate::table::scratch::Buffer;
 
 /// Bytes of a block's trailer.
 pub const BLOCK_TRAILER_BYTES: usize = 9;
@@ -108,6 +109,23 @@ pub struct StoredBlock<'a> {
     pub packed: &'a [u8],
     /// How many it unpacks to, within limits. As many as `packed` has, if it is not packed.
     pub raw_len: usize,
+    /// Where it stands in its file.
+    pub offset: u64,
+}
+
+impl<'a> StoredBlock<'a> {
+    /// Its unpacked bytes, in `buffer` if it was packed.
+    ///
+    /// # Errors
+    /// `Corruption` at its offset; `Unsupported` if the codec is not part of this build.
+    pub fn unpack(&self, buffer: &'a mut Buffer) -> Result<&'a [u8]> {
+        if self.codec == Codec::None {
+            return Ok(self.packed);
+        }
+        let raw = buffer.first(self.raw_len);
+        unpack(self.codec, self.packed, raw).map_err(|e| e.at(self.offset))?;
+        Ok(raw)
+    }
 }
 
 /// Checks a block that was read, trailer included, from `offset`, against its checksum and limits: it
@@ -144,7 +162,7 @@ pub fn check_block<'a>(
     if raw_len > raw_max.min(PACKED_RAW_BYTES_MAX) && !trusted {
         return Err(wrong("block claims more bytes than allowed"));
     }
-    Ok(StoredBlock { codec, packed, raw_len })
+    Ok(StoredBlock { codec, packed, raw_len, offset })
 }
 
 /// Checks and unpacks a block that was read, trailer included, from `offset`. Without a copy if it
@@ -153,7 +171,7 @@ pub fn check_block<'a>(
 /// # Errors
 /// `Corruption` at `offset`; `Unsupported` if the codec is not part of this build.
 pub fn open_block(stored: Bytes, id: &FileId, offset: u64, raw_max: usize) -> Result<Bytes> {
-    let StoredBlock { codec, packed, raw_len } = check_block(&stored, id, offset, raw_max)?;
+    let StoredBlock { codec, packed, raw_len, .. } = check_block(&stored, id, offset, raw_max)?;
     if codec == Codec::None {
         return Ok(stored.slice(0..raw_len));
     }

@@ -4,6 +4,12 @@ use crate::base::error::{Error, Result};
 use crate::base::key::{InternalKey, SeqNo, ValueKind};
 use crate::table::block::{entry_at, trailer_of};
 use crate::table::block_builder::shared_prefix;
+use crate::table::format::StoredBlock;
+use crate::table::lz4;
+use crate::table::lz4::Lz4;
+
+/// So much is unpacked between two looks at it.
+const UNPACKED_AT_ONCE: usize = if cfg!(test) { 8 } else { 256 };
 
 /// Takes a version and says whether it wants older ones.
 pub type Visit<'v> = dyn FnMut(SeqNo, ValueKind, &[u8]) -> bool + 'v;
@@ -82,6 +88,39 @@ impl<'k> Lookup<'k> {
         Ok(None)
     }
 
+    /// Looks for the key in a block that LZ4 has packed, of which no more is unpacked, to `raw`, than leads
+    /// there. Tells whether the next block may have more.
+    ///
+    /// # Errors
+    /// `Corruption` at the block's offset; `Unsupported` if the codec is not part of this build.
+    pub fn unpack(
+        &mut self,
+        block: StoredBlock<'_>,
+        raw: &mut lz4::Raw,
+        visit: &mut Visit<'_>,
+    ) -> Result<bool> {
+        block.codec.require()?;
+        let wrong = |text: &str| Error::corruption(text).at(block.offset);
+        // LZ4 packs the last five bytes as they are, so that the number of restarts is there to read.
+        let restarts = block.packed.last_chunk().map_or(0, |count| u32::from_le_bytes(*count));
+        let behind = 4 * u64::from(restarts) + 4;
+        let entries_len = usize::try_from(behind).ok().and_then(|n| block.raw_len.checked_sub(n));
+        let entries_len = entries_len.ok_or_else(|| wrong("block too short for its restarts"))?;
+        let mut lz4 = Lz4::new(block.packed, block.raw_len);
+        self.begin(0);
+        loop {
+            let there = lz4.unpack(raw, UNPACKED_AT_ONCE);
+            let there = there.ok_or_else(|| wrong("block does not unpack (lz4)"))?;
+            let found = match there >= entries_len {
+                true => self.finish(&raw[..entries_len], visit).map(Some),
+                false => self.go_on(&raw[..there], visit),
+            };
+            if let Some(more) = found.map_err(|e| e.at(block.offset))? {
+                return Ok(more);
+            }
+        }
+    }
+
     /// Goes on through `entries`, which are all that the block has. Tells whether the next block may have
     /// more.
     ///
@@ -92,6 +131,72 @@ impl<'k> Lookup<'k> {
             Some(more) => Ok(more),
             None if self.next == entries.len() => Ok(self.found),
             None => Err(Error::corruption("entry cut short")),
+        }
+    }
+}
+
+#[cfg(all(test, feature = "lz4"))]
+mod tests {
+    use super::*;
+    use crate::base::error::ErrorKind;
+    use crate::iter::Version;
+    use crate::table::block::BlockParts;
+    use crate::table::block_builder::BlockBuilder;
+    use crate::table::compression::Codec;
+    use crate::table::scratch::Scratch;
+    use crate::table::tests::Versions;
+    use quickcheck::quickcheck;
+
+    fn build(versions: &[Version], restart_interval: usize) -> Vec<u8> {
+        let mut builder = BlockBuilder::new(restart_interval);
+        for (key, seqno, kind, value) in versions {
+            builder.add(InternalKey::new(key, *seqno, *kind), value);
+        }
+        builder.finish().to_vec()
+    }
+
+    type Found = (Vec<(SeqNo, ValueKind, Vec<u8>)>, bool);
+
+    /// Everything that `search` finds, of which it is told to stop behind so many.
+    fn all(stop: usize, search: impl FnOnce(&mut Visit<'_>) -> Result<bool>) -> Result<Found> {
+        let mut found = Vec::new();
+        let more = search(&mut |seqno, kind, value| {
+            found.push((seqno, kind, value.to_vec()));
+            found.len() != stop
+        })?;
+        Ok((found, more))
+    }
+
+    quickcheck! {
+        fn unpacked_on_the_way_or_before(
+            versions: Versions, interval: u8, probe: Vec<u8>, at: u8, stop: usize,
+            damage: (usize, u8)
+        ) -> bool {
+            let raw = build(&versions.0, usize::from(interval % 32) + 1);
+            let mut packed = lz4_flex::block::compress(&raw);
+            let mut scratch = Scratch::take();
+            let mut in_packed = |packed: &[u8], key: &[u8], at: SeqNo| {
+                let (codec, raw_len, offset) = (Codec::Lz4, raw.len(), 7);
+                let block = StoredBlock { codec, packed, raw_len, offset };
+                let lz4 = scratch.raw.first_of_lz4();
+                all(stop % 4, |visit| Lookup::new(key, at).unpack(block, lz4, visit))
+            };
+            let own = versions.0.iter().map(|v| (v.0.clone(), v.1));
+            let longer = versions.0.iter().map(|v| ([&v.0[..], b"a"].concat(), v.1));
+            let probes: Vec<_> = own.chain(longer).chain([(probe, u64::from(at))]).collect();
+            let mut same = probes.iter().all(|(key, at)| {
+                let parts = BlockParts::split(&raw, 7).unwrap();
+                let want = all(stop % 4, |visit| parts.get(&mut Lookup::new(key, *at), visit));
+                in_packed(&packed, key, *at).unwrap() == want.unwrap()
+            });
+            let place = damage.0 % packed.len();
+            packed[place] ^= damage.1;
+            for (key, at) in &probes {
+                if let Err(e) = in_packed(&packed, key, *at) {
+                    same &= e.kind() == ErrorKind::Corruption && e.offset() == Some(7);
+                }
+            }
+            same
         }
     }
 }

@@ -14,6 +14,7 @@ pub mod format;
 pub mod index;
 pub mod iter;
 pub mod lookup;
+pub mod lz4;
 pub mod properties;
 pub mod reader;
 pub mod salvage;

@@ -22,11 +22,12 @@ use crate::table::Properties;
 use crate::table::TableIterator;
 use crate::table::block::{BlockParts, Content};
 use crate::table::block_cursor::BlockCursor;
-use crate::table::compression::{Codec, unpack};
+use crate::table::compression::Codec;
 use crate::table::filter::{Filter, key_hash};
 use crate::table::format::{BlockHandle, FOOTER_BYTES, Footer, check_block, open_block};
 use crate::table::index::Index;
 use crate::table::lookup::{Lookup, Visit};
+use crate::table::lz4;
 use crate::table::scratch::Scratch;
 
 /// What a block may be larger than its one value: the key, twice, and lengths.
@@ -150,20 +151,12 @@ impl Table {
         let stored = scratch.stored.first(handle.stored_bytes());
         self.file.read_into(handle.offset, stored)?;
         let block = check_block(stored, &self.footer.id, handle.offset, self.raw_max)?;
-        let raw = match block.codec {
-            Codec::None => block.packed,
-            codec => {
-                let raw = scratch.raw.first(block.raw_len);
-                unpack(codec, block.packed, raw).map_err(|e| e.at(handle.offset))?;
-                raw
-            }
-        };
-        let charge = raw.len() + size_of::<Block>();
+        let charge = block.raw_len + size_of::<Block>();
         if self.cache.wants(self.owner, handle.offset, charge) {
-            let block = self.parse_raw_block(i, Bytes::from(raw))?;
+            let block = self.parse_raw_block(i, Bytes::from(block.unpack(&mut scratch.raw)?))?;
             return self.cache.insert(self.owner, handle.offset, block, charge).get(lookup, visit);
         }
-        BlockParts::split(raw, handle.offset)?.get(lookup, &mut |seqno, kind, value| {
+        let visit: &mut Visit<'_> = &mut |seqno, kind, value| {
             if let Some(row) = row.take()
                 && matches!(kind, ValueKind::Put | ValueKind::Delete)
             {
@@ -171,7 +164,12 @@ impl Table {
                 self.cache.rows().insert(row, trailer, value);
             }
             visit(seqno, kind, value)
-        })
+        };
+        if block.codec == Codec::Lz4 && block.raw_len <= lz4::RAW_BYTES_MAX {
+            let raw = scratch.raw.first_of_lz4();
+            return lookup.unpack(block, raw, visit);
+        }
+        BlockParts::split(block.unpack(&mut scratch.raw)?, handle.offset)?.get(lookup, visit)
     }
 
     /// What the filter says: `false` if no version of `key` is in the table.

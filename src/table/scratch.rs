@@ -3,8 +3,10 @@
 use std::cell::Cell;
 use std::mem::take;
 
+use crate::table::lz4;
+
 /// A longer one is not kept.
-pub const KEPT_BYTES: usize = 64 << 10;
+pub const KEPT_BYTES: usize = size_of::<lz4::Raw>();
 
 thread_local! {
     static KEPT: Cell<[Buffer; 2]> = const { Cell::new([Buffer(Vec::new()), Buffer(Vec::new())]) };
@@ -51,6 +53,13 @@ impl Buffer {
             self.0.resize(len, 0);
         }
         &mut self.0[..len]
+    }
+
+    /// The first bytes, as many as there may be of a block of LZ4, whatever they are.
+    #[inline]
+    pub fn first_of_lz4(&mut self) -> &mut lz4::Raw {
+        let all = self.first(size_of::<lz4::Raw>()).first_chunk_mut();
+        all.expect("as long as it was made")
     }
 }
 
