@@ -16,7 +16,7 @@ use crate::iter::InternalIterator;
 use crate::iter::merging::MergingIterator;
 use crate::iter::range_del::RangeTombstones;
 use crate::iter::resolve::{MergeOperator, Resolver, Step};
-use crate::memtable::MemTableIterator;
+use crate::memtable::{Glance, MemTableIterator};
 use crate::version::level_iter::VersionIterator;
 
 /// One sorted source of a scan: a closed set, so that no step goes through a table of functions.
@@ -458,7 +458,8 @@ fn sources(View { super_version, pin }: View, range: &KeyRange) -> Result<Source
     let mut covers = Vec::new();
     // What is visible came before the pin: if nothing is there by now, nothing is visible.
     if !super_version.mem.is_empty() {
-        children.push(Source::Memory(super_version.mem.cursor(pin)));
+        let alone = super_version.is_memory_alone();
+        children.push(Source::Memory(super_version.mem.cursor(pin, alone)));
     }
     if super_version.mem.has_range_tombstones() {
         covers.push(super_version.mem.range_tombstones());
@@ -492,10 +493,18 @@ pub(in crate::db) fn has_prefix(
     let mem = &view.super_version.mem;
     // What is put there is deleted by nothing older, and a range tombstone that the view shows came
     // before the view.
-    if !mem.has_range_tombstones() && mem.shows_put(prefix, &view.pin) {
-        add(&core.counters.seeks, 1);
-        add(&core.counters.keys_visited, 1);
-        return Ok(true);
+    if !mem.has_range_tombstones() {
+        let alone = view.super_version.is_memory_alone();
+        let found = match mem.glance(prefix, &view.pin, alone) {
+            Glance::Put => Some(true),
+            Glance::Nothing if alone => Some(false),
+            Glance::Nothing | Glance::Unclear => None,
+        };
+        if let Some(found) = found {
+            add(&core.counters.seeks, 1);
+            add(&core.counters.keys_visited, u64::from(found));
+            return Ok(found);
+        }
     }
     Scan::of(Arc::clone(core), Arc::clone(family), KeyRange::prefix(prefix), view)?.first()
 }

@@ -1,5 +1,6 @@
 //! Everything a reader of one family needs, in one immutable bundle.
 
+use crate::base::canary::Canary;
 use crate::base::key::SeqNo;
 use crate::base::sync::{Arc, AtomicU64, Ordering, RwLock};
 use crate::memtable::MemTable;
@@ -24,6 +25,13 @@ pub(in crate::db) struct SuperVersion {
 }
 
 impl SuperVersion {
+    /// Is there nothing older than the memtable? Then it stays so: what comes later is newer.
+    #[inline]
+    pub fn is_memory_alone(&self) -> bool {
+        (self.immutables.is_empty() && self.version.is_empty())
+            || Canary::DeletesHideNothing.is_planted()
+    }
+
     /// The smallest sequence number that is in no table yet, if there is one, once everything up to
     /// `flushed` is.
     pub fn unflushed_min(&self, flushed: SeqNo) -> Option<SeqNo> {

@@ -136,6 +136,20 @@ impl Arena {
         Entry { at: unsafe { chunk.add(offset.within()) }, arena: PhantomData }
     }
 
+    /// Takes the key whose first version is `first` out of the order for good, if it has no version any
+    /// more: its newest is a delete, written at `upto` or before. The caller knows that all pins see what
+    /// was written up to `upto`, holds one of them, and that nothing lies under it. Returns whether the key
+    /// has left the order, now or before.
+    ///
+    /// When the key is written again, that will be its first version.
+    #[inline]
+    pub fn leave(&self, first: Offset, upto: SeqNo) -> bool {
+        let entry = self.entry(first);
+        let link = entry.header().link.load(Ordering::Acquire);
+        let newest = Offset::from_raw(link & !LEFT).map_or(entry, |newest| self.entry(newest));
+        entry.has_left() || newest.is_delete() && newest.seqno() <= upto && entry.set_left(link)
+    }
+
     /// Visits all entries that were pushed since the last walk with the same position, each once.
     /// Sequential reads.
     pub fn walk<'a>(&'a self, from: &mut Position, mut visit: impl FnMut(Offset, Entry<'a>)) {
@@ -363,15 +377,11 @@ impl<'a> Entry<'a> {
         self.header().link.fetch_update(Ordering::Release, Ordering::Relaxed, set).is_ok()
     }
 
-    /// Takes the key whose first version this is out of the order for good: it has no version any
-    /// more. Nothing is done, and `false` returned, if a newer version than `newest`, which is a
-    /// delete that all readers see and that nothing lies under, has come meanwhile.
-    ///
-    /// When the key is written again, that will be its first version: see
-    /// [`has_left`](Entry::has_left).
-    pub fn leave(&self, newest: Option<Offset>) -> bool {
-        let (link, old) = (&self.header().link, Offset::raw(newest));
-        let left = link.compare_exchange(old, old | LEFT, Ordering::Relaxed, Ordering::Relaxed);
+    /// Marks the key whose first version this is as one that has left the order, if its link is still
+    /// `link`, or if it is marked already.
+    fn set_left(&self, link: u32) -> bool {
+        let to = &self.header().link;
+        let left = to.compare_exchange(link, link | LEFT, Ordering::Relaxed, Ordering::Relaxed);
         left.is_ok() || self.has_left()
     }
 

@@ -5,7 +5,7 @@ use std::ops::Range;
 
 use crate::base::error::Result;
 use crate::base::key::{InternalKey, SEQNO_MAX, SeqNo, ValueKind};
-use crate::base::sync::Arc;
+use crate::base::sync::{Arc, Ordering};
 use crate::iter::InternalIterator;
 use crate::memtable::MemTable;
 use crate::memtable::arena::Entry;
@@ -190,12 +190,13 @@ impl MemTableIterator {
         let Some(pin) = self.pin.as_ref().filter(|_| passed.len() >= GAP_MIN) else { return };
         // What all pins see, later ones will see too.
         let oldest = pin.oldest();
+        let mut left = 0;
         self.runs[run].run.leave_gaps(passed, |head| {
-            let first = self.at(head.offset);
-            let link = first.link();
-            let newest = self.at(link.unwrap_or(head.offset));
-            first.has_left() || newest.is_delete() && newest.seqno() <= oldest && first.leave(link)
+            let leaves = self.table.arena.leave(head.offset, oldest);
+            left += usize::from(leaves);
+            leaves
         });
+        self.table.counts.left.fetch_add(left, Ordering::Relaxed);
     }
 
     fn place_all(&mut self, key: &[u8]) {

@@ -36,7 +36,7 @@ use crate::iter::range_del::{RangeTombstone, RangeTombstones};
 use crate::memtable::arena::{Arena, Entry};
 use crate::memtable::index::Index;
 use crate::memtable::offset::Offset;
-use crate::memtable::order::Order;
+use crate::memtable::order::{Forget, Order};
 use crate::memtable::read_pins::Hold;
 
 pub use crate::memtable::cursor::MemTableIterator;
@@ -87,6 +87,10 @@ struct Counts {
     /// `SeqNo::MAX` as long as there is none.
     seqno_min: AtomicU64,
     seqno_max: AtomicU64,
+    /// Deletes of point keys.
+    deletes: AtomicUsize,
+    /// Keys that cursors have taken out of the order.
+    left: AtomicUsize,
 }
 
 #[derive(Default)]
@@ -128,6 +132,17 @@ pub enum Peek<'a> {
     Unclear,
 }
 
+/// What a [glance](MemTable::glance) at the keys with a prefix finds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Glance {
+    /// There is no key.
+    Nothing,
+    /// The newest visible version of one is a put.
+    Put,
+    /// There are keys, perhaps with values.
+    Unclear,
+}
+
 #[inline(always)]
 fn hash(key: &[u8]) -> u32 {
     xxh3_64(key) as u32
@@ -159,6 +174,8 @@ impl MemTable {
                 bytes: AtomicUsize::new(charged),
                 seqno_min: AtomicU64::new(SeqNo::MAX),
                 seqno_max: AtomicU64::new(0),
+                deletes: AtomicUsize::new(0),
+                left: AtomicUsize::new(0),
             },
             frozen: AtomicBool::new(false),
             order: Mutex::default(),
@@ -243,11 +260,15 @@ impl MemTable {
     /// into order what was written since the last one was opened: 30–100 ns for each new key. Waits
     /// for others who do.
     ///
+    /// `alone`: there is nothing older than this table, and never will be. Then keys that every pin sees
+    /// deleted are forgotten: cursors need not show their versions.
+    ///
     /// # Panics
     /// If the pin is not of this table's [`ReadPins`].
-    pub fn cursor(self: &Arc<Self>, pin: ReadPin) -> MemTableIterator {
+    pub fn cursor(self: &Arc<Self>, pin: ReadPin, alone: bool) -> MemTableIterator {
         pin.hold(&self.pins);
-        self.cursor_of(Some(pin))
+        let forget = self.forgettable(&pin, alone);
+        self.cursor_of(Some(pin), forget)
     }
 
     /// A cursor over all versions of all point keys of a frozen table: needs no pin.
@@ -256,7 +277,7 @@ impl MemTable {
     /// If the table is not frozen.
     pub fn frozen_cursor(self: &Arc<Self>) -> MemTableIterator {
         self.frozen(SEQNO_MAX);
-        self.cursor_of(None)
+        self.cursor_of(None, None)
     }
 
     /// Keys that cut a frozen table into `parts` ranges of about as many keys, ascending; fewer if there
@@ -268,40 +289,61 @@ impl MemTable {
         if parts < 2 { Vec::new() } else { self.frozen_cursor().cuts(parts) }
     }
 
-    fn cursor_of(self: &Arc<Self>, pin: Option<ReadPin>) -> MemTableIterator {
-        self.with_order(|order| MemTableIterator::new(Arc::clone(self), pin, order))
+    fn cursor_of(
+        self: &Arc<Self>,
+        pin: Option<ReadPin>,
+        forget: Option<Forget>,
+    ) -> MemTableIterator {
+        self.with_order(forget, |order| MemTableIterator::new(Arc::clone(self), pin, order))
+    }
+
+    /// Which deleted keys may be forgotten as long as this pin is there.
+    #[inline]
+    fn forgettable(&self, pin: &ReadPin, alone: bool) -> Option<Forget> {
+        let deletes = self.counts.deletes.load(Ordering::Relaxed);
+        if !alone || deletes == 0 {
+            return None;
+        }
+        let deletes = deletes.saturating_sub(self.counts.left.load(Ordering::Relaxed));
+        // What all pins see, later ones will see too.
+        Some(Forget { upto: pin.oldest(), deletes })
     }
 
     /// Shows the order of all that was written so far.
     #[inline]
-    fn with_order<R>(&self, f: impl FnOnce(&Order) -> R) -> R {
+    fn with_order<R>(&self, forget: Option<Forget>, f: impl FnOnce(&Order) -> R) -> R {
         let mut order = self.order.lock();
         let before = order.bytes();
-        order.catch_up(&self.arena, self.frozen.load(Ordering::Acquire));
+        order.catch_up(&self.arena, self.frozen.load(Ordering::Acquire), forget);
         let shown = f(&order);
         let after = order.bytes();
         self.recharge(before, after);
         shown
     }
 
-    /// Does a key begin with `prefix` whose newest visible version at `pin` is a put? It is not looked
-    /// for further than the first such key of each run: `false` says nothing. Puts into order as
-    /// [`cursor`](MemTable::cursor) does.
+    /// What is there of keys that begin with `prefix`, visible at `pin`? Only the first such key of each
+    /// run is looked at. Puts into order, and forgets, as [`cursor`](MemTable::cursor) does.
     ///
     /// # Panics
     /// If the pin is not of this table's [`ReadPins`].
-    pub fn shows_put(&self, prefix: &[u8], pin: &ReadPin) -> bool {
+    pub fn glance(&self, prefix: &[u8], pin: &ReadPin, alone: bool) -> Glance {
         let hold = pin.hold(&self.pins);
-        self.with_order(|order| {
-            order.runs().iter().any(|run| {
+        let mut glance = Glance::Nothing;
+        self.with_order(self.forgettable(pin, alone), |order| {
+            for run in order.runs() {
                 let at = run.lower_bound(&self.arena, order.common(), prefix);
-                let first = run.heads().get(run.over_gaps(at)).map(|head| head.offset);
-                let first =
-                    first.filter(|&first| self.arena.entry(first).key().starts_with(prefix));
-                let newest = first.and_then(|first| self.newest_at(first, hold.at()));
+                let Some(head) = run.heads().get(run.over_gaps(at)) else { continue };
+                if !self.arena.entry(head.offset).key().starts_with(prefix) {
+                    continue;
+                }
+                glance = Glance::Unclear;
+                let newest = self.newest_at(head.offset, hold.at());
                 let found = newest.and_then(|newest| self.arena.entry(newest).version(hold));
-                found.is_some_and(|found| found.kind == ValueKind::Put)
-            })
+                if found.is_some_and(|found| found.kind == ValueKind::Put) {
+                    return Glance::Put;
+                }
+            }
+            glance
         })
     }
 

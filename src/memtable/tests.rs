@@ -1,5 +1,5 @@
 use std::cmp::Reverse;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use quickcheck::{Arbitrary, Gen, TestResult, quickcheck};
 
@@ -247,7 +247,21 @@ fn check_look(
     }
 }
 
-fn agrees_with_a_map(ops: Vec<Op>, freeze: bool) -> TestResult {
+/// A glance says nothing wrong of the keys with a prefix.
+fn check_glance(glance: Glance, oracle: &Oracle, prefix: &[u8], at: SeqNo) {
+    let keys: BTreeSet<&[u8]> = oracle.keys().map(|(key, _)| &key[..]).collect();
+    let newest = |key| oracle_versions(oracle, key, at).next();
+    let kinds = keys.into_iter().filter(|key| key.starts_with(prefix)).filter_map(newest);
+    let kinds: Vec<ValueKind> = kinds.map(|found| found.kind).collect();
+    match glance {
+        Glance::Put => assert!(kinds.contains(&ValueKind::Put)),
+        Glance::Nothing => assert!(kinds.iter().all(|kind| *kind == ValueKind::Delete)),
+        Glance::Unclear => {}
+    }
+}
+
+/// `alone`: deleted keys are forgotten.
+fn agrees_with_a_map(ops: Vec<Op>, freeze: bool, alone: bool) -> TestResult {
     let budget = MemoryBudget::new(1 << 30);
     let (mut writer, table, register) = new(&budget);
     let mut oracle = Oracle::new();
@@ -256,7 +270,7 @@ fn agrees_with_a_map(ops: Vec<Op>, freeze: bool) -> TestResult {
     let visible = AtomicU64::new(0);
     let mut seqno = 0;
     let mut places = Vec::new();
-    let mut deleted = Deleted::All;
+    let mut deleted = if alone { Deleted::Some } else { Deleted::All };
     for op in ops {
         match op {
             Op::Insert(Key(key), kind, len) => {
@@ -304,9 +318,9 @@ fn agrees_with_a_map(ops: Vec<Op>, freeze: bool) -> TestResult {
                 pins.remove(usize::from(which) % pins.len());
             }
             Op::Unpin(_) => {}
-            Op::Open => cursors.push((table.cursor(register.pin(&visible)), seqno)),
+            Op::Open => cursors.push((table.cursor(register.pin(&visible), alone), seqno)),
             Op::Seek(Key(key)) => {
-                let mut cursor = table.cursor(register.pin(&visible));
+                let mut cursor = table.cursor(register.pin(&visible), alone);
                 cursor.seek(InternalKey::seek(&key, SEQNO_MAX)).unwrap();
                 let newest = deleted.newest_at(&oracle, seqno);
                 let at = newest.partition_point(|(other, _)| *other < key);
@@ -316,7 +330,7 @@ fn agrees_with_a_map(ops: Vec<Op>, freeze: bool) -> TestResult {
                 }
             }
             Op::SeekForPrev(Key(key)) => {
-                let mut cursor = table.cursor(register.pin(&visible));
+                let mut cursor = table.cursor(register.pin(&visible), alone);
                 cursor.seek_for_prev(&key).unwrap();
                 let newest = deleted.newest_at(&oracle, seqno);
                 let at = newest.partition_point(|(other, _)| *other <= key);
@@ -332,15 +346,16 @@ fn agrees_with_a_map(ops: Vec<Op>, freeze: bool) -> TestResult {
                 let at = pin.seqno();
                 deleted = Deleted::Some;
                 let mut expected = deleted.newest_at(&oracle, at);
+                check_glance(table.glance(&start, &pin, alone), &oracle, &start, at);
                 expected.retain(|(key, _)| start <= *key && *key < end);
-                assert_eq!(alive(&mut table.cursor(pin), &start, &end, at), expected);
+                assert_eq!(alive(&mut table.cursor(pin, alone), &start, &end, at), expected);
             }
         }
     }
     assert!(table.entries() <= oracle.len());
     assert_eq!(table.seqno_max(), oracle.keys().map(|(_, Reverse(s))| *s).max());
     assert_eq!(table.seqno_min(), oracle.keys().map(|(_, Reverse(s))| *s).min());
-    let mut now = table.cursor(register.pin(&visible));
+    let mut now = table.cursor(register.pin(&visible), alone);
     check_cursor(&mut now, &oracle, seqno, deleted);
     if freeze {
         assert!(Arc::ptr_eq(&writer.freeze(), &table));
@@ -359,17 +374,17 @@ fn agrees_with_a_map(ops: Vec<Op>, freeze: bool) -> TestResult {
 }
 
 quickcheck! {
-    fn few_operations(ops: Vec<Op>, freeze: bool) -> TestResult {
-        agrees_with_a_map(ops, freeze)
+    fn few_operations(ops: Vec<Op>, freeze: bool, alone: bool) -> TestResult {
+        agrees_with_a_map(ops, freeze, alone)
     }
 }
 
 #[test]
 fn many_operations() {
     let mut g = Gen::new(if cfg!(miri) { 60 } else { 1500 });
-    for round in 0..if cfg!(miri) { 1 } else { 30 } {
+    for round in 0..if cfg!(miri) { 2 } else { 40 } {
         let ops = (0..g.size()).map(|_| Op::arbitrary(&mut g)).collect();
-        agrees_with_a_map(ops, round % 2 == 0);
+        agrees_with_a_map(ops, round % 2 == 0, round % 4 < 2);
     }
 }
 
@@ -389,7 +404,7 @@ fn many_keys_and_splits() {
             writer.insert(InternalKey::new(&key, i + 1, ValueKind::Put), &i.to_le_bytes(), None);
             visible.store(i + 1, Ordering::Release);
             if i % 997 == 0 {
-                let mut cursor = table.cursor(pins.pin(&visible));
+                let mut cursor = table.cursor(pins.pin(&visible), false);
                 cursor.last().unwrap();
                 assert!(cursor.entry().is_some());
             }
@@ -467,7 +482,7 @@ fn range_tombstones_count_and_cover() {
     assert_eq!((table.entries(), table.keys()), (2, 0));
     assert_eq!(table.newest(b"c"), None);
     assert_eq!(budget.used(), table.bytes());
-    let mut cursor = table.cursor(pins.pin(&AtomicU64::new(9)));
+    let mut cursor = table.cursor(pins.pin(&AtomicU64::new(9)), false);
     cursor.first().unwrap();
     assert!(cursor.entry().is_none());
 }
@@ -530,7 +545,7 @@ fn readers_beside_the_writer() {
                     }
                     let pin = pins.pin(visible);
                     at = pin.seqno();
-                    let mut cursor = table.cursor(pin.clone());
+                    let mut cursor = table.cursor(pin.clone(), false);
                     cursor.first().unwrap();
                     let mut seen = 0;
                     let mut last: Option<(Vec<u8>, Reverse<SeqNo>)> = None;
@@ -599,7 +614,7 @@ fn scans_beside_deletes() {
                     let pin = older.unwrap_or(pin);
                     let seen = pin.seqno();
                     let (start, end) = (rng.below(KEYS), rng.below(KEYS));
-                    let mut cursor = table.cursor(pin);
+                    let mut cursor = table.cursor(pin, rng.below(2) == 0);
                     let found = alive(&mut cursor, &start.to_be_bytes(), &end.to_be_bytes(), seen);
                     let found: Vec<Vec<u8>> = found.into_iter().map(|(key, _)| key).collect();
                     let wanted = (start..end).filter(|k| is_alive(*k, seen));
@@ -641,7 +656,7 @@ fn what_was_deleted_is_passed_once() {
     for round in 0..3 * MANY / 10 {
         let pin = pins.pin(&visible);
         let at = pin.seqno();
-        let mut cursor = table.cursor(pin);
+        let mut cursor = table.cursor(pin, false);
         cursor.first().unwrap();
         let mut steps = 0;
         while is_deleted(&cursor) {
@@ -661,6 +676,42 @@ fn what_was_deleted_is_passed_once() {
     let order = table.order.lock();
     let kept: usize = order.runs().iter().map(|run| run.heads().len()).sum();
     assert!(kept < 3 * MANY as usize, "{kept} heads of {MANY} keys");
+}
+
+/// Keys that were deleted before anybody asked for the order, or since, are not in it for long.
+#[test]
+fn what_was_deleted_is_forgotten() {
+    const MANY: u64 = if cfg!(miri) { 30 } else { 1000 };
+    let budget = MemoryBudget::new(1 << 30);
+    let (mut writer, table, pins) = new(&budget);
+    let visible = AtomicU64::new(0);
+    let mut seqno = 0;
+    let mut write_all = |keys: std::ops::Range<u64>, kind| {
+        for key in keys {
+            seqno += 1;
+            let held = pins.try_hold();
+            let overwrite = held.as_ref().map(|held| held.overwrite());
+            writer.insert(InternalKey::new(&key.to_be_bytes(), seqno, kind), b"", overwrite);
+            visible.store(seqno, Ordering::Release);
+        }
+    };
+    let open = |alone| {
+        drop(table.cursor(pins.pin(&visible), alone));
+        table.order.lock().runs().iter().map(|run| run.heads().len() as u64).sum::<u64>()
+    };
+    write_all(0..MANY, ValueKind::Put);
+    write_all(0..MANY, ValueKind::Delete);
+    assert_eq!(open(true), 0);
+    assert_eq!(table.glance(b"", &pins.pin(&visible), true), Glance::Nothing);
+    write_all(0..MANY, ValueKind::Put);
+    assert_eq!(open(true), MANY);
+    let older = pins.pin(&visible);
+    write_all(0..MANY, ValueKind::Delete);
+    assert_eq!((open(false), open(true)), (MANY, MANY), "the pin needs them");
+    drop(older);
+    write_all(MANY..3 * MANY, ValueKind::Put);
+    write_all(MANY..3 * MANY, ValueKind::Delete);
+    assert_eq!((open(false), open(true)), (3 * MANY, 0));
 }
 
 #[derive(Clone, Debug)]
@@ -713,7 +764,7 @@ fn joined_operands_are_the_same(ops: Vec<ListOp>) -> usize {
     let mut pins = Vec::new();
     let mut seqno = 0;
     let check = |pin: &ReadPin, model: &BTreeMap<u8, Vec<u8>>| {
-        let mut cursor = table.cursor(pin.clone());
+        let mut cursor = table.cursor(pin.clone(), false);
         for key in 0..3 {
             let wanted = model.get(&key);
             let cover = table.range_tombstones().cover(&[key], pin.seqno());

@@ -122,6 +122,9 @@ impl MemTableWriter {
                 table.counts.keys.store(self.index.keys(), Ordering::Relaxed);
             }
         }
+        if key.kind == ValueKind::Delete {
+            count_delete(table);
+        }
         self.count(key.seqno);
         self.charge();
     }
@@ -296,7 +299,16 @@ fn overwrite_in_place(
     if done && key.seqno > table.counts.seqno_max.load(Ordering::Relaxed) {
         table.counts.seqno_max.store(key.seqno, Ordering::Release);
     }
+    if done && key.kind == ValueKind::Delete {
+        count_delete(table);
+    }
     done
+}
+
+#[inline]
+fn count_delete(table: &MemTable) {
+    let deletes = table.counts.deletes.load(Ordering::Relaxed);
+    table.counts.deletes.store(deletes + 1, Ordering::Relaxed);
 }
 
 #[inline]

@@ -89,6 +89,12 @@ impl Version {
         Ok(resolver.end())
     }
 
+    /// Are there no files?
+    #[inline]
+    pub fn is_empty(&self) -> bool {
+        self.levels.iter().all(|level| level.is_empty())
+    }
+
     /// Most cursors that [`iterators`](Version::iterators) hands out.
     pub fn sources_max(&self) -> usize {
         self.levels[0].len() + self.levels[1..].iter().filter(|level| !level.is_empty()).count()
