@@ -361,6 +361,13 @@ impl<'a> Entry<'a> {
         Offset::from_raw(self.header().link.load(Ordering::Acquire) & !LEFT)
     }
 
+    /// Of the first version of a key, which is at `own`: the newest; `None` if the key has left the order.
+    #[inline]
+    pub fn newest(&self, own: Offset) -> Option<Offset> {
+        let link = self.header().link.load(Ordering::Acquire);
+        if link & LEFT != 0 { None } else { Some(Offset::from_raw(link).unwrap_or(own)) }
+    }
+
     /// Points the first version of a key to the newest one, which is not the one after a delete.
     #[inline]
     pub fn set_newest(&self, newest: Offset) {

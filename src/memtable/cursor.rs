@@ -8,7 +8,7 @@ use crate::base::key::{InternalKey, SEQNO_MAX, SeqNo, ValueKind};
 use crate::base::sync::{Arc, Ordering};
 use crate::iter::InternalIterator;
 use crate::memtable::MemTable;
-use crate::memtable::arena::Entry;
+use crate::memtable::arena::{Entry, prefetch};
 use crate::memtable::offset::Offset;
 use crate::memtable::order::{GAP_MIN, Head, Order, Run, compare};
 use crate::memtable::read_pins::{Hold, ReadPin};
@@ -22,12 +22,19 @@ pub struct MemTableIterator {
     pin: Option<ReadPin>,
     /// Versions up to this one are shown.
     limit: SeqNo,
-    /// What all keys begin with.
-    common: Arc<[u8]>,
-    runs: Vec<Place>,
-    /// The run in which the current key is, if there is one.
+    /// In the longest run: often there is no other, and no need of memory for them.
+    longest: Place,
+    others: Vec<Place>,
+    /// The run in which the current key is, if there is one: 0 is the longest.
     current: usize,
-    entry: Option<Offset>,
+    entry: Option<At>,
+}
+
+/// A version and its trailer, which stays as it is: the pin sees it.
+#[derive(Clone, Copy)]
+pub(super) struct At {
+    pub offset: Offset,
+    pub trailer: u64,
 }
 
 /// Entries lie in the order of their arrival: while one is read, later ones are on their way.
@@ -61,6 +68,13 @@ impl Place {
     }
 }
 
+impl At {
+    #[inline]
+    fn unpack(self) -> (SeqNo, ValueKind) {
+        InternalKey::unpack(self.trailer).expect("stands on what it may show")
+    }
+}
+
 impl MemTableIterator {
     /// A cursor that stands nowhere yet.
     pub(super) fn new(
@@ -68,18 +82,16 @@ impl MemTableIterator {
         pin: Option<ReadPin>,
         order: &Order,
     ) -> MemTableIterator {
-        let common = Arc::clone(order.common());
         let place = |run| Place { run: Arc::clone(run), at: 0, passed: 0..0 };
-        let runs = order.runs().iter().map(place).collect();
+        let (longest, others) = order.longest_and_others();
+        let (longest, others) = (place(longest), others.iter().map(place).collect());
         let limit = pin.as_ref().map_or(SEQNO_MAX, ReadPin::seqno);
-        MemTableIterator { table, pin, limit, common, runs, current: 0, entry: None }
+        MemTableIterator { table, pin, limit, longest, others, current: 0, entry: None }
     }
 
     /// Keys that cut the longest run into `parts` equal ones, ascending, without the first key of all.
     pub(super) fn cuts(&self, parts: usize) -> Vec<Vec<u8>> {
-        let Some(heads) = self.runs.first().map(|place| place.run.heads()) else {
-            return Vec::new();
-        };
+        let heads = self.longest.run.heads();
         let mut places: Vec<usize> = (1..parts).map(|i| heads.len() * i / parts).collect();
         places.dedup();
         places.retain(|place| *place > 0);
@@ -96,12 +108,23 @@ impl MemTableIterator {
         self.table.arena.entry(offset)
     }
 
-    /// The run with the least key at its place, and the first version of that.
     #[inline]
+    fn run(&mut self, run: usize) -> &mut Place {
+        match run.checked_sub(1) {
+            None => &mut self.longest,
+            Some(other) => &mut self.others[other],
+        }
+    }
+
+    #[inline]
+    fn runs(&mut self) -> impl Iterator<Item = &mut Place> {
+        std::iter::once(&mut self.longest).chain(&mut self.others)
+    }
+
+    /// The run with the least key at its place, and the first version of that.
     fn least(&mut self) -> Option<(usize, Offset)> {
-        let (first, others) = self.runs.split_first_mut()?;
-        let mut least = first.head().map(|head| (0, head));
-        for (i, place) in others.iter_mut().enumerate() {
+        let mut least = self.longest.head().map(|head| (0, head));
+        for (i, place) in self.others.iter_mut().enumerate() {
             if let Some(head) = place.head()
                 && least.is_none_or(|(_, other)| compare(&self.table.arena, head, other).is_lt())
             {
@@ -114,6 +137,19 @@ impl MemTableIterator {
     /// To the least key at the places that has something to show.
     #[inline]
     fn settle_forward(&mut self) {
+        if self.others.is_empty() {
+            let first = self.longest.head().map(|head| head.offset);
+            self.entry = first.and_then(|first| self.table.newest_at(first, self.limit));
+            self.current = 0;
+            if self.entry.is_some() || first.is_none() {
+                return;
+            }
+        }
+        self.settle_among();
+    }
+
+    #[inline(never)]
+    fn settle_among(&mut self) {
         loop {
             let Some((i, first)) = self.least() else {
                 self.entry = None;
@@ -125,7 +161,7 @@ impl MemTableIterator {
                 return;
             }
             self.pass(i);
-            self.runs[i].at += 1;
+            self.run(i).at += 1;
         }
     }
 
@@ -133,7 +169,8 @@ impl MemTableIterator {
     fn settle_backward(&mut self) {
         loop {
             let mut greatest: Option<(usize, &Head)> = None;
-            for (i, place) in self.runs.iter_mut().enumerate() {
+            let runs = std::iter::once(&mut self.longest).chain(&mut self.others);
+            for (i, place) in runs.enumerate() {
                 if let Some(head) = place.head_before()
                     && greatest
                         .is_none_or(|(_, other)| compare(&self.table.arena, head, other).is_gt())
@@ -147,10 +184,11 @@ impl MemTableIterator {
             };
             let entry = self.table.newest_at(first, self.limit);
             (self.entry, self.current) = (entry, i);
-            let place = &mut self.runs[i];
+            let place = self.run(i);
             place.at -= 1;
-            if let Some(ahead) = place.at.checked_sub(AHEAD) {
-                self.table.arena.entry(place.run.heads()[ahead].offset).prefetch::<2>();
+            let ahead = place.at.checked_sub(AHEAD).map(|ahead| place.run.heads()[ahead].offset);
+            if let Some(ahead) = ahead {
+                self.table.arena.entry(ahead).prefetch::<2>();
             }
             if entry.is_some() {
                 return;
@@ -160,21 +198,37 @@ impl MemTableIterator {
 
     #[inline]
     fn next_key(&mut self) {
-        let place = &mut self.runs[self.current];
+        let place = self.run(self.current);
         place.at += 1;
-        place.run.prefetch(place.at + HEADS_AHEAD);
-        if let Some(head) = place.run.heads().get(place.at + AHEAD) {
+        let heads = place.run.heads().get(place.at + AHEAD..).unwrap_or_default();
+        if let Some(head) = heads.get(HEADS_AHEAD - AHEAD) {
+            prefetch(head);
+        }
+        if let Some(ahead) = heads.first().map(|head| head.offset) {
             match self.pin {
-                Some(_) => self.table.arena.entry(head.offset).prefetch::<2>(),
-                None => self.table.arena.entry(head.offset).prefetch::<3>(), // a flush
+                Some(_) => self.table.arena.entry(ahead).prefetch::<2>(),
+                None => self.table.arena.entry(ahead).prefetch::<3>(), // a flush
             }
         }
         self.settle_forward();
     }
 
+    /// To the next version, of the same key or another.
+    #[inline]
+    fn step(&mut self) {
+        let at = self.entry.expect("next from an entry");
+        match self.at(at.offset).older() {
+            Some(offset) => {
+                let trailer = self.at(offset).trailer();
+                self.entry = Some(At { offset, trailer });
+            }
+            None => self.next_key(),
+        }
+    }
+
     /// Notes that the key at a run's place has nothing to show, perhaps never again.
     fn pass(&mut self, run: usize) {
-        let Place { at, passed, .. } = &mut self.runs[run];
+        let Place { at, passed, .. } = self.run(run);
         if passed.end == *at && passed.len() < LEAVE_AT_ONCE {
             passed.end += 1;
             return;
@@ -191,7 +245,8 @@ impl MemTableIterator {
         // What all pins see, later ones will see too.
         let oldest = pin.oldest();
         let mut left = 0;
-        self.runs[run].run.leave_gaps(passed, |head| {
+        let run = if run == 0 { &self.longest.run } else { &self.others[run - 1].run };
+        run.leave_gaps(passed, |head| {
             let leaves = self.table.arena.leave(head.offset, oldest);
             left += usize::from(leaves);
             leaves
@@ -200,22 +255,22 @@ impl MemTableIterator {
     }
 
     fn place_all(&mut self, key: &[u8]) {
-        for place in &mut self.runs {
-            place.at = place.run.lower_bound(&self.table.arena, &self.common, key);
+        let arena = &self.table.arena;
+        for place in std::iter::once(&mut self.longest).chain(&mut self.others) {
+            place.at = place.run.lower_bound(arena, key);
             place.passed = 0..0;
             if let Some(head) = place.head() {
-                self.table.arena.entry(head.offset).prefetch::<2>();
+                arena.entry(head.offset).prefetch::<2>();
             }
         }
         // Most of what comes next is in the longest run.
-        if let Some(place) = self.runs.first() {
-            // Two to a line.
-            for more in (AHEAD..=HEADS_AHEAD).step_by(2) {
-                place.run.prefetch(place.at + more);
-            }
-            for head in place.run.heads().iter().skip(place.at + 1).take(AHEAD) {
-                self.table.arena.entry(head.offset).prefetch::<2>();
-            }
+        let place = &self.longest;
+        // Two to a line.
+        for more in (AHEAD..=HEADS_AHEAD).step_by(2) {
+            place.run.prefetch(place.at + more);
+        }
+        for head in place.run.heads().iter().skip(place.at + 1).take(AHEAD) {
+            arena.entry(head.offset).prefetch::<2>();
         }
     }
 }
@@ -224,56 +279,47 @@ impl InternalIterator for MemTableIterator {
     fn seek(&mut self, target: InternalKey<'_>) -> Result<()> {
         self.place_all(target.user_key);
         self.settle_forward();
-        let Some(mut offset) = self.entry else { return Ok(()) };
-        if self.at(offset).key() != target.user_key {
-            return Ok(());
+        // Most seek the newest version.
+        while let Some(at) = self.entry
+            && at.trailer > target.trailer()
+            && self.at(at.offset).key() == target.user_key
+        {
+            self.step();
         }
-        while self.at(offset).trailer() > target.trailer() {
-            let Some(older) = self.at(offset).older() else {
-                self.next_key();
-                return Ok(());
-            };
-            offset = older;
-        }
-        self.entry = Some(offset);
         Ok(())
     }
 
     fn seek_for_prev(&mut self, user_key: &[u8]) -> Result<()> {
         self.place_all(user_key);
         self.settle_forward();
-        if self.entry.is_none_or(|offset| self.at(offset).key() != user_key) {
+        if self.entry.is_none_or(|at| self.at(at.offset).key() != user_key) {
             self.settle_backward();
         }
         Ok(())
     }
 
     fn first(&mut self) -> Result<()> {
-        self.runs.iter_mut().for_each(|place| place.at = 0);
+        self.runs().for_each(|place| place.at = 0);
         self.settle_forward();
         Ok(())
     }
 
     fn last(&mut self) -> Result<()> {
-        self.runs.iter_mut().for_each(|place| place.at = place.run.heads().len());
+        self.runs().for_each(|place| place.at = place.run.heads().len());
         self.settle_backward();
         Ok(())
     }
 
     #[inline]
     fn next(&mut self) -> Result<()> {
-        let offset = self.entry.expect("next from an entry");
-        match self.at(offset).older() {
-            Some(older) => self.entry = Some(older),
-            None => self.next_key(),
-        }
+        self.step();
         Ok(())
     }
 
     /// At once, however many versions the key has.
     #[inline]
     fn skip(&mut self, user_key: &[u8]) -> Result<()> {
-        if self.entry.is_some_and(|offset| self.at(offset).key() == user_key) {
+        if self.entry.is_some_and(|at| self.at(at.offset).key() == user_key) {
             self.next_key();
         }
         Ok(())
@@ -291,17 +337,17 @@ impl InternalIterator for MemTableIterator {
     }
 
     fn pass_deleted(&mut self, end: Option<&[u8]>, at: SeqNo) -> Result<()> {
-        while let Some(offset) = self.entry {
-            let entry = self.at(offset);
-            let deleted = entry.is_delete() && entry.seqno() <= at;
-            if !deleted || end.is_some_and(|end| entry.key() >= end) {
+        while let Some(here) = self.entry {
+            let (seqno, kind) = here.unpack();
+            let deleted = kind == ValueKind::Delete && seqno <= at;
+            if !deleted || end.is_some_and(|end| self.at(here.offset).key() >= end) {
                 break;
             }
             self.pass(self.current);
             self.next_key();
         }
-        for run in 0..self.runs.len() {
-            let passed = std::mem::take(&mut self.runs[run].passed);
+        for run in 0..=self.others.len() {
+            let passed = std::mem::take(&mut self.run(run).passed);
             self.leave(run, passed);
         }
         Ok(())
@@ -315,16 +361,15 @@ impl InternalIterator for MemTableIterator {
 
     #[inline]
     fn key(&self) -> Option<InternalKey<'_>> {
-        let entry = self.at(self.entry?);
-        let unpacked = InternalKey::unpack(entry.trailer());
-        let (seqno, kind) = unpacked.expect("stands on what it may show");
+        let at = self.entry?;
+        let (seqno, kind) = at.unpack();
         debug_assert!(seqno <= self.limit);
-        Some(InternalKey::new(entry.key(), seqno, kind))
+        Some(InternalKey::new(self.at(at.offset).key(), seqno, kind))
     }
 
     #[inline]
     fn entry(&self) -> Option<(InternalKey<'_>, &[u8])> {
-        let entry = self.at(self.entry?);
+        let entry = self.at(self.entry?.offset);
         let version = entry.version(self.hold()).expect("stands on what it may show");
         debug_assert!(version.kind != ValueKind::RangeDelete);
         Some((InternalKey::new(entry.key(), version.seqno, version.kind), version.value))

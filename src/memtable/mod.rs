@@ -34,6 +34,7 @@ use crate::base::sync::{Arc, AtomicBool, AtomicU64, AtomicUsize, Mutex, Ordering
 use crate::cache::budget::Reservation;
 use crate::iter::range_del::{RangeTombstone, RangeTombstones};
 use crate::memtable::arena::{Arena, Entry};
+use crate::memtable::cursor::At;
 use crate::memtable::index::Index;
 use crate::memtable::offset::Offset;
 use crate::memtable::order::{Forget, Order};
@@ -331,14 +332,14 @@ impl MemTable {
         let mut glance = Glance::Nothing;
         self.with_order(self.forgettable(pin, alone), |order| {
             for run in order.runs() {
-                let at = run.lower_bound(&self.arena, order.common(), prefix);
+                let at = run.lower_bound(&self.arena, prefix);
                 let Some(head) = run.heads().get(run.over_gaps(at)) else { continue };
                 if !self.arena.entry(head.offset).key().starts_with(prefix) {
                     continue;
                 }
                 glance = Glance::Unclear;
                 let newest = self.newest_at(head.offset, hold.at());
-                let found = newest.and_then(|newest| self.arena.entry(newest).version(hold));
+                let found = newest.and_then(|newest| self.arena.entry(newest.offset).version(hold));
                 if found.is_some_and(|found| found.kind == ValueKind::Put) {
                     return Glance::Put;
                 }
@@ -350,16 +351,20 @@ impl MemTable {
     /// The newest version at or below `at` of the key whose first version is `first`, if the key has
     /// not left the order.
     #[inline]
-    fn newest_at(&self, first: Offset, at: SeqNo) -> Option<Offset> {
-        let entry = self.arena.entry(first);
-        let mut offset = entry.link().unwrap_or(first);
-        if entry.has_left() {
-            return None;
+    fn newest_at(&self, first: Offset, at: SeqNo) -> Option<At> {
+        let mut entry = self.arena.entry(first);
+        let mut offset = entry.newest(first)?;
+        if offset != first {
+            entry = self.arena.entry(offset);
         }
-        while self.arena.entry(offset).seqno() > at {
-            offset = self.arena.entry(offset).older()?;
+        loop {
+            let trailer = entry.trailer();
+            if trailer >> 8 <= at {
+                return Some(At { offset, trailer });
+            }
+            offset = entry.older()?;
+            entry = self.arena.entry(offset);
         }
-        Some(offset)
     }
 
     /// Is there a range tombstone? One load.

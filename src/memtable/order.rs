@@ -132,15 +132,18 @@ pub struct Run {
     /// The upper half of every so manyth head: a search misses the cache less often. Absent in the
     /// last run, which changes.
     fences: Vec<u64>,
+    /// What all keys begin with. Heads begin behind.
+    common: Arc<[u8]>,
 }
 
 impl Run {
-    fn new(heads: Vec<Head>) -> Run {
+    fn new(heads: Vec<Head>, common: &Arc<[u8]>) -> Run {
+        let common = Arc::clone(common);
         let fences = match heads.len() {
             0..=TAIL_MAX => Vec::new(),
             _ => heads.iter().step_by(FENCE_EVERY).map(|head| head.high).collect(),
         };
-        Run { heads, fences }
+        Run { heads, fences, common }
     }
 
     /// The heads in order.
@@ -235,8 +238,9 @@ impl Run {
         self.kept().filter(stays).cloned().collect()
     }
 
-    /// How many heads are below `key`. `common` is what all keys begin with.
-    pub fn lower_bound(&self, arena: &Arena, common: &[u8], key: &[u8]) -> usize {
+    /// How many heads are below `key`.
+    pub fn lower_bound(&self, arena: &Arena, key: &[u8]) -> usize {
+        let common = &*self.common;
         match key.get(..common.len()).unwrap_or(key).cmp(common) {
             Ordering::Less => return 0,
             Ordering::Greater => return self.heads.len(),
@@ -286,7 +290,9 @@ impl Run {
 pub struct Order {
     /// Longest first. None is empty.
     runs: Vec<Arc<Run>>,
-    /// What all keys begin with, or a part of it. Heads begin behind.
+    /// Stands for the longest run where there is none.
+    none: Arc<Run>,
+    /// What all keys begin with, or a part of it.
     common: Arc<[u8]>,
     walked: Position,
     /// How many deletes there had been when deleted keys were last looked for.
@@ -342,7 +348,7 @@ impl Order {
         }
         self.deletes = forget.deletes;
         for run in &mut self.runs {
-            *run = Arc::new(Run::new(run.without_deleted(arena, forget.upto)));
+            *run = Arc::new(Run::new(run.without_deleted(arena, forget.upto), &self.common));
         }
         self.merge(arena, 0);
     }
@@ -352,9 +358,10 @@ impl Order {
         &self.runs
     }
 
-    /// What all keys in the runs begin with.
-    pub fn common(&self) -> &Arc<[u8]> {
-        &self.common
+    /// The longest of the runs, which is empty if there is none, and the others.
+    #[inline]
+    pub fn longest_and_others(&self) -> (&Arc<Run>, &[Arc<Run>]) {
+        self.runs.split_first().unwrap_or((&self.none, &[]))
     }
 
     /// Bytes of the runs.
@@ -383,7 +390,7 @@ impl Order {
         let again = |head: &Head| Head::new(arena.entry(head.offset).key(), common, head.offset);
         new.iter_mut().for_each(|head| *head = again(head));
         for run in &mut self.runs {
-            *run = Arc::new(Run::new(run.kept().map(again).collect()));
+            *run = Arc::new(Run::new(run.kept().map(again).collect(), &self.common));
         }
         self.runs.retain(|run| !run.heads.is_empty());
     }
@@ -403,7 +410,7 @@ impl Order {
         }
         self.settle(arena);
         sort(arena, &mut new, self.common.len());
-        self.runs.push(Arc::new(Run::new(new)));
+        self.runs.push(Arc::new(Run::new(new, &self.common)));
         if self.runs.last().is_some_and(|run| run.heads.len() > TAIL_MAX) {
             self.settle(arena);
         }
@@ -421,7 +428,9 @@ impl Order {
     }
 
     fn merge(&mut self, arena: &Arena, from: usize) {
-        let merge = |new: Arc<Run>, old: Arc<Run>| Arc::new(Run::new(merge(arena, &old, &new)));
+        let merge = |new: Arc<Run>, old: Arc<Run>| {
+            Arc::new(Run::new(merge(arena, &old, &new), &self.common))
+        };
         let merged = self.runs.drain(from..).rev().reduce(merge);
         self.runs.extend(merged.filter(|run| !run.heads.is_empty()));
     }
@@ -534,7 +543,7 @@ mod tests {
             let (mut writer, arena) = Arena::new();
             let key = |k: u8| writer.push(InternalKey::new(&[k], 1, ValueKind::Put), b"", None, None);
             let heads = (0..=255).map(key).map(|offset| Head::new(&[], 0, offset));
-            let run = Run::new(heads.collect());
+            let run = Run::new(heads.collect(), &Arc::default());
             let mut gone = [false; 256];
             for (from, len, more) in places {
                 let (from, len, more) = (usize::from(from), usize::from(len), usize::from(more));
@@ -561,7 +570,7 @@ mod tests {
             );
             for wanted in keys.iter().chain([&vec![], &vec![0], &vec![255; 3]]) {
                 let expected = run.heads().iter().filter(|head| key(head) < &wanted[..]).count();
-                assert_eq!(run.lower_bound(arena, order.common(), wanted), expected);
+                assert_eq!(run.lower_bound(arena, wanted), expected);
             }
         }
     }
