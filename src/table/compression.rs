@@ -316,9 +316,8 @@ mod tests {
         ) -> bool {
             let raw = raw.repeat(usize::from(repeat % 20) + 1);
             let mut packed = Vec::new();
-            if !lz4_codec::pack(&raw, &mut packed) {
-                return false;
-            }
+            let len = lz4_codec::Packer::new().unwrap().pack(&raw, &mut packed);
+            packed.truncate(len.unwrap());
             let agree = |packed: &[u8]| {
                 let said = plain_lz4(packed, raw.len()).filter(|said| said.len() == raw.len());
                 decompress(Codec::Lz4, packed, raw.len()).ok().map(|raw| raw.to_vec()) == said
