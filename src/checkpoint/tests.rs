@@ -551,7 +551,7 @@ fn a_table_that_changed_is_not_saved() {
 fn only_the_tables_inside_the_clip_are_needed() {
     let (fs, rng) = (disk(&MemFs::new()), &mut Rng::new(11));
     let mut state = State::new(&fs, "a", 0..=63, 11);
-    state.churn(rng, 8000);
+    state.churn(rng, 10_000);
     for family in &state.families {
         state.db.compact_range(family, ..).unwrap();
     }
