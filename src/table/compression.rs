@@ -127,6 +127,13 @@ pub fn unpack(codec: Codec, packed: &[u8], raw: &mut [u8]) -> Result<()> {
     }
 }
 
+/// Packed by LZ4, whether that saves anything or not; `None` if this build does not have it.
+#[cfg(test)]
+pub fn packed_by_lz4(raw: &[u8]) -> Option<Vec<u8>> {
+    let mut packed = Vec::new();
+    lz4_codec::pack(raw, &mut packed).then_some(packed)
+}
+
 #[cfg(feature = "lz4")]
 mod lz4_codec {
     use lz4_flex::block;
