@@ -90,7 +90,6 @@ impl Head {
 /// neighbours apart lies behind. A zero stands for all of them; then comes their number, from 255 down
 /// before another byte, since fewer are then more, or as it is at the end of the key.
 fn encode(key: &[u8]) -> [u8; HEAD_BYTES] {
-    const MANY: usize = 127;
     let mut out = [0; HEAD_BYTES];
     let (mut from, mut to) = (0, 0);
     while let Some(&byte) = key.get(from)
@@ -101,17 +100,36 @@ fn encode(key: &[u8]) -> [u8; HEAD_BYTES] {
             (from, to) = (from + 1, to + 1);
             continue;
         }
-        let zeros = key[from..].iter().take(MANY).take_while(|&&byte| byte == 0).count();
+        let zeros = leading_zeros(&key[from..]);
         from += zeros;
         if let Some(number) = out.get_mut(to + 1) {
             *number = if from == key.len() { zeros as u8 } else { 255 - zeros as u8 };
         }
         to += 2;
-        if zeros == MANY {
+        if zeros == ZEROS_MAX {
             break; // there may be more of them
         }
     }
     out
+}
+
+/// Most zeros that are counted.
+const ZEROS_MAX: usize = 127;
+
+/// With how many zeros a part of a key begins, up to [`ZEROS_MAX`].
+#[inline]
+fn leading_zeros(key: &[u8]) -> usize {
+    let mut zeros = 0;
+    while let Some(word) = key[zeros..].first_chunk::<8>()
+        && zeros < ZEROS_MAX
+    {
+        match u64::from_be_bytes(*word) {
+            0 => zeros += 8,
+            word => return ZEROS_MAX.min(zeros + word.leading_zeros() as usize / 8),
+        }
+    }
+    let rest = key[zeros..].iter().take(8).take_while(|&&byte| byte == 0).count();
+    ZEROS_MAX.min(zeros + rest)
 }
 
 /// The order of two entries by key.
@@ -537,6 +555,12 @@ mod tests {
             keys.extend((0..=a.len()).map(|n| a[..n].to_vec()));
             keys.sort();
             keys.is_sorted_by_key(|key| encode(key))
+        }
+
+        fn zeros_are_counted(zeros: u8, rest: Vec<u8>) -> bool {
+            let key = [vec![0; usize::from(zeros)], rest].concat();
+            let all = key.iter().take_while(|&&byte| byte == 0).count();
+            leading_zeros(&key) == all.min(ZEROS_MAX)
         }
 
         fn gaps_hold_what_is_gone(places: Vec<(u8, u8, u8)>) -> bool {
