@@ -145,9 +145,12 @@ impl Arena {
     #[inline]
     pub fn leave(&self, first: Offset, upto: SeqNo) -> bool {
         let entry = self.entry(first);
-        let link = entry.header().link.load(Ordering::Acquire);
+        let to = &entry.header().link;
+        let link = to.load(Ordering::Acquire);
         let newest = Offset::from_raw(link & !LEFT).map_or(entry, |newest| self.entry(newest));
-        entry.has_left() || newest.is_delete() && newest.seqno() <= upto && entry.set_left(link)
+        let mark = || to.compare_exchange(link, link | LEFT, Ordering::Relaxed, Ordering::Relaxed);
+        let deleted = newest.is_delete() && newest.seqno() <= upto;
+        entry.has_left() || deleted && (mark().is_ok() || entry.has_left())
     }
 
     /// Visits all entries that were pushed since the last walk with the same position, each once.
@@ -382,14 +385,6 @@ impl<'a> Entry<'a> {
         debug_assert!(self.older().is_none());
         let set = |old: u32| (old & LEFT == 0).then_some(Offset::raw(Some(newest)));
         self.header().link.fetch_update(Ordering::Release, Ordering::Relaxed, set).is_ok()
-    }
-
-    /// Marks the key whose first version this is as one that has left the order, if its link is still
-    /// `link`, or if it is marked already.
-    fn set_left(&self, link: u32) -> bool {
-        let to = &self.header().link;
-        let left = to.compare_exchange(link, link | LEFT, Ordering::Relaxed, Ordering::Relaxed);
-        left.is_ok() || self.has_left()
     }
 
     /// Has the key whose first version this is left the order?
