@@ -131,7 +131,9 @@ pub fn unpack(codec: Codec, packed: &[u8], raw: &mut [u8]) -> Result<()> {
 #[cfg(test)]
 pub fn packed_by_lz4(raw: &[u8]) -> Option<Vec<u8>> {
     let mut packed = Vec::new();
-    lz4_codec::pack(raw, &mut packed).then_some(packed)
+    let len = lz4_codec::Packer::new().ok()?.pack(raw, &mut packed)?;
+    packed.truncate(len);
+    Some(packed)
 }
 
 #[cfg(feature = "lz4")]
