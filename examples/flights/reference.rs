@@ -174,7 +174,7 @@ mod tests {
         let mut wanted = Tables::default();
         wanted.today.extend([("EWR".into(), 1), ("JFK".into(), 2), ("LGA".into(), 3)]);
         let mut found = Tables::default();
-        found.today.extend([("EWR".into(), 1), ("JFK".into(), 3), ("XXX".into(), 3)]);
+        found.today.extend([("EWR".into(), 1), ("JFK".into(), 3), ("BOS".into(), 3)]);
         let comparison = Comparison::of_tables(&wanted, &found);
         assert_eq!((comparison.equal, comparison.different), (1, 3));
         assert_eq!(comparison.shown[0], "today \"JFK\": Some(3) instead of 2");
