@@ -13,7 +13,7 @@ use parking_lot::Mutex;
 use crate::allocation;
 use crate::model::setting;
 
-const CORPUS_BYTES_MAX: u64 = 160 << 10;
+const CORPUS_BYTES_MAX: u64 = 100 << 10;
 const MUTATIONS: u64 = 2000;
 
 /// Targets replayed so far.
