@@ -37,11 +37,12 @@ impl Judge<'_> {
     pub fn judge(&self, disk: &MemFs, keep: Keep, dice: u64) -> Check<Found> {
         let promise = self.promise;
         let found = self.found(disk, keep, dice)?;
-        if !promise.saved.is_empty() || !promise.saving.is_empty() {
-            self.store(disk)?;
-        }
+        // Before the store, in which a registry then keeps the newest checkpoints only.
         if let Some((dir, at, done)) = &promise.restoring {
             self.restored(disk, dir, *at, *done)?;
+        }
+        if !promise.saved.is_empty() || !promise.saving.is_empty() {
+            self.store(disk)?;
         }
         Ok(found)
     }
