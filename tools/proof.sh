@@ -42,5 +42,5 @@ echo "every structure and every call that is refused; fuzz targets: the corpus a
 cargo test --quiet --lib -- log:: version:: compaction:: checkpoint:: db::
 cargo test --quiet --test it -- --skip state_model --skip conformance
 echo "planted bugs"
-run alluvium-sim --features canary -- canaries --drawn 8 --seed "$seed"
+run alluvium-sim --features canary -- canaries --drawn 8 --seconds 120 --seed "$seed"
 run alluvium-report -- "$@"
