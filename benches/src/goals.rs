@@ -43,6 +43,8 @@ pub const GOALS: &[Goal] = &[
     goal("value get", "value-get", "rate", Faster(6.0)),
     goal("value get, absent", "value-absent", "rate", Faster(10.0)),
     goal("value update", "value-update", "rate", Faster(7.0)),
+    goal("TTL update", "ttl-update", "rate", Faster(7.0)),
+    goal("TTL get", "ttl-get", "rate", Faster(6.0)),
     goal("value add, caller", "value-add", "rate", Faster(6.0)),
     goal("value add, settled", "value-add-settled", "settled", Faster(2.5)),
     goal("read-modify-write, 1,000 hot keys", "rmw-hot", "rate", Faster(8.0)),

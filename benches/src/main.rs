@@ -1,6 +1,6 @@
 //! Times alluvium: against other engines ([`run`]), and against maps in memory ([`maps`]).
 //!
-//! Reading order: [`data`], [`engine`] (the trait and who implements it), [`meter`], [`group`] (what is
+//! Reading order: [`data`], [`ttl`], [`engine`] (the trait and who implements it), [`meter`], [`group`] (what is
 //! timed), [`run`] (who is timed when), [`page_cache`], [`goals`],
 //! [`table`] and `report`. [`hot`] is for `callgrind.sh`. `README.md` says how to run it,
 //! `NOTES.md` what came out.
@@ -18,6 +18,7 @@ mod page_cache;
 mod report;
 mod run;
 mod table;
+mod ttl;
 
 use std::path::Path;
 use std::process::ExitCode;

@@ -6,8 +6,9 @@ use std::path::Path;
 use std::sync::Arc;
 
 use alluvium::{
-    Codec, ColumnFamily, ColumnFamilyOptions, Db, DirStore, Env, FileSet, JobCheckpoint,
-    ListAppend, MemoryBudget, Options, PartInput, Scan as Cursor, Update, WriteBatch, WriteOptions,
+    Codec, ColumnFamily, ColumnFamilyOptions, CompactionFilter, CompactionFilterFactory, Db,
+    Decision, DirStore, EntryKind, Env, FileSet, JobCheckpoint, ListAppend, MemoryBudget, Options,
+    PartInput, Scan as Cursor, TimestampExtractor, Update, WriteBatch, WriteOptions,
 };
 use parking_lot::Mutex;
 
@@ -15,6 +16,7 @@ use crate::data::KEY_GROUPS;
 use crate::engine::{
     Change, Checkpoint, Engine, Finish, Get, Log, MEMTABLE_BYTES, Scan, Setup, Visit, VisitEntry,
 };
+use crate::ttl;
 
 /// An open database.
 pub struct Alluvium {
@@ -23,6 +25,43 @@ pub struct Alluvium {
     batch: Mutex<WriteBatch>,
     /// Tables of the checkpoint before.
     tables: Mutex<BTreeSet<[u8; 32]>>,
+}
+
+/// Says what has expired, as the time to live of a state does.
+struct Expiry;
+
+impl CompactionFilterFactory for Expiry {
+    fn name(&self) -> &str {
+        "ttl"
+    }
+
+    fn expired_until(&self) -> Option<i64> {
+        Some(ttl::expired_until(ttl::now()))
+    }
+
+    fn create(&self) -> Box<dyn CompactionFilter> {
+        Box::new(ExpiryFilter { until: ttl::expired_until(ttl::now()) })
+    }
+}
+
+impl TimestampExtractor for Expiry {
+    fn name(&self) -> &str {
+        "last-access"
+    }
+
+    fn timestamp(&self, _: &[u8], value: &[u8]) -> Option<i64> {
+        ttl::parts(value).map(|(time, _)| time)
+    }
+}
+
+struct ExpiryFilter {
+    until: i64,
+}
+
+impl CompactionFilter for ExpiryFilter {
+    fn decide(&mut self, _: &[u8], _: EntryKind, value: &[u8], _: &mut Vec<u8>) -> Decision {
+        if ttl::is_expired(value, self.until) { Decision::Remove } else { Decision::Keep }
+    }
 }
 
 fn options(setup: &Setup) -> Options {
@@ -60,6 +99,8 @@ impl Alluvium {
             codecs: [Codec::Lz4; alluvium::limits::LEVELS],
             key_group_bytes: 2,
             merge_operator: if setup.lists { Some(Arc::new(ListAppend)) } else { None },
+            compaction_filter: if setup.ttl { Some(Arc::new(Expiry)) } else { None },
+            timestamp: if setup.ttl { Some(Arc::new(Expiry)) } else { None },
             ..ColumnFamilyOptions::default()
         };
         let family = db.column_family("state", family_options).expect("a family");

@@ -48,6 +48,9 @@ pub struct Setup {
     pub log: Log,
     /// Values are lists that are appended to.
     pub lists: bool,
+    /// Values begin with the time of their last access (`ttl`): what has expired is to be dropped behind
+    /// the scenes, if the engine has a way to.
+    pub ttl: bool,
 }
 
 /// Bytes at which a memtable is flushed, if `Setup::memory` allows it: Flink's default for RocksDB.

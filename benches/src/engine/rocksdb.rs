@@ -4,27 +4,32 @@
 //! of the memory, memtables of 2r/3 charged to it, r = 0.5; index blocks in the cache; no filter; two
 //! background threads; levels of fixed size; the log off), iterators without an upper bound. Flink's
 //! codec is Snappy; here all engines use lz4. Lists are appended to with a merge operator as in
-//! Flink, which is a callback into Rust here.
+//! Flink, which is a callback into Rust here; values with a time to live have a compaction filter, which
+//! Flink has in C++.
 //!
 //! Tuned: the same memory with Bloom filters for tables and memtable, hash indexes in blocks, the
 //! hyper-clock cache, levels of dynamic size, iterators with an upper bound.
 
 use std::collections::BTreeSet;
+use std::ffi::CStr;
 use std::ops::RangeInclusive;
 use std::path::Path;
 
 use parking_lot::Mutex;
 use rocksdb::checkpoint::Checkpoint as Native;
+use rocksdb::compaction_filter::CompactionFilter;
+use rocksdb::compaction_filter_factory::{CompactionFilterContext, CompactionFilterFactory};
 use rocksdb::{
-    BlockBasedOptions, Cache, ColumnFamilyDescriptor, DB, DBCompressionType, DBRawIterator,
-    DataBlockIndexType, MergeOperands, Options, ReadOptions, WaitForCompactOptions, WriteBatch,
-    WriteBufferManager, WriteOptions,
+    BlockBasedOptions, Cache, ColumnFamilyDescriptor, CompactionDecision, DB, DBCompressionType,
+    DBRawIterator, DataBlockIndexType, MergeOperands, Options, ReadOptions, WaitForCompactOptions,
+    WriteBatch, WriteBufferManager, WriteOptions,
 };
 
 use crate::data::KEY_GROUPS;
 use crate::engine::{
     Checkpoint, Engine, Finish, Get, Log, MEMTABLE_BYTES, Scan, Setup, Visit, VisitEntry,
 };
+use crate::ttl;
 
 /// Part of the memory for memtables: Flink's `memory.write-buffer-ratio`.
 const WRITE_RATIO: f64 = 0.5;
@@ -47,6 +52,44 @@ fn append(_: &[u8], old: Option<&[u8]>, operands: &MergeOperands) -> Option<Vec<
     out.extend_from_slice(old.unwrap_or_default());
     operands.iter().for_each(|operand| out.extend_from_slice(operand));
     Some(out)
+}
+
+/// Makes a filter for each compaction, as Flink's `FlinkCompactionFilterFactory` does.
+struct Expiry;
+
+impl CompactionFilterFactory for Expiry {
+    type Filter = ExpiryFilter;
+
+    fn create(&mut self, _: CompactionFilterContext) -> ExpiryFilter {
+        ExpiryFilter { until: 0, entries: 0 }
+    }
+
+    fn name(&self) -> &CStr {
+        c"ttl"
+    }
+}
+
+/// Reads the time at offset 0; asks the clock once in a thousand entries.
+struct ExpiryFilter {
+    until: i64,
+    entries: u32,
+}
+
+impl CompactionFilter for ExpiryFilter {
+    fn filter(&mut self, _: u32, _: &[u8], value: &[u8]) -> CompactionDecision {
+        if self.entries.is_multiple_of(ttl::QUERY_ENTRIES) {
+            self.until = ttl::expired_until(ttl::now());
+        }
+        self.entries += 1;
+        match ttl::is_expired(value, self.until) {
+            true => CompactionDecision::Remove,
+            false => CompactionDecision::Keep,
+        }
+    }
+
+    fn name(&self) -> &CStr {
+        c"ttl"
+    }
 }
 
 fn options(setup: &Setup, tuned: bool) -> Options {
@@ -87,6 +130,9 @@ fn options(setup: &Setup, tuned: bool) -> Options {
     options.set_stats_dump_period_sec(0);
     if setup.lists {
         options.set_merge_operator("append", append, append);
+    }
+    if setup.ttl {
+        options.set_compaction_filter_factory(Expiry);
     }
     options
 }

@@ -109,7 +109,7 @@ impl Logged {
 /// The process that is killed: writes, says so, and waits.
 pub fn write_and_wait(kind: Kind, count: u32, dir: &Path) {
     std::fs::create_dir_all(dir.parent().expect("a parent")).expect("a directory");
-    let engine = kind.open(dir, &Setup { memory: MEMORY, log: Log::On, lists: false });
+    let engine = kind.open(dir, &Setup { memory: MEMORY, log: Log::On, lists: false, ttl: false });
     for i in Random::new(14).permutation(count) {
         engine.put(&key(i), &record(i, 0));
     }

@@ -56,7 +56,7 @@ pub const GROUPS: &[GroupKind] = &[
     GroupKind {
         name: "value",
         steps: value::STEPS,
-        about: "keyed values of 8 bytes, in one memtable, then in tables",
+        about: "keyed values of 8 bytes, in one memtable, then in tables; then with a time to live",
         begin: |place| Box::new(value::Values::new(place)),
     },
     GroupKind {
@@ -156,7 +156,7 @@ struct Store {
 
 impl Store {
     fn new(place: &Place, memory: usize) -> Store {
-        let setup = Setup { memory, log: Log::Off, lists: false };
+        let setup = Setup { memory, log: Log::Off, lists: false, ttl: false };
         Store { kind: place.kind, root: place.dir.clone(), count: 0, setup, engine: None }
     }
 
@@ -167,6 +167,11 @@ impl Store {
     /// Where the store is.
     fn dir(&self) -> PathBuf {
         self.root.join(format!("store-{}", self.count))
+    }
+
+    /// Lets the next store drop what has expired.
+    fn with_ttl(&mut self) {
+        self.setup.ttl = true;
     }
 
     /// A new, empty store instead of the one before.

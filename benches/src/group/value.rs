@@ -1,8 +1,11 @@
-//! `ValueState`: one key, one value. Sizes follow flink-benchmarks: everything fits one memtable.
+//! `ValueState`: one key, one value. Sizes follow flink-benchmarks: everything fits one memtable. Then the
+//! same with a time to live, in a store of its own: written as Flink's `TtlValueState` writes, the clock
+//! read once an operation.
 
 use crate::data::{self, Random, key, long, version};
 use crate::group::{Group, Place, Store, sum_of};
-use crate::meter::{Measure, Meter, measure, once};
+use crate::meter::{Measure, Meter, bytes_on_disk, measure, once};
+use crate::ttl;
 
 pub const STEPS: &[&str] = &[
     "value-add-settled",
@@ -16,6 +19,9 @@ pub const STEPS: &[&str] = &[
     "snapshot-get",
     "value-get-table",
     "value-absent-table",
+    "ttl-update",
+    "ttl-get",
+    "ttl-expired",
 ];
 
 const HOT: u32 = 1000;
@@ -149,6 +155,64 @@ impl Values {
     }
 }
 
+/// Values with a time to live.
+impl Values {
+    /// Each value anew with a new time, without a read.
+    fn ttl_update(&mut self) -> Measure {
+        self.store.with_ttl();
+        self.store.fresh();
+        let engine = self.store.engine();
+        let put = |i: u32, version| {
+            engine.put(&key(i), &ttl::stamped(ttl::now(), long(i, version)));
+        };
+        // In an order that neither the updates nor the reads have.
+        (0..self.n()).for_each(|i| put(i, 0));
+        let took = measure(self.order.len(), |i| put(self.order[i], 1));
+        self.versions.fill(1);
+        self.ttl_get();
+        took
+    }
+
+    /// Reads each value, and what has expired as if it were not there; nothing has.
+    fn ttl_get(&self) -> Measure {
+        let engine = self.store.engine();
+        let mut sum = 0;
+        let took = measure(self.other.len(), |i| {
+            let i = self.other[i];
+            engine.get(&key(i), &mut |stored| {
+                let now = ttl::now();
+                let stored =
+                    stored.filter(|stored| !ttl::is_expired(stored, ttl::expired_until(now)));
+                let (time, value) = stored.and_then(ttl::parts).expect("it lives");
+                assert!(time <= now);
+                sum += u64::from(version(Some(value), i));
+            });
+        });
+        assert_eq!(sum, sum_of(&self.versions, &self.other));
+        took
+    }
+
+    /// Everything has expired: bytes on disk for each byte that was put, when flushes and compactions are
+    /// done, and after one of everything. What is left of it has expired, too.
+    fn ttl_expired(&self) -> Option<Measure> {
+        ttl::skip(ttl::TTL_MS + 1);
+        let engine = self.store.engine();
+        let bytes = (self.order.len() * (data::KEY_BYTES + ttl::STAMPED_BYTES)) as f64;
+        let space = || bytes_on_disk(&self.store.dir()) as f64 / bytes;
+        let (took, settled) = once(|| engine.settle());
+        let measure = Measure::default().with("settling", took.as_secs_f64() * 1e3);
+        let measure = settled.then(|| measure.with("space", space()))?;
+        engine.compact();
+        for &i in &self.order {
+            engine.get(&key(i), &mut |stored| {
+                let until = ttl::expired_until(ttl::now());
+                assert!(stored.is_none_or(|stored| ttl::is_expired(stored, until)), "key {i}");
+            });
+        }
+        Some(measure.with("compacted", space()))
+    }
+}
+
 impl Group for Values {
     fn step(&mut self, name: &str) -> Option<Measure> {
         let n = self.n();
@@ -174,6 +238,9 @@ impl Group for Values {
                 settled.then(|| self.get().with("settling", took.as_secs_f64() * 1e3))
             }
             "value-absent-table" => self.store.kind.has_disk().then(|| self.absent()),
+            "ttl-update" => Some(self.ttl_update()),
+            "ttl-get" => Some(self.ttl_get()),
+            "ttl-expired" => self.ttl_expired(),
             _ => unreachable!("{name}"),
         }
     }
