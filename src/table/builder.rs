@@ -19,8 +19,9 @@ use crate::table::filter::{FilterBuilder, key_hash};
 use crate::table::format::{BlockHandle, FOOTER_BYTES, Footer, PACKED_RAW_BYTES_MAX, put_block};
 use crate::table::index::{put_index_value, separator_bytes_max, shortest_separator};
 
-/// The file is appended to in pieces of at least this size.
-const APPEND_BYTES: usize = 64 << 10;
+/// The file is appended to in pieces of this size, or a multiple of it: whole pages, and whole subtrees
+/// of the digest, of which no chunk is hashed alone.
+const APPEND_BYTES: usize = 128 << 10;
 
 /// Longest value, whatever the options say: merging may make longer ones than callers may write.
 const VALUE_BYTES_CEILING: usize = 1 << 30;
@@ -66,12 +67,14 @@ impl Output {
         self.appended + self.buffer.len() as u64
     }
 
-    fn append_buffer(&mut self) -> Result<()> {
-        self.digest.update(&self.buffer);
-        self.checksum.update(&self.buffer);
-        self.file.append(&self.buffer).map_err(|e| e.in_file(&self.path))?;
-        self.appended += self.buffer.len() as u64;
-        self.buffer.clear();
+    /// Appends the first `len` bytes of the buffer.
+    fn append_buffer(&mut self, len: usize) -> Result<()> {
+        let bytes = &self.buffer[..len];
+        self.digest.update(bytes);
+        self.checksum.update(bytes);
+        self.file.append(bytes).map_err(|e| e.in_file(&self.path))?;
+        self.appended += len as u64;
+        self.buffer.drain(..len);
         Ok(())
     }
 
@@ -84,7 +87,7 @@ impl Output {
         let handle = BlockHandle { offset: self.offset(), len };
         put_block(&mut self.buffer, &self.id, handle.offset, codec, stored, raw_len);
         if self.buffer.len() >= APPEND_BYTES {
-            self.append_buffer()?;
+            self.append_buffer(self.buffer.len() / APPEND_BYTES * APPEND_BYTES)?;
         }
         Ok(handle)
     }
@@ -317,7 +320,7 @@ impl TableBuilder {
         if self.separator_bytes > separator_bytes_max(self.out.offset()) {
             return Err(Error::invalid("keys too long for one table").in_file(&self.out.path));
         }
-        self.out.append_buffer()?;
+        self.out.append_buffer(self.out.buffer.len())?;
         self.out.file.sync().map_err(|e| e.in_file(&self.out.path))?;
         Ok(TableMeta {
             id: self.out.id,
