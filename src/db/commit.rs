@@ -47,6 +47,14 @@ pub(in crate::db) struct FamilyWriter {
     pub mem: MemTableWriter,
 }
 
+/// What the usual writer of a family sees of a key at once.
+pub(in crate::db) enum AtOnce<'c> {
+    /// This is its value.
+    Is(Option<&'c [u8]>),
+    /// The memtable with this number, the current one, knows nothing of it.
+    Older(u64),
+}
+
 /// What a writer brings: a batch, or one operation that needs none while the log is off.
 #[derive(Clone, Copy)]
 pub(in crate::db) enum Payload<'a> {
@@ -94,6 +102,12 @@ impl CommitState {
     #[inline]
     pub fn writer(&mut self, id: FamilyId) -> Option<&mut FamilyWriter> {
         self.writers.get_mut(id.0 as usize)?.as_mut()
+    }
+
+    /// The writing half of a family, unless a leader has unwound half-way.
+    #[inline(always)]
+    fn at_once(&self, id: FamilyId) -> Option<&FamilyWriter> {
+        if self.applying { None } else { self.writers.get(id.0 as usize)?.as_ref() }
     }
 
     /// Is the key of `one`, an operation alone, as it was when `basis` was read?
@@ -306,13 +320,26 @@ impl Core {
         copy: &'c mut ValueCopy,
     ) -> Option<(Option<&'c [u8]>, SeqNo, Place)> {
         let state = try_lock_biased(&self.commit.state)?;
-        if state.applying {
-            return None;
-        }
-        let writer = state.writers.get(family.0 as usize)?.as_ref()?;
-        let (place, found) = writer.mem.peek(key, copy)?;
-        let value = (found.kind == ValueKind::Put).then_some(found.value);
-        Some((value, self.visible(), place))
+        let (place, found) = state.at_once(family)?.mem.peek(key, copy)??;
+        Some((found.put(), self.visible(), place))
+    }
+
+    /// The same for those who only read. What the memtable knows nothing of is absent, if nothing is
+    /// older than it: one cache miss.
+    #[inline(always)]
+    pub fn read_at_once<'c>(
+        &self,
+        family: FamilyId,
+        key: &[u8],
+        copy: &'c mut ValueCopy,
+    ) -> Option<AtOnce<'c>> {
+        let state = try_lock_biased(&self.commit.state)?;
+        let writer = state.at_once(family)?;
+        Some(match writer.mem.peek(key, copy)? {
+            Some((_, found)) => AtOnce::Is(found.put()),
+            None if writer.family.cell.is_memory_alone() => AtOnce::Is(None),
+            None => AtOnce::Older(writer.mem.table().number()),
+        })
     }
 
     /// The life of a write. The order is the whole secret: log, sync, memtables, publication.

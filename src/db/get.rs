@@ -63,13 +63,26 @@ pub(in crate::db) fn lookup_newest<R>(
         match super_version.mem.peek(key, *at, &mut ValueCopy::new()) {
             Peek::Newest(Found { kind: ValueKind::Put, value, .. }) => return Ok(f(Some(value))),
             Peek::Newest(Found { kind: ValueKind::Delete, .. }) => return Ok(f(None)),
-            Peek::Absent => return lookup_in(super_version, None, operator, key, *at, f),
+            Peek::Absent if super_version.has_nothing_older() => return Ok(f(None)),
+            Peek::Absent => return lookup_older(super_version, operator, key, *at, f),
             Peek::Newest(_) | Peek::Unclear => {}
         }
     }
     let pin = core.pin();
     *at = pin.seqno();
     lookup_in(super_version, Some(&pin), operator, key, *at, f)
+}
+
+/// Lends the value of `key`, of which the memtable knows nothing, to `f`.
+#[inline]
+pub(in crate::db) fn lookup_older<R>(
+    super_version: &SuperVersion,
+    operator: impl FnOnce() -> Option<Arc<dyn MergeOperator>>,
+    key: &[u8],
+    at: SeqNo,
+    f: impl FnOnce(Option<&[u8]>) -> R,
+) -> Result<R> {
+    lookup_in(super_version, None, operator, key, at, f)
 }
 
 /// Lends the value of `key` at `pin` to `f`.

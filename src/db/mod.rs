@@ -39,10 +39,10 @@ use crate::base::sync::Arc;
 use crate::batch::WriteBatch;
 use crate::db::background::Threads;
 use crate::db::column_family::ColumnFamily;
-use crate::db::commit::Payload;
+use crate::db::commit::{AtOnce, Payload};
 use crate::db::core::Core;
 use crate::db::file_set::PendingCheckpoint;
-use crate::db::get::{View, check_key, lookup, lookup_many, lookup_newest, operands};
+use crate::db::get::{View, check_key, lookup, lookup_many, lookup_newest, lookup_older, operands};
 use crate::db::options::{ColumnFamilyOptions, Env, Options, WriteOptions};
 use crate::db::scan::{Scan, has_prefix, key_range};
 use crate::db::snapshot::Snapshot;
@@ -472,12 +472,18 @@ impl Db {
             let pin = self.core.pin_of(snapshot);
             return lookup(&family.0.cell.load(), pin, operator, key, f);
         }
-        if let Some((value, ..)) = self.core.peek_at_once(family.id(), key, &mut ValueCopy::new()) {
-            return Ok(f(value));
-        }
+        let older_than = match self.core.read_at_once(family.id(), key, &mut ValueCopy::new()) {
+            Some(AtOnce::Is(value)) => return Ok(f(value)),
+            Some(AtOnce::Older(number)) => Some(number),
+            None => None,
+        };
         let super_version = family.0.cell.load();
         // Loaded after the bundle was taken, as in `View::new`.
         let at = &mut self.core.visible();
+        // While that memtable is the current one, nothing that is older than it has changed.
+        if older_than == Some(super_version.mem.number()) {
+            return lookup_older(&super_version, operator, key, *at, f);
+        }
         lookup_newest(&self.core, &super_version, operator, key, at, f)
     }
 }

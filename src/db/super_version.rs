@@ -2,7 +2,7 @@
 
 use crate::base::canary::Canary;
 use crate::base::key::SeqNo;
-use crate::base::sync::{Arc, AtomicU64, Ordering, RwLock};
+use crate::base::sync::{Arc, AtomicBool, AtomicU64, Ordering, RwLock};
 use crate::memtable::MemTable;
 use crate::version::version::Version;
 
@@ -28,8 +28,13 @@ impl SuperVersion {
     /// Is there nothing older than the memtable? Then it stays so: what comes later is newer.
     #[inline]
     pub fn is_memory_alone(&self) -> bool {
-        (self.immutables.is_empty() && self.version.is_empty())
-            || Canary::DeletesHideNothing.is_planted()
+        self.has_nothing_older() || Canary::DeletesHideNothing.is_planted()
+    }
+
+    /// The same, for those who look for an older version of a key.
+    #[inline]
+    pub fn has_nothing_older(&self) -> bool {
+        self.immutables.is_empty() && self.version.is_empty()
     }
 
     /// The smallest sequence number that is in no table yet, if there is one, once everything up to
@@ -45,11 +50,15 @@ impl SuperVersion {
 pub(in crate::db) struct Cell {
     current: RwLock<Arc<SuperVersion>>,
     generation: AtomicU64,
+    /// Has the current one [nothing older](SuperVersion::has_nothing_older) than its memtable?
+    memory_alone: AtomicBool,
 }
 
 impl Cell {
     pub fn new(first: SuperVersion) -> Cell {
-        Cell { current: RwLock::new(Arc::new(first)), generation: AtomicU64::new(1) }
+        let memory_alone = AtomicBool::new(first.has_nothing_older());
+        let current = RwLock::new(Arc::new(first));
+        Cell { current, generation: AtomicU64::new(1), memory_alone }
     }
 
     /// The current bundle: a read lock and a reference count.
@@ -65,10 +74,18 @@ impl Cell {
         self.generation.load(Ordering::Acquire)
     }
 
+    /// Is there nothing older than the memtable? For those who keep it from being rotated, by holding
+    /// the commit lock: then it stays so. One load.
+    #[inline]
+    pub fn is_memory_alone(&self) -> bool {
+        self.memory_alone.load(Ordering::Acquire)
+    }
+
     /// Replaces the bundle by what `change` makes of it. Pointer work only.
     pub fn update(&self, change: impl FnOnce(&SuperVersion) -> SuperVersion) {
         let mut current = self.current.write();
         let new = Arc::new(change(&current));
+        self.memory_alone.store(new.has_nothing_older(), Ordering::Release);
         let old = std::mem::replace(&mut *current, new);
         self.generation.fetch_add(1, Ordering::Release);
         drop(current);

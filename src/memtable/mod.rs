@@ -119,6 +119,12 @@ impl<'a> Found<'a> {
         let (seqno, kind) = InternalKey::unpack(trailer).expect("pushed with a kind");
         Found { seqno, kind, value }
     }
+
+    /// The value that a put gives its key.
+    #[inline]
+    pub fn put(&self) -> Option<&'a [u8]> {
+        (self.kind == ValueKind::Put).then_some(self.value)
+    }
 }
 
 /// What a look at a key without a pin finds.
@@ -184,6 +190,12 @@ impl MemTable {
             space: Mutex::new(space),
         });
         (MemTableWriter::new(Arc::clone(&table), arena_writer, index_writer), table)
+    }
+
+    /// No other table has it.
+    #[inline]
+    pub fn number(&self) -> u64 {
+        self.number
     }
 
     /// The newest version of `key`, if it is at or below `at`. Takes no lock and needs no pin: a short

@@ -234,7 +234,8 @@ fn check_look(
 ) {
     let newest = oracle_versions(oracle, key, SEQNO_MAX).next();
     match writer.peek(key, &mut ValueCopy::new()) {
-        Some((place, found)) => {
+        Some(None) => assert_eq!(newest, None),
+        Some(Some((place, found))) => {
             assert_eq!(Some(found), newest);
             assert!(found.kind != ValueKind::Merge && writer.stands(&place, key));
             places.push((key.to_vec(), found.seqno, place));

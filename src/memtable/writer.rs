@@ -129,23 +129,29 @@ impl MemTableWriter {
         self.charge();
     }
 
-    /// The newest version of `key`, if it is a put or a delete and decides alone what the key has, and
-    /// the place it is at. A short value is copied, a long one is not looked at: `None`.
+    /// The newest version of `key`, and the place it is at, or `Some(None)` if the table knows nothing of
+    /// the key. `None`: look elsewhere, since a range tombstone, a merge operand or a long value, which
+    /// is not looked at, has a say in what the key has. A short value is copied.
     #[inline(always)]
-    pub fn peek<'c>(&self, key: &[u8], copy: &'c mut ValueCopy) -> Option<(Place, Found<'c>)> {
+    pub fn peek<'c>(
+        &self,
+        key: &[u8],
+        copy: &'c mut ValueCopy,
+    ) -> Option<Option<(Place, Found<'c>)>> {
         let table = &*self.table;
         if table.has_range_tombstones() {
             return None;
         }
-        let (offset, entry) = table.index.find(hash(key), |offset| {
+        let newest = table.index.find(hash(key), |offset| {
             let entry = table.arena.entry(offset);
             entry.prefetch::<3>();
             entry.has_key(key).then_some((offset, entry))
-        })?;
+        });
+        let Some((offset, entry)) = newest else { return Some(None) };
         let found = entry.peek_short(copy)?;
         let entries = table.counts.entries.load(Ordering::Relaxed);
         let place = Place { table: table.number, entries, offset, seqno: found.seqno };
-        Some((place, found))
+        Some(Some((place, found)))
     }
 
     /// Replaces what was found at `place`, if that is still what the key has in this table: `None` if
