@@ -1,4 +1,5 @@
-//! Restoring: everything is fetched and verified, and only then does a database appear.
+//! Restoring: everything is fetched and verified, and only then does a database appear. Up to that all
+//! that can be done beside the verification is.
 //!
 //! A database is made of all parts that intersect its key groups, each clipped to the groups that
 //! both have; no table is rewritten. What is wrong with a checkpoint is told completely, and no other
@@ -92,9 +93,9 @@ pub fn verify(store: &dyn CheckpointStore, saved: &Saved) -> Result<()> {
 /// Makes a database in `dir` out of those key groups of a checkpoint. Groups that no part of the
 /// checkpoint has are empty.
 ///
-/// Everything that is needed is read and verified before the database is made. Where the store's
-/// objects are files on the file system of `env`, the tables are links to them, verified by their
-/// checksums; else they are copied, and verified by their digests too.
+/// Everything that is needed is read and verified before the directory becomes a database. Where the
+/// store's objects are files on the file system of `env`, the tables are links to them, verified by
+/// their checksums; else they are copied, and verified by their digests too.
 /// Sequence numbers of the parts are kept.
 ///
 /// # Errors
@@ -129,19 +130,34 @@ pub fn restore(
             sources.push((part, key_range(envelope.prefix_bytes, first, last)));
         }
     }
-    let fs = Arc::clone(env.fs());
+    let (fs, side) = (Arc::clone(env.fs()), env.clone());
     let (files, copied) = needed(store, saved, &sources, &env)?;
-    // The one waits for the device, the other reads from memory.
-    let (staging, findings) =
-        env.both(|| Staging::begin(&*fs, dir), || compare(&env, store, &files));
-    let mut staging = staging?;
-    let imported = staging.fetch(store, saved.id, files, copied, findings).and_then(|paths| {
-        let sources = sources.iter().map(|(part, clip)| source(part, clip, &paths));
-        staging.lock = None; // the import takes it
-        Db::import(dir, options, env, &sources.collect::<Vec<_>>())
-    });
-    staging.remove();
-    imported
+    // The one reads from memory, the other waits for the device: for all but the name `CURRENT`.
+    side.beside(
+        || compare(&side, store, &files),
+        |compare| {
+            let mut compare = Some(compare);
+            let mut compared =
+                || compare.take().map_or_else(Findings::default, |compare| compare());
+            let mut staging = Staging::begin(&*fs, dir)?;
+            let restored = staging.fetch(store, &copied).and_then(|(mut paths, found)| {
+                if found.is_any() {
+                    compared().and(found).report(saved.id)?;
+                }
+                paths.extend(files.iter().map(|file| (file.index, file.path.clone())));
+                let sources = sources.iter().map(|(part, clip)| source(part, clip, &paths));
+                let sources: Vec<_> = sources.collect();
+                staging.lock = None; // the import takes it
+                Db::import_if(dir, options, env, &sources, || compared().report(saved.id))
+            });
+            if Canary::RestoreDeletesSource.is_planted() {
+                staging.created.extend(files.iter().map(|file| file.path.clone()));
+            }
+            staging.remove();
+            // An object that is damaged is the reason for whatever else fails.
+            restored.or_else(|e| compared().report(saved.id).and(Err(e)))
+        },
+    )
 }
 
 /// The keys of these groups.
@@ -230,23 +246,13 @@ impl<'a> Staging<'a> {
         Ok(Staging { fs, dir, lock, created: Vec::new() })
     }
 
-    /// Copies and verifies what is to be copied, unless the files were found damaged; says where each
-    /// object lies.
+    /// Copies and verifies objects; says where each lies, and what is wrong.
     fn fetch(
         &mut self,
         store: &dyn CheckpointStore,
-        id: u64,
-        files: Vec<Needed<'_>>,
-        copied: Vec<Needed<'_>>,
-        mut findings: Findings,
-    ) -> Result<BTreeMap<u32, PathBuf>> {
-        let mut paths = BTreeMap::new();
-        for file in files {
-            if Canary::RestoreDeletesSource.is_planted() {
-                self.created.push(file.path.clone());
-            }
-            paths.insert(file.index, file.path);
-        }
+        copied: &[Needed<'_>],
+    ) -> Result<(BTreeMap<u32, PathBuf>, Findings)> {
+        let (mut paths, mut findings) = (BTreeMap::new(), Findings::default());
         for Needed { index, object, .. } in copied {
             // Once something is wrong, the rest is only looked at.
             if findings.is_any() {
@@ -255,10 +261,9 @@ impl<'a> Staging<'a> {
             }
             let path = self.dir.join(format!("{STAGED}{}", object.name));
             findings.add(self.copy(store, object, &path)?);
-            paths.insert(index, path);
+            paths.insert(*index, path);
         }
-        findings.report(id)?;
-        Ok(paths)
+        Ok((paths, findings))
     }
 
     /// Copies an object to `path`, verified and synced.
@@ -306,6 +311,12 @@ impl Findings {
             Ok(damage) => self.damage.extend(damage),
             Err(e) => drop(self.unread.get_or_insert(e)),
         }
+    }
+
+    fn and(mut self, others: Findings) -> Findings {
+        self.damage.extend(others.damage);
+        self.unread = self.unread.or(others.unread);
+        self
     }
 
     fn is_any(&self) -> bool {
@@ -405,18 +416,20 @@ fn read_through(
         Ok(opened) => opened,
         Err(damage) => return Ok(Err(damage)),
     };
+    let mut buffer = vec![0; piece_bytes.min(object.len) as usize];
     let mut offset = 0;
     while offset < object.len {
-        let len = piece_bytes.min(object.len - offset);
-        let piece = match file.read_at(offset, len as usize) {
-            Ok(piece) => piece,
+        let piece = &mut buffer[..piece_bytes.min(object.len - offset) as usize];
+        let end = offset + piece.len() as u64;
+        match file.read_into(offset, piece) {
+            Ok(()) => {}
             Err(e) if e.kind() == ErrorKind::Corruption => {
-                return Ok(Err(format!("{name} ends before byte {}", offset + len)));
+                return Ok(Err(format!("{name} ends before byte {end}")));
             }
             Err(e) => return Err(e),
-        };
-        take(&piece)?;
-        offset += len;
+        }
+        take(piece)?;
+        offset = end;
     }
     Ok(Ok(name))
 }

@@ -434,10 +434,12 @@ fn everything_wrong_is_told_and_nothing_is_restored() {
     let damaged = disk(&image);
     damaged.remove(&path(3)).unwrap();
     let (linking, copying) = (store(&damaged), store(&disk(&image)));
-    for store in [&linking, &copying] {
+    let threads = || Env::new(MemoryBudget::new(64 << 20)).with_fs(Arc::clone(&damaged));
+    let simulated = || env(&damaged, 9);
+    let attempts = [(&linking, threads()), (&linking, simulated()), (&copying, simulated())];
+    for (store, env) in attempts {
         let target = Path::new("target");
-        let refused =
-            restore(store, &saved, 0..=63, target, options(), env(&damaged, 9)).unwrap_err();
+        let refused = restore(store, &saved, 0..=63, target, options(), env).unwrap_err();
         for error in [refused, verify(store, &saved).unwrap_err()] {
             assert_eq!(error.kind(), ErrorKind::Corruption);
             for (i, object) in saved.envelope.objects.iter().enumerate() {
@@ -897,6 +899,47 @@ fn a_crash_while_restoring_leaves_all_or_nothing() {
         }
         assert!(seen[0] > 10 && seen[1] > 3, "{seen:?}");
     }
+}
+
+/// All that comes before `CURRENT` is done beside the comparison: a crash at any of it leaves nothing that
+/// is taken for a database.
+#[test]
+fn a_crash_while_a_damaged_checkpoint_is_restored_leaves_no_database() {
+    let (memory, rng) = (MemFs::new(), &mut Rng::new(6));
+    let fs = disk(&memory);
+    let mut state = State::new(&fs, "a", 0..=63, 6);
+    state.churn(rng, 300);
+    let set = state.capture();
+    let saved = save(&store(&fs), &job(1, vec![state.part(&set)]), None).unwrap();
+    let damaged = Path::new("store/shared").join(saved.envelope.objects[0].name.as_str());
+    let (dir, mut named) = (Path::new("target"), 0);
+    for n in 0.. {
+        let image = memory.crash_image(Keep::All, 0);
+        let good = image.read(&damaged);
+        let bad: Vec<u8> = good.iter().enumerate().map(|(i, b)| b ^ u8::from(i == 7)).collect();
+        image.write(&damaged, &bad);
+        let fs = disk(&image);
+        let source = store(&fs);
+        let limit = image.ops() + n;
+        image.crash_after(Some(limit));
+        let refused = restore(&source, &saved, 0..=63, dir, options(), env(&fs, 1));
+        let finished = image.ops() < limit;
+        assert!(refused.is_err_and(|e| e.kind() == ErrorKind::Corruption || !finished));
+        for (i, keep) in KEEPS.into_iter().enumerate() {
+            let after = image.crash_image(keep, n * 3 + i as u64);
+            let fs = disk(&after);
+            let names = fs.list(dir).unwrap_or_default();
+            assert!(names.iter().all(|listed| listed.name != "CURRENT"), "{names:?}");
+            named += usize::from(names.iter().any(|listed| listed.name.ends_with(".sst")));
+            assert!(!finished || keep != Keep::All || names.is_empty(), "{names:?}");
+            after.write(&damaged, &good);
+            restored(&fs, &saved, 0..=63, "target", &state.model);
+        }
+        if finished {
+            break;
+        }
+    }
+    assert!(named > 3, "no crash was between the links and the end");
 }
 
 #[test]

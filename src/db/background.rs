@@ -157,12 +157,25 @@ impl Env {
         first: impl FnOnce() -> A,
         second: impl FnOnce() -> B + Send,
     ) -> (A, B) {
+        self.beside(second, |second| (first(), second()))
+    }
+
+    /// Does `side` at the same time as `main`, which calls what it is given to wait for the outcome. In
+    /// inline mode that call does it, and it is not done if there is none.
+    ///
+    /// # Panics
+    /// If one of them does.
+    pub fn beside<A, B: Send>(
+        &self,
+        side: impl FnOnce() -> B + Send,
+        main: impl FnOnce(Box<dyn FnOnce() -> B + '_>) -> A,
+    ) -> A {
         if let Background::Inline = self.background {
-            return (first(), second());
+            return main(Box::new(side));
         }
         scope(|scope| {
-            let second = scope.spawn(second);
-            (first(), second.join().unwrap_or_else(|panic| resume_unwind(panic)))
+            let side = scope.spawn(side);
+            main(Box::new(|| side.join().unwrap_or_else(|panic| resume_unwind(panic))))
         })
     }
 

@@ -35,8 +35,10 @@ pub(in crate::db) struct Census {
     groups: BTreeMap<u16, (u64, u64)>,
     /// Groups that a table's bounds cut in two: what is inside cannot be told from what is not.
     cut: BTreeSet<u16>,
-    /// Of which tables the counts are, by group.
-    tables: BTreeMap<u16, Vec<PathBuf>>,
+    /// The tables so far.
+    paths: Vec<PathBuf>,
+    /// Of which of them the counts are, by group.
+    tables: BTreeMap<u16, Vec<usize>>,
     /// A table that does not count.
     uncounted: Option<PathBuf>,
 }
@@ -53,13 +55,16 @@ impl Census {
             self.uncounted = Some(path.to_owned());
             return;
         }
+        let whole = bounds.covers(&properties.bounds);
+        let table = self.paths.len();
+        self.paths.push(path.to_owned());
         for count in &properties.key_groups {
-            let inside = properties.bounds.intersect(&keys_of(count.group));
-            if bounds.covers(&inside) {
+            let inside = || properties.bounds.intersect(&keys_of(count.group));
+            if whole || bounds.covers(&inside()) {
                 let sum = self.groups.entry(count.group).or_default();
                 *sum = (sum.0.wrapping_add(count.entries), sum.1.wrapping_add(count.hash));
-                self.tables.entry(count.group).or_default().push(path.to_owned());
-            } else if bounds.overlaps(&inside) {
+                self.tables.entry(count.group).or_default().push(table);
+            } else if bounds.overlaps(&inside()) {
                 self.cut.insert(count.group);
             }
         }
@@ -138,7 +143,8 @@ impl Census {
             format!("{entries} entries with hash {hash:016x}")
         };
         let tables = self.tables.get(&group).map_or(&[][..], Vec::as_slice);
-        let names: Vec<String> = tables.iter().map(|path| path.display().to_string()).collect();
+        let paths: Vec<&PathBuf> = tables.iter().map(|table| &self.paths[*table]).collect();
+        let names: Vec<String> = paths.iter().map(|path| path.display().to_string()).collect();
         let text = format!(
             "key group {group} of family {family:?} has {} where {} were saved; its tables are [{}]",
             shown(found),
@@ -146,7 +152,7 @@ impl Census {
             names.join(", ")
         );
         let error = Error::corruption(text).at(0);
-        match tables.first() {
+        match paths.first() {
             Some(path) => error.in_file(path),
             None => error,
         }

@@ -109,6 +109,21 @@ impl Db {
     /// missing, or has another length than its description says, or the tables hold other entries of a
     /// key group than the source's census says. Those of the file system.
     pub fn import(dir: &Path, options: Options, env: Env, sources: &[ImportSource]) -> Result<Db> {
+        Db::import_if(dir, options, env, sources, || Ok(()))
+    }
+
+    /// The same, unless `check` fails, which is asked last: when everything is done but for the change of
+    /// name that makes the directory a database. No table has a name there then.
+    ///
+    /// # Errors
+    /// Those of [`import`](Db::import) and of `check`.
+    pub(crate) fn import_if(
+        dir: &Path,
+        options: Options,
+        env: Env,
+        sources: &[ImportSource],
+        check: impl FnOnce() -> Result<()>,
+    ) -> Result<Db> {
         check_clips(sources)?;
         let fs = Arc::clone(env.fs());
         fs.create_dir(dir)?;
@@ -123,16 +138,34 @@ impl Db {
             check_census(&*fs, source)?;
             plan.add(source)?;
         }
-        for (from, number) in &plan.links {
-            let to = dir.join(FileName::Table(*number).to_string());
-            fs.link(from, &to).map_err(missing)?;
-        }
         // Their names are durable before `CURRENT` is, as the manifest's is: by the same sync.
-        plan.check_lengths(dir, &fs.list(dir)?)?;
+        let linked = link(&*fs, dir, &plan.links)
+            .and_then(|()| fs.list(dir))
+            .and_then(|listing| plan.check_lengths(dir, &listing));
+        linked.inspect_err(|_| unlink(&*fs, dir, &plan.links))?;
         let opening = Opening::new(dir, options, env, lock, Vec::new());
-        let core = opening.finish(recovered, plan.edit)?;
+        let check = || check().inspect_err(|_| unlink(&*fs, dir, &plan.links));
+        let core = opening.finish(recovered, plan.edit, check)?;
         Ok(Db::start(core))
     }
+}
+
+/// Gives tables their names in the new database.
+fn link(fs: &dyn Fs, dir: &Path, links: &[(PathBuf, FileNumber)]) -> Result<()> {
+    let mut links = links.iter();
+    links.try_for_each(|(from, number)| fs.link(from, &path(dir, *number)).map_err(missing))
+}
+
+/// Takes these names away, as far as they are there. Only tidiness: as long as there is no `CURRENT`, the
+/// next import does.
+fn unlink(fs: &dyn Fs, dir: &Path, links: &[(PathBuf, FileNumber)]) {
+    for (_, number) in links {
+        let _ = fs.remove(&path(dir, *number));
+    }
+}
+
+fn path(dir: &Path, number: FileNumber) -> PathBuf {
+    dir.join(FileName::Table(number).to_string())
 }
 
 /// Sources must not claim the same key.

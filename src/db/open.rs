@@ -81,7 +81,7 @@ pub(in crate::db) fn open(dir: &Path, options: Options, env: Env) -> Result<Arc<
     let mut opening = Opening::new(dir, options, env, lock, listing);
     opening.replay(&mut recovered)?;
     let edit = VersionEdit::default();
-    opening.finish(recovered, edit)
+    opening.finish(recovered, edit, || Ok(()))
 }
 
 fn check_options(options: &Options) -> Result<()> {
@@ -346,8 +346,14 @@ impl Opening {
         family.immutables.insert(0, Immutable { table: frozen, upto });
     }
 
-    /// Steps 3 to 6: `edit` happens with the beginning of the epoch.
-    pub fn finish(mut self, recovered: Recovered, mut edit: VersionEdit) -> Result<Arc<Core>> {
+    /// Steps 3 to 6: `edit` happens with the beginning of the epoch, unless `check` fails, which is asked
+    /// when all else that comes before `CURRENT` is done.
+    pub fn finish(
+        mut self,
+        recovered: Recovered,
+        mut edit: VersionEdit,
+        check: impl FnOnce() -> Result<()>,
+    ) -> Result<Arc<Core>> {
         let fs = Arc::clone(self.env.fs());
         self.last_seqno = self.last_seqno.max(edit.last_seqno.unwrap_or(0));
         if self.last_seqno > SEQNO_MAX / 2 {
@@ -374,8 +380,12 @@ impl Opening {
         if Canary::TablesGoBeforeTheEpoch.is_planted() {
             self.sweep(&fs, &recovered.state);
         }
-        let sync_all = |syncs: Vec<SyncCall<'_>>| self.env.sync_all(syncs);
-        let mut manifest = recovered.start_epoch(self.instance, &edit, &sync_all)?;
+        let mut check = Some(check);
+        let mut sync_all = |syncs: Vec<SyncCall<'_>>| {
+            self.env.sync_all(syncs)?;
+            check.take().map_or(Ok(()), |check| check())
+        };
+        let mut manifest = recovered.start_epoch(self.instance, &edit, &mut sync_all)?;
         if !proved && self.tail.is_none() {
             self.flush_replayed(&mut manifest)?;
         }

@@ -88,8 +88,9 @@ pub struct NotSwitched {
 /// A sync, to be done together with others.
 pub type SyncCall<'a> = Box<dyn FnOnce() -> Result<()> + Send + 'a>;
 
-/// Does all of these, in any order or at the same time. If one fails the others need not be done.
-pub type SyncAll<'a> = &'a dyn Fn(Vec<SyncCall<'_>>) -> Result<()>;
+/// Does all of these, in any order or at the same time. If one fails the others need not be done. It may
+/// fail for a reason of its own: whatever `CURRENT` has to wait for.
+pub type SyncAll<'a> = &'a mut dyn FnMut(Vec<SyncCall<'_>>) -> Result<()>;
 
 /// One after the other.
 pub fn in_turn(syncs: Vec<SyncCall<'_>>) -> Result<()> {

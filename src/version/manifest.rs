@@ -253,7 +253,7 @@ impl ManifestWriter {
         }
         let before = self.state.clone();
         self.state.commit(plan);
-        self.rewrite(&current::in_turn).map_err(|failed| {
+        self.rewrite(&mut current::in_turn).map_err(|failed| {
             self.state = before;
             if failed.error.kind() == ErrorKind::NoSpace && !failed.perhaps && !perhaps_written {
                 return failed.error;
@@ -265,7 +265,7 @@ impl ManifestWriter {
     /// Begins a new manifest because the old one is long. If that fails the old one goes on, unless
     /// it may already have been replaced.
     fn shorten(&mut self) -> Result<()> {
-        match self.rewrite(&current::in_turn) {
+        match self.rewrite(&mut current::in_turn) {
             Err(failed) if failed.perhaps => Err(self.halt(failed.error)),
             Err(_) => {
                 self.long_at = self.long_at.saturating_add(LONG_BYTES);

@@ -190,7 +190,7 @@ quickcheck! {
             assert_eq!(recovered.is_new(), round == 0);
             assert_eq!(recovered.state, expected);
             let epoch = recovered.epoch;
-            let mut writer = recovered.start_epoch(rng.next_u64(), &VersionEdit::default(), &in_turn).unwrap();
+            let mut writer = recovered.start_epoch(rng.next_u64(), &VersionEdit::default(), &mut in_turn).unwrap();
             assert_eq!(writer.number(), Some(FileNumber::new(epoch, 1)));
             let mut set = VersionSet::new(Arc::clone(&opener), writer.state());
             for _ in 0..rng.below(40) {
@@ -250,7 +250,7 @@ fn live(fs: &Arc<dyn Fs>, seed: u64, seen: &mut (State, State), epochs: &mut u32
         let recovered = open(fs)?;
         assert!(recovered.epoch > *epochs, "epoch {} again", recovered.epoch);
         let mut writer =
-            recovered.start_epoch(rng.next_u64(), &VersionEdit::default(), &in_turn)?;
+            recovered.start_epoch(rng.next_u64(), &VersionEdit::default(), &mut in_turn)?;
         *epochs = writer.numbers().epoch();
         for _ in 0..4 {
             let edit = random_edit(rng, writer.state(), writer.numbers());
@@ -305,7 +305,8 @@ fn crash_again(image: &MemFs, state: &State, epochs: u32, what: &str) {
         let disk = image.crash_image(Keep::All, 0);
         disk.crash_after(Some(cut));
         let fs: Arc<dyn Fs> = Arc::new(disk.clone());
-        let started = open(&fs).and_then(|r| r.start_epoch(cut, &VersionEdit::default(), &in_turn));
+        let started =
+            open(&fs).and_then(|r| r.start_epoch(cut, &VersionEdit::default(), &mut in_turn));
         // An epoch that began has given out numbers.
         let epochs = started.as_ref().map_or(epochs, |writer| writer.numbers().epoch());
         for (keep, seed) in
@@ -324,7 +325,7 @@ fn crash_again(image: &MemFs, state: &State, epochs: u32, what: &str) {
 fn small() -> (MemFs, ManifestWriter) {
     let disk = MemFs::new();
     let fs: Arc<dyn Fs> = Arc::new(disk.clone());
-    let writer = open(&fs).unwrap().start_epoch(5, &VersionEdit::default(), &in_turn).unwrap();
+    let writer = open(&fs).unwrap().start_epoch(5, &VersionEdit::default(), &mut in_turn).unwrap();
     (disk, writer)
 }
 
@@ -416,7 +417,7 @@ fn only_what_is_ours_old_and_dead_is_obsolete() {
     disk.write(&Path::new(DIR).join(format!("{live}.sst")), b"x");
     let fs: Arc<dyn Fs> = Arc::new(disk);
     let start = VersionEdit { log_start: Some(FileNumber::new(2, 5)), ..VersionEdit::default() };
-    let writer = open(&fs).unwrap().start_epoch(5, &start, &in_turn).unwrap();
+    let writer = open(&fs).unwrap().start_epoch(5, &start, &mut in_turn).unwrap();
     let listing = fs.list(Path::new(DIR)).unwrap();
     assert_eq!(writer.state().obsolete_files(&listing), ["000001-000900.log", "000001-009999.sst"]);
     let names: Vec<_> = listing.iter().map(|listed| listed.name.as_str()).collect();
@@ -486,7 +487,7 @@ fn a_failed_manifest_is_replaced_by_a_new_one() {
             let faults = FaultFs::new(Arc::new(disk.clone()));
             let fs: Arc<dyn Fs> = Arc::new(faults.clone());
             let mut writer =
-                open(&fs).unwrap().start_epoch(5, &VersionEdit::default(), &in_turn).unwrap();
+                open(&fs).unwrap().start_epoch(5, &VersionEdit::default(), &mut in_turn).unwrap();
             fill(&mut writer, 5);
             let old = writer.number();
             faults.plan(Fault::new(op, 0).effect(effect));
@@ -509,7 +510,7 @@ fn when_that_fails_too_it_halts_and_reopens_before_or_after() {
             let faults = FaultFs::new(Arc::new(disk.clone()));
             let fs: Arc<dyn Fs> = Arc::new(faults.clone());
             let mut writer =
-                open(&fs).unwrap().start_epoch(5, &VersionEdit::default(), &in_turn).unwrap();
+                open(&fs).unwrap().start_epoch(5, &VersionEdit::default(), &mut in_turn).unwrap();
             fill(&mut writer, 5);
             let before = writer.state().clone();
             faults.plan(Fault::new(Op::Sync, 0)); // of the old manifest
