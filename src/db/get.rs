@@ -1,5 +1,7 @@
 //! Point lookups: memtable, frozen memtables, tables; the first answer wins.
 
+use std::cell::Cell;
+
 use crate::base::error::{Error, Result};
 use crate::base::key::{SEQNO_MAX, SeqNo, ValueKind};
 use crate::base::sync::Arc;
@@ -130,6 +132,37 @@ pub(in crate::db) fn lookup_many(
     Ok(())
 }
 
+thread_local! {
+    static KEPT: Cell<Option<Box<Resolver>>> = const { Cell::new(None) };
+}
+
+/// A thread keeps no more for its next read.
+const KEPT_BYTES: usize = 64 << 10;
+
+/// This thread's resolver, whose buffers hold the operands of one key after the other. A new one if it is
+/// in use: whom a value is lent to may read another.
+struct KeptResolver(Option<Box<Resolver>>);
+
+impl KeptResolver {
+    fn take(at: SeqNo) -> KeptResolver {
+        let mut resolver = KEPT.try_with(Cell::take).ok().flatten().unwrap_or_default();
+        resolver.reset(at);
+        KeptResolver(Some(resolver))
+    }
+
+    fn get(&mut self) -> &mut Resolver {
+        self.0.as_mut().expect("until it is dropped")
+    }
+}
+
+impl Drop for KeptResolver {
+    fn drop(&mut self) {
+        let kept = self.0.take().filter(|resolver| resolver.kept_bytes() <= KEPT_BYTES);
+        // Not at the end of the thread.
+        let _ = KEPT.try_with(|place| place.set(kept));
+    }
+}
+
 /// Looks into the current memtable only with a pin.
 fn lookup_in<R>(
     super_version: &SuperVersion,
@@ -139,11 +172,11 @@ fn lookup_in<R>(
     at: SeqNo,
     f: impl FnOnce(Option<&[u8]>) -> R,
 ) -> Result<R> {
-    let mut resolver = Resolver::new();
-    resolver.reset(at);
+    let mut resolver = KeptResolver::take(at);
+    let resolver = resolver.get();
     let mut lend = Some(f);
     let mut lent = None;
-    let step = search(super_version, pin, &mut resolver, key, at, &mut |value| {
+    let step = search(super_version, pin, resolver, key, at, &mut |value| {
         let f = lend.take().expect("one value is lent");
         lent = Some(f(Some(value)));
     })?;

@@ -250,12 +250,22 @@ impl ReadableFile for DiskReader {
         Bytes::filled(len, |buffer| self.read_into(offset, buffer))
     }
 
-    fn read_into(&self, offset: u64, buffer: &mut [u8]) -> Result<()> {
+    /// By the system call itself: the C library's would be a cancellation point.
+    fn read_into(&self, offset: u64, mut buffer: &mut [u8]) -> Result<()> {
         self.check(offset, buffer.len())?;
-        self.file.read_exact_at(buffer, offset).map_err(|e| match e.kind() {
-            IoKind::UnexpectedEof => ends_early(&self.path, offset),
-            _ => Error::io("read", &self.path, e).at(offset),
-        })
+        let mut at = offset;
+        while !buffer.is_empty() {
+            match rustix::io::pread(&self.file, &mut *buffer, at) {
+                Ok(0) => return Err(ends_early(&self.path, offset)),
+                Ok(n) => {
+                    buffer = &mut buffer[n..];
+                    at += n as u64;
+                }
+                Err(Errno::INTR) => {}
+                Err(e) => return Err(Error::io("read", &self.path, e.into()).at(offset)),
+            }
+        }
+        Ok(())
     }
 }
 

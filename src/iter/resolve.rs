@@ -127,6 +127,14 @@ impl Resolver {
         }
     }
 
+    /// Bytes in memory that are kept for the next key.
+    pub fn kept_bytes(&self) -> usize {
+        let buffers = [&self.bytes, &self.spare, &self.out].map(Vec::capacity);
+        let lists = self.operands.capacity() * size_of::<Operand>()
+            + self.list.capacity() * size_of::<&[u8]>();
+        buffers.iter().sum::<usize>() + lists
+    }
+
     /// The sequence number read at.
     pub fn at(&self) -> SeqNo {
         self.at

@@ -2,7 +2,7 @@
 
 use crate::base::error::{Error, Result};
 use crate::base::key::{InternalKey, SeqNo, ValueKind};
-use crate::table::block::{entry_at, trailer_of};
+use crate::table::block::{Entry, entry_at, trailer_of};
 use crate::table::block_builder::shared_prefix;
 use crate::table::format::StoredBlock;
 use crate::table::lz4;
@@ -51,41 +51,66 @@ impl<'k> Lookup<'k> {
     /// # Errors
     /// `Corruption`.
     pub fn go_on(&mut self, entries: &[u8], visit: &mut Visit<'_>) -> Result<Option<bool>> {
-        while let Some(entry) = entry_at(entries, self.next) {
-            self.next = entry.next;
-            let tail = &entries[entry.tail..entry.seqno];
-            if self.found && entry.shared == self.key.len() && tail.is_empty() {
-                // Another version of the same key.
-            } else if self.found && entry.shared > 0 {
-                return Ok(Some(false));
-            } else if entry.shared > self.matched {
-                continue;
-            } else if entry.shared > 0 && entry.shared < self.matched {
-                return Ok(Some(false));
-            } else {
-                let rest = &self.key[entry.shared..];
-                let same = shared_prefix(tail, rest);
-                self.found = match (tail.get(same), rest.get(same)) {
-                    (None, None) => true,
-                    (None, Some(_)) => false,
-                    (Some(a), Some(b)) if a < b => false,
-                    _ => return Ok(Some(false)),
-                };
-                self.matched = entry.shared + same;
-            }
-            if self.found {
-                let unpacked = InternalKey::unpack(trailer_of(entries, entry));
-                let (seqno, kind) = unpacked.ok_or_else(|| Error::corruption("no known kind"))?;
-                if self.at.is_some_and(|at| seqno <= at) {
-                    self.at = seqno.checked_sub(1);
-                    let value = &entries[entry.value..entry.next];
-                    if !visit(seqno, kind, value) || self.at.is_none() {
-                        return Ok(Some(false));
+        loop {
+            let entry = match self.found {
+                false => match self.reach(entries) {
+                    None => return Ok(None),
+                    Some((_, false)) => return Ok(Some(false)),
+                    Some((entry, true)) => entry,
+                },
+                true => match entry_at(entries, self.next) {
+                    None => return Ok(None),
+                    Some(entry) if entry.shared == 0 => {
+                        self.found = false; // a restart, perhaps of the same key
+                        continue;
                     }
+                    Some(entry) if entry.shared == self.key.len() && entry.tail == entry.seqno => {
+                        entry
+                    }
+                    Some(_) => return Ok(Some(false)),
+                },
+            };
+            (self.next, self.found) = (entry.next, true);
+            let unpacked = InternalKey::unpack(trailer_of(entries, entry));
+            let (seqno, kind) = unpacked.ok_or_else(|| Error::corruption("no known kind"))?;
+            if self.at.is_some_and(|at| seqno <= at) {
+                self.at = seqno.checked_sub(1);
+                let value = &entries[entry.value..entry.next];
+                if !visit(seqno, kind, value) || self.at.is_none() {
+                    return Ok(Some(false));
                 }
             }
         }
-        Ok(None)
+    }
+
+    /// Passes by what is below the key, up to the first entry that is not; is it of the key? `None`: it
+    /// is not there yet.
+    #[inline]
+    fn reach(&mut self, entries: &[u8]) -> Option<(Entry, bool)> {
+        let (mut next, mut matched) = (self.next, self.matched);
+        let reached = loop {
+            let Some(entry) = entry_at(entries, next) else { break None };
+            if entry.shared <= matched {
+                if entry.shared > 0 && entry.shared < matched {
+                    break Some((entry, false));
+                }
+                let (tail, rest) = (&entries[entry.tail..entry.seqno], &self.key[entry.shared..]);
+                let mut same = 0;
+                // Most differ in the first byte.
+                if tail.first() == rest.first() {
+                    same = shared_prefix(tail, rest);
+                }
+                matched = entry.shared + same;
+                match (tail.get(same), rest.get(same)) {
+                    (None, Some(_)) => {}
+                    (Some(a), Some(b)) if a < b => {}
+                    (a, b) => break Some((entry, a == b)), // both are at their ends, or it is above
+                }
+            }
+            next = entry.next;
+        };
+        (self.next, self.matched) = (next, matched);
+        reached
     }
 
     /// Looks for the key in a block that LZ4 has packed, of which no more is unpacked, to `raw`, than leads

@@ -48,85 +48,95 @@ impl<'a> Lz4<'a> {
         Lz4 { packed, raw_len, at: 0, filled: 0 }
     }
 
+    /// Unpacks all of a block to the front of `raw`. `None`: the block does not unpack to what it should.
+    pub fn all(packed: &[u8], raw_len: usize, raw: &mut Raw) -> Option<()> {
+        let mut lz4 = Lz4::new(packed, raw_len);
+        lz4.unpack(raw, raw_len)?;
+        (lz4.at == packed.len()).then_some(())
+    }
+
     /// Goes on until `more` bytes more are unpacked, or all, and at most a sequence more. Returns the number
     /// of bytes at the front of `raw` that are there then; `raw` must be as the last call left it.
     /// `None`: the block does not unpack to what it should.
     pub fn unpack(&mut self, raw: &mut Raw, more: usize) -> Option<usize> {
         let wanted = self.filled.saturating_add(more).min(self.raw_len);
-        let packed = self.packed;
+        let (packed, raw_len) = (self.packed, self.raw_len);
         let (mut at, mut to) = (self.at, self.filled);
         while to < wanted {
             let next = packed.get(at..at + SEQUENCE_BYTES).and_then(<[u8]>::first_chunk);
-            if let Some(next) = next
-                && let Some((literals, matched)) = short_sequence(next, raw, to)
-            {
-                at += 1 + literals + 2;
-                to = (to & MASK) + literals + matched?;
-                continue;
+            let lengths =
+                next.map_or((usize::MAX, 0), |next: &[u8; SEQUENCE_BYTES]| lengths(next[0]));
+            match (next, lengths) {
+                (Some(next), (literals @ ..=LITERALS_MAX, matched @ ..=MATCH_MAX)) => {
+                    to &= MASK;
+                    short_sequence(next, literals, matched, raw, to)?;
+                    at += 1 + literals + 2;
+                    to += literals + matched;
+                }
+                _ => (at, to) = long_sequence(packed, at, raw, to, raw_len)?,
             }
-            to = self.long_sequence(raw, &mut at, to)?;
         }
         (self.at, self.filled) = (at, to);
         (to <= self.raw_len).then_some(to)
     }
-
-    /// Any sequence.
-    fn long_sequence(&self, raw: &mut Raw, at: &mut usize, to: usize) -> Option<usize> {
-        let packed = self.packed;
-        let (mut literals, mut matched) = lengths(*packed.get(*at)?);
-        *at += 1;
-        if literals > LITERALS_MAX {
-            literals += rest_of_length(packed, at)?;
-        }
-        let from = *at;
-        *at = from.checked_add(literals).filter(|&end| end <= packed.len())?;
-        let end = to.checked_add(literals).filter(|&end| end <= self.raw_len)?;
-        copy_literals(&packed[from..], literals, &mut raw[to..end + WIDE]);
-        if *at == packed.len() {
-            return (end == self.raw_len).then_some(end);
-        }
-        let from = start(end, *packed[*at..].first_chunk()?)?;
-        *at += 2;
-        if matched > MATCH_MAX {
-            matched += rest_of_length(packed, at)?;
-        }
-        let to = end;
-        let end = to.checked_add(matched).filter(|&end| end <= self.raw_len)?;
-        repeat(&mut raw[from..end + WIDE], to - from);
-        Some(end)
-    }
 }
 
-/// A sequence whose token says all, in few instructions: the number of literals, and the length of the match
-/// unless its offset is wrong. `None` if it is another.
-#[inline]
+/// A sequence whose token says all, in few instructions. `None` if its offset is wrong.
+#[inline(always)]
 fn short_sequence(
     next: &[u8; SEQUENCE_BYTES],
+    literals: usize,
+    matched: usize,
     raw: &mut Raw,
     to: usize,
-) -> Option<(usize, Option<usize>)> {
-    let (literals, matched) = lengths(next[0]);
-    if literals > LITERALS_MAX || matched > MATCH_MAX {
-        return None;
-    }
-    let to = to & MASK;
+) -> Option<()> {
     raw[to..to + WIDE].copy_from_slice(&next[1..1 + WIDE]);
     let to = to + literals;
-    let Some(from) = start(to, [next[1 + literals], next[2 + literals]]) else {
-        return Some((literals, None));
-    };
-    let from = from & MASK;
+    let from = start(to, [next[1 + literals], next[2 + literals]])? & MASK;
     let offset = to - from;
     if offset < matched {
         repeat(&mut raw[from..to + matched + WIDE], offset);
     } else if matched <= 8 {
-        // Most are so short, and the eight bytes are more likely than more to have been written by one
-        // store, for which a load need not wait.
-        raw.copy_within(from..from + 8, to);
+        // Most are so short, and four bytes are more likely than more to have been written by one store,
+        // for which a load need not wait.
+        raw.copy_within(from..from + 4, to);
+        raw.copy_within(from + 4..from + 8, to + 4);
     } else {
         raw.copy_within(from..from + MATCH_MAX, to);
     }
-    Some((literals, Some(matched)))
+    Some(())
+}
+
+/// Any sequence: where the next one begins, and where that goes.
+#[inline(always)]
+fn long_sequence(
+    packed: &[u8],
+    mut at: usize,
+    raw: &mut Raw,
+    to: usize,
+    raw_len: usize,
+) -> Option<(usize, usize)> {
+    let (mut literals, mut matched) = lengths(*packed.get(at)?);
+    at += 1;
+    if literals > LITERALS_MAX {
+        literals += rest_of_length(packed, &mut at)?;
+    }
+    let from = at;
+    at = from.checked_add(literals).filter(|&end| end <= packed.len())?;
+    let end = to.checked_add(literals).filter(|&end| end <= raw_len)?;
+    copy_literals(&packed[from..], literals, &mut raw[to..end + WIDE]);
+    if at == packed.len() {
+        return (end == raw_len).then_some((at, end));
+    }
+    let from = start(end, *packed[at..].first_chunk()?)?;
+    at += 2;
+    if matched > MATCH_MAX {
+        matched += rest_of_length(packed, &mut at)?;
+    }
+    let to = end;
+    let end = to.checked_add(matched).filter(|&end| end <= raw_len)?;
+    repeat(&mut raw[from..end + WIDE], to - from);
+    Some((at, end))
 }
 
 /// What a token says: how many literals, how long a match.
@@ -274,7 +284,12 @@ mod tests {
             let raw = mixed(&parts);
             let Some(packed) = packed_by_lz4(&raw) else { return true };
             let plain = plain(&packed, raw.len());
-            plain == raw && agrees(&packed, raw.len(), usize::from(step) + 1) == Some(true)
+            let mut buffer = Box::new([0xa5; size_of::<Raw>()]);
+            let mut all = |packed: &[u8]| Lz4::all(packed, raw.len(), &mut buffer);
+            let whole = all(&packed) == Some(()) && all(&[&packed, &[0][..]].concat()).is_none();
+            whole | raw.is_empty() // of which there is nothing to unpack
+                && plain == raw
+                && agrees(&packed, raw.len(), usize::from(step) + 1) == Some(true)
         }
 
         fn damaged_it_unpacks_to_what_it_says_or_not_at_all(
