@@ -1,10 +1,10 @@
-//! Entry blocks, unpacked: checked once when they come from the disk, then searched, and walked by a
+//! Entry blocks, unpacked: searched, and walked by a
 //! [`BlockCursor`](crate::table::block_cursor::BlockCursor).
 //!
-//! [`Block::parse`] proves that every entry decodes, that keys strictly ascend, that shared prefixes
-//! are as long as they can be and that the restarts are entries which share nothing. What follows may
-//! rely on this for its answers, but not for its safety: every step checks its bounds again, since a
-//! mapped file can change under a running process.
+//! [`Block::check`] proves that a block is *sound*: that every entry decodes, that keys strictly ascend, that
+//! shared prefixes are as long as they can be and that the restarts are entries which share nothing. Most
+//! blocks are read for a few of their entries and are not checked as a whole: a cursor proves of those on
+//! its way that they are in order. Nothing relies on soundness for its safety.
 
 use std::cmp::Ordering;
 use std::hint::black_box;
@@ -39,13 +39,14 @@ impl Content {
     }
 }
 
-/// An entry block in memory, sound. Clones share the bytes.
+/// An entry block in memory. Clones share the bytes.
 #[derive(Clone, Debug)]
 pub struct Block {
     pub(super) bytes: Bytes,
     entries_len: usize,
     pub(super) restarts: usize,
     offset: u64,
+    sound: bool,
 }
 
 /// More restarts than this are not touched before a search.
@@ -165,26 +166,52 @@ impl Key {
 }
 
 impl Block {
-    /// Takes the unpacked block that stands at `offset` of its file, and checks all of it: about 5 ns
-    /// an entry. Does not copy. `fits` is asked whether the first and the last entry (user key and
-    /// trailer) may be in this block; a block without entries is not asked about.
+    /// Takes the unpacked block that stands at `offset` of its file, without a copy. Nothing is known of its
+    /// entries.
     ///
     /// # Errors
-    /// `Corruption` at `offset`, since the bytes need not be those of the file.
+    /// `Corruption` at `offset`, since the bytes need not be those of the file, if it is too short for its
+    /// restarts.
+    pub fn new(bytes: Bytes, offset: u64) -> Result<Block> {
+        let BlockParts { entries, restarts, .. } = BlockParts::split(&bytes, offset)?;
+        let (entries_len, restarts) = (entries.len(), restarts.len());
+        Ok(Block { bytes, entries_len, restarts, offset, sound: false })
+    }
+
+    /// The same, [checked](Block::check).
+    ///
+    /// # Errors
+    /// `Corruption` at `offset`.
     pub fn parse(
         bytes: Bytes,
         offset: u64,
         content: Content,
         fits: impl FnOnce((&[u8], u64), (&[u8], u64)) -> bool,
     ) -> Result<Block> {
-        let BlockParts { entries, restarts, .. } = BlockParts::split(&bytes, offset)?;
-        let (entries_len, restarts) = (entries.len(), restarts.len());
-        let block = Block { bytes, entries_len, restarts, offset };
+        let mut block = Block::new(bytes, offset)?;
         block.check(content, fits)?;
         Ok(block)
     }
 
-    fn check(
+    /// Checks all of it, if that has not been done: about 5 ns an entry. `fits` is asked whether the first
+    /// and the last entry (user key and trailer) may be in this block; a block without entries is not asked
+    /// about.
+    ///
+    /// # Errors
+    /// `Corruption` at its offset.
+    pub fn check(
+        &mut self,
+        content: Content,
+        fits: impl FnOnce((&[u8], u64), (&[u8], u64)) -> bool,
+    ) -> Result<()> {
+        if !self.sound {
+            self.prove(content, fits)?;
+            self.sound = true;
+        }
+        Ok(())
+    }
+
+    fn prove(
         &self,
         content: Content,
         fits: impl FnOnce((&[u8], u64), (&[u8], u64)) -> bool,
@@ -255,6 +282,12 @@ impl Block {
             Some(bytes) => Ok(u32::from_le_bytes(*bytes) as usize),
             None => Err(self.wrong("restart out of bounds")),
         }
+    }
+
+    /// Has all of it been checked?
+    #[inline]
+    pub fn is_sound(&self) -> bool {
+        self.sound
     }
 
     /// Has it no entry?

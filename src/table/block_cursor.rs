@@ -5,7 +5,7 @@ use std::cmp::Ordering;
 use crate::base::error::Result;
 use crate::base::key::{InternalKey, SeqNo, ValueKind};
 use crate::base::limits::KEY_BYTES_MAX;
-use crate::table::block::{Block, Entry, Key, entry_at, trailer_of};
+use crate::table::block::{Block, Entry, Key, compare, entry_at, trailer_of};
 use crate::table::block_builder::shared_prefix;
 
 /// What [`BlockCursor::before`] found.
@@ -21,12 +21,15 @@ pub enum Before {
 }
 
 /// A place in a block. The block itself is handed in with every call, always the same until the next
-/// `first`, `seek` or `before`. The key is rebuilt in one buffer that is used again and again.
+/// `first`, `seek` or `before`. Nothing has to be known of its entries to go forward: each step proves of
+/// the entry it leads to that it follows the last one. To go back it must be sound. The key is rebuilt in one buffer that is used again and again.
 #[derive(Debug)]
 pub struct BlockCursor {
     key: Key,
     seqno: SeqNo,
     kind: ValueKind,
+    /// Both, or more than any before the first entry.
+    trailer: u64,
     value: (usize, usize),
     next: usize,
     on_entry: bool,
@@ -125,6 +128,7 @@ impl BlockCursor {
             key: Key::new(),
             seqno: 0,
             kind: ValueKind::Delete,
+            trailer: u64::MAX,
             value: (0, 0),
             next: 0,
             on_entry: false,
@@ -142,6 +146,17 @@ impl BlockCursor {
     #[inline]
     pub fn last_user_key(&self) -> &[u8] {
         self.key.get()
+    }
+
+    /// The same, and the trailer of the version that it stands on or stood on.
+    pub fn last_key(&self) -> (&[u8], u64) {
+        (self.key.get(), self.trailer)
+    }
+
+    /// The kind of that version.
+    #[inline]
+    pub fn kind(&self) -> ValueKind {
+        self.kind
     }
 
     /// Bytes of keys that it keeps on its way back.
@@ -172,6 +187,10 @@ impl BlockCursor {
     }
 
     /// To the next entry; `false` at the end of the block.
+    ///
+    /// # Errors
+    /// As of `first` and `next_user_key`: `Corruption` if what comes next is no entry, or one that does not
+    /// follow the last.
     #[inline]
     pub fn next(&mut self, block: &Block) -> Result<bool> {
         self.step(block, false)
@@ -199,17 +218,39 @@ impl BlockCursor {
             {
                 continue;
             }
+            let trailer = trailer_of(entries, entry);
+            if !self.is_followed_by(entry.shared, tail, trailer) {
+                return Err(block.wrong("entry out of order, or its key too long"));
+            }
             self.key.replace_tail(entry.shared, entries, entry.tail, tail.len());
-            self.stand_on(block, entry)?;
+            self.stand_on(block, entry, trailer)?;
             return Ok(true);
         }
         Ok(false)
     }
 
+    /// Does an entry, which shares no more than there is, follow the last one? One that is no restart shares
+    /// as much as it can, which searching relies on.
+    #[inline]
+    fn is_followed_by(&self, shared: usize, tail: &[u8], trailer: u64) -> bool {
+        let key = self.key.get();
+        let follows = match (key.get(shared), tail.first()) {
+            (Some(last), Some(first)) if last < first => true,
+            (Some(_), Some(_)) | (None, None) if shared == 0 => {
+                compare(key, self.trailer, tail, trailer) == Ordering::Less
+            }
+            (None, Some(_)) => true,
+            (None, None) => trailer < self.trailer,
+            (Some(_), _) => false,
+        };
+        follows && shared + tail.len() <= KEY_BYTES_MAX
+    }
+
     /// On an entry whose key has been rebuilt.
     #[inline]
-    fn stand_on(&mut self, block: &Block, entry: Entry) -> Result<()> {
-        let unpacked = InternalKey::unpack(trailer_of(block.entries(), entry));
+    fn stand_on(&mut self, block: &Block, entry: Entry, trailer: u64) -> Result<()> {
+        self.trailer = trailer;
+        let unpacked = InternalKey::unpack(trailer);
         (self.seqno, self.kind) = unpacked.ok_or_else(|| block.wrong("no known kind"))?;
         self.value = (entry.value, entry.next);
         self.next = entry.next;
@@ -220,6 +261,7 @@ impl BlockCursor {
     fn restart_at(&mut self, offset: usize) {
         self.clear();
         self.key.len = 0;
+        self.trailer = u64::MAX;
         self.next = offset;
     }
 
@@ -258,7 +300,7 @@ impl BlockCursor {
             if order != Ordering::Less {
                 self.key.set(&key[..entry.shared]);
                 self.key.replace_tail(entry.shared, entries, entry.tail, tail.len());
-                self.stand_on(block, entry)?;
+                self.stand_on(block, entry, trailer_of(entries, entry))?;
                 return Ok(true);
             }
             self.next = entry.next;
@@ -307,7 +349,7 @@ impl BlockCursor {
             return Err(block.wrong("restarts out of order"));
         };
         self.key.set(self.trail.last_key());
-        self.stand_on(block, entry)?;
+        self.stand_on(block, entry, trailer_of(block.entries(), entry))?;
         let sure = self.trail.stops.len() > 1 || self.trail.cut;
         Ok(if sure { Before::Newest } else { Before::Unsure })
     }

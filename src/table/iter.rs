@@ -4,11 +4,12 @@ use std::mem;
 
 use crate::base::bytes::Bytes;
 use crate::base::error::{Error, Result};
-use crate::base::key::{InternalKey, SEQNO_MAX};
+use crate::base::key::{InternalKey, SEQNO_MAX, ValueKind};
 use crate::base::sync::Arc;
 use crate::iter::InternalIterator;
 use crate::table::Block;
 use crate::table::Table;
+use crate::table::block::Content;
 use crate::table::block_cursor::{Before, BlockCursor};
 use crate::table::format::BlockHandle;
 
@@ -21,6 +22,10 @@ const WALKED_MIN: u32 = 6;
 const WALK_BYTES: (u64, u64) = (32 << 10, 64 << 10);
 
 /// A cursor over the entries of a [`Table`], of which it owns a share.
+///
+/// It proves of each entry that it steps to that it follows the last one, and of the first and the last on
+/// its way through a block that they lie between its separators. Of a block in which it goes back it checks
+/// all.
 pub struct TableIterator {
     table: Arc<Table>,
     fill_cache: bool,
@@ -69,7 +74,7 @@ impl TableIterator {
             block
         } else {
             let stored = self.read_ahead(self.table.index().handle(i))?;
-            let block = self.table.parse_block(i, stored)?;
+            let block = self.table.open_block(i, stored)?;
             if self.fill_cache {
                 self.table.keep_if_room(i, &block);
             }
@@ -114,22 +119,52 @@ impl TableIterator {
         &mut self,
         step: impl FnOnce(&mut BlockCursor, &Block) -> Result<T>,
     ) -> Result<Option<T>> {
-        match &self.block {
-            None => Ok(None),
-            Some((_, block)) => match step(&mut self.cursor, block) {
-                Ok(done) => Ok(Some(done)),
-                Err(e) => {
-                    self.cursor.clear();
-                    Err(e.in_file(self.table.path()))
-                }
-            },
+        let Some((_, block)) = &self.block else { return Ok(None) };
+        match step(&mut self.cursor, block) {
+            Ok(_) if self.cursor.kind() == ValueKind::RangeDelete => {
+                Err(self.fail(block.wrong("range tombstone among the data")))
+            }
+            Ok(done) => Ok(Some(done)),
+            Err(e) => Err(self.fail(e)),
         }
+    }
+
+    #[cold]
+    fn fail(&mut self, error: Error) -> Error {
+        self.cursor.clear();
+        error.in_file(self.table.path())
+    }
+
+    /// Proves that what the cursor stands on, or stood on last, belongs to its block.
+    fn check_place(&mut self) -> Result<()> {
+        if let Some((i, block)) = &self.block
+            && !block.is_sound()
+        {
+            let key = self.cursor.last_key();
+            if !self.table.index().fits(*i, key, key) {
+                return Err(self.fail(block.wrong("entry outside its separators")));
+            }
+        }
+        Ok(())
+    }
+
+    /// Checks all of the current block.
+    fn check_block(&mut self) -> Result<()> {
+        if let Some((i, block)) = &mut self.block {
+            let index = self.table.index();
+            let fits = |first: (&[u8], u64), last: (&[u8], u64)| index.fits(*i, first, last);
+            if let Err(e) = block.check(Content::Data, fits) {
+                return Err(self.fail(e));
+            }
+        }
+        Ok(())
     }
 
     /// To the first entry of block `i`, or off the table if there is no such block.
     fn first_of(&mut self, i: usize) -> Result<()> {
         if self.enter(i)? {
             self.in_block(|cursor, block| cursor.first(block))?;
+            self.check_place()?;
         }
         Ok(())
     }
@@ -137,6 +172,7 @@ impl TableIterator {
     /// From the end of the current block to the next user key.
     fn next_user_key_behind(&mut self) -> Result<()> {
         while let Some((i, _)) = self.block {
+            self.check_place()?;
             let key = self.cursor.last_user_key();
             // Only then the next block may have more versions of the key.
             let goes_on = self.table.index().separator_is(i, key).then(|| key.to_vec());
@@ -159,6 +195,7 @@ impl TableIterator {
             if !self.enter(i)? {
                 return Ok(());
             }
+            self.check_block()?;
             match self.in_block(|cursor, block| cursor.before(block, key))? {
                 Some(Before::Nothing) => next = Some(i),
                 Some(Before::Unsure) => return self.newest_version(i),
@@ -195,13 +232,14 @@ impl TableIterator {
 impl InternalIterator for TableIterator {
     fn seek(&mut self, target: InternalKey<'_>) -> Result<()> {
         let i = self.table.index().seek(target);
-        if self.enter(i)?
-            && self.in_block(|cursor, block| cursor.seek(block, target))? == Some(false)
-        {
-            // The separator is at or above the target, but all entries are below.
-            self.first_of(i + 1)?;
+        if !self.enter(i)? {
+            return Ok(());
         }
-        Ok(())
+        match self.in_block(|cursor, block| cursor.seek(block, target))? {
+            // The separator is at or above the target, but all entries are below.
+            Some(false) => self.first_of(i + 1),
+            _ => self.check_place(),
+        }
     }
 
     fn seek_for_prev(&mut self, user_key: &[u8]) -> Result<()> {
@@ -236,6 +274,7 @@ impl InternalIterator for TableIterator {
         if self.in_block(|cursor, block| cursor.next(block))? == Some(false)
             && let Some((i, _)) = self.block
         {
+            self.check_place()?;
             self.first_of(i + 1)?;
         }
         Ok(())

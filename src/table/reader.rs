@@ -136,9 +136,8 @@ impl Table {
         Ok(())
     }
 
-    /// Looks into block `i`, which is not in the cache. If it is likely to be read again it is checked and
-    /// entered. Otherwise no more of it is checked than its checksum and what is looked at, and what is
-    /// found becomes the `row`: if there is to be one, and if it says all.
+    /// Looks into block `i`, which is not in the cache. If it is likely to be read again it is entered.
+    /// Otherwise no more of it is unpacked than leads to the key, and what is found becomes the `row`: if there is to be one, and if it says all.
     fn get_uncached(
         &self,
         i: usize,
@@ -153,7 +152,7 @@ impl Table {
         let block = check_block(stored, &self.footer.id, handle.offset, self.raw_max)?;
         let charge = block.raw_len + size_of::<Block>();
         if self.cache.wants(self.owner, handle.offset, charge) {
-            let block = self.parse_raw_block(i, Bytes::from(block.unpack(&mut scratch.raw)?))?;
+            let block = self.data_block(i, Bytes::from(block.unpack(&mut scratch.raw)?))?;
             return self.cache.insert(self.owner, handle.offset, block, charge).get(lookup, visit);
         }
         let visit: &mut Visit<'_> = &mut |seqno, kind, value| {
@@ -242,15 +241,19 @@ impl Table {
         if let Some(block) = self.cache.get(self.owner, handle.offset) {
             return Ok(block);
         }
-        let block = self.read_block(i)?;
+        let block = self.open_block(i, self.read(handle.offset, handle.stored_bytes())?)?;
         let charge = block.memory_bytes();
         Ok(self.cache.insert(self.owner, handle.offset, block, charge))
     }
 
-    /// Block `i` from the file, past the cache.
+    /// Block `i` from the file, past the cache, with all that it holds checked. What passes is in order with
+    /// all other blocks, since it lies between its separators.
     pub(super) fn read_block(&self, i: usize) -> Result<Block> {
         let handle = self.index.handle(i);
-        self.parse_block(i, self.read(handle.offset, handle.stored_bytes())?)
+        let mut block = self.open_block(i, self.read(handle.offset, handle.stored_bytes())?)?;
+        let fits = |first: (&[u8], u64), last: (&[u8], u64)| self.index.fits(i, first, last);
+        block.check(Content::Data, fits).map_err(|e| e.in_file(&self.path))?;
+        Ok(block)
     }
 
     /// Leaves block `i` in the cache if nothing has to make room for it.
@@ -272,24 +275,21 @@ impl Table {
         self.file.read_at(offset, len).map_err(|e| e.in_file(&self.path))
     }
 
-    /// Checks and parses data block `i`, which was read from its handle. What passes is in order
-    /// with all other blocks, since it lies between its separators.
-    pub(super) fn parse_block(&self, i: usize, stored: Bytes) -> Result<Block> {
+    /// Unpacks data block `i`, which was read from its handle. Nothing is known of its entries.
+    pub(super) fn open_block(&self, i: usize, stored: Bytes) -> Result<Block> {
         let handle = self.index.handle(i);
         open_block(stored, &self.footer.id, handle.offset, self.raw_max)
-            .and_then(|raw| self.parse_raw_block(i, raw))
+            .and_then(|raw| self.data_block(i, raw))
             .map_err(|e| e.in_file(&self.path))
     }
 
     /// The same, unpacked already.
-    fn parse_raw_block(&self, i: usize, raw: Bytes) -> Result<Block> {
+    fn data_block(&self, i: usize, raw: Bytes) -> Result<Block> {
         let offset = self.index.handle(i).offset;
-        let fits = |first: (&[u8], u64), last: (&[u8], u64)| self.index.fits(i, first, last);
-        let block = Block::parse(raw, offset, Content::Data, fits)?;
-        if block.is_empty() {
-            return Err(self.wrong("data block without entries", offset));
+        match Block::new(raw, offset)? {
+            block if block.is_empty() => Err(self.wrong("data block without entries", offset)),
+            block => Ok(block),
         }
-        Ok(block)
     }
 
     #[cold]

@@ -168,6 +168,10 @@ fn scan(table: &Arc<Table>, fill_cache: bool) -> Result<Vec<Version>> {
     Ok(list)
 }
 
+fn is_sorted(list: &[Version]) -> bool {
+    list.is_sorted_by(|a, b| InternalKey::new(&a.0, a.1, a.2) < InternalKey::new(&b.0, b.1, b.2))
+}
+
 fn scan_back(table: &Arc<Table>) -> Result<Vec<Version>> {
     let mut iter = table.iter(true);
     let mut list = Vec::new();
@@ -463,6 +467,13 @@ fn forged_checksums_cause_no_panic() {
                     fs.write(path(), &bytes);
                     if let Ok(table) = open(&fs) {
                         let _ = answers(&table, &list);
+                        for fill_cache in [false, true] {
+                            // What cannot be in order is refused on the way.
+                            if let Ok(list) = scan(&table, fill_cache) {
+                                let is_data = |v: &Version| v.2 != ValueKind::RangeDelete;
+                                assert!(is_sorted(&list) && list.iter().all(is_data));
+                            }
+                        }
                         let _ = table.verify(None);
                         table.approximate_offset(b"hot");
                     }
