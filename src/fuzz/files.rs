@@ -166,7 +166,7 @@ pub(super) fn inspect(bytes: &[u8]) {
 
 fn read(table: &Arc<Table>) {
     let sound = table.verify(None);
-    let forward = forward(table);
+    let forward = forward(table, sound.is_ok());
     let backward = backward(table);
     for e in [sound.as_ref().err(), forward.as_ref().err(), backward.as_ref().err()] {
         e.into_iter().for_each(expected);
@@ -180,7 +180,7 @@ fn read(table: &Arc<Table>) {
     }
 }
 
-fn forward(table: &Arc<Table>) -> Result<Vec<Vec<u8>>> {
+fn forward(table: &Arc<Table>, sound: bool) -> Result<Vec<Vec<u8>>> {
     let mut keys: Vec<Vec<u8>> = Vec::new();
     let mut iter = table.iter(true);
     iter.first()?;
@@ -192,7 +192,9 @@ fn forward(table: &Arc<Table>) -> Result<Vec<Vec<u8>>> {
             let target = InternalKey::new(key.user_key, key.seqno, key.kind);
             let mut other = table.iter(false);
             other.seek(target)?;
-            assert_eq!(other.entry().map(|(found, _)| found), Some(target), "an entry is found");
+            // Restarts that are none lead past it, and are for `verify` to find.
+            let found = other.entry().map(|(found, _)| found);
+            assert!(found == Some(target) || !sound, "an entry is found: {found:?}");
             table.approximate_offset(key.user_key);
         }
         keys.push(key.user_key.to_vec());
