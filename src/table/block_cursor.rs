@@ -22,7 +22,8 @@ pub enum Before {
 
 /// A place in a block. The block itself is handed in with every call, always the same until the next
 /// `first`, `seek` or `before`. Nothing has to be known of its entries to go forward: each step proves of
-/// the entry it leads to that it follows the last one. To go back it must be sound. The key is rebuilt in one buffer that is used again and again.
+/// the entry it leads to that it follows the last one. To go back it must be sound. The key is rebuilt in
+/// one buffer that is used again and again.
 #[derive(Debug)]
 pub struct BlockCursor {
     key: Key,
@@ -151,12 +152,6 @@ impl BlockCursor {
     /// The same, and the trailer of the version that it stands on or stood on.
     pub fn last_key(&self) -> (&[u8], u64) {
         (self.key.get(), self.trailer)
-    }
-
-    /// The kind of that version.
-    #[inline]
-    pub fn kind(&self) -> ValueKind {
-        self.kind
     }
 
     /// Bytes of keys that it keeps on its way back.

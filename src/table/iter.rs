@@ -121,7 +121,7 @@ impl TableIterator {
     ) -> Result<Option<T>> {
         let Some((_, block)) = &self.block else { return Ok(None) };
         match step(&mut self.cursor, block) {
-            Ok(_) if self.cursor.kind() == ValueKind::RangeDelete => {
+            Ok(_) if self.cursor.key().is_some_and(|key| key.kind == ValueKind::RangeDelete) => {
                 Err(self.fail(block.wrong("range tombstone among the data")))
             }
             Ok(done) => Ok(Some(done)),

@@ -137,7 +137,8 @@ impl Table {
     }
 
     /// Looks into block `i`, which is not in the cache. If it is likely to be read again it is entered.
-    /// Otherwise no more of it is unpacked than leads to the key, and what is found becomes the `row`: if there is to be one, and if it says all.
+    /// Otherwise no more of it is unpacked than leads to the key, and what is found becomes the `row`: if
+    /// there is to be one, and if it says all.
     fn get_uncached(
         &self,
         i: usize,
