@@ -4,6 +4,7 @@
 //! not ask it either.
 
 use std::path::Path;
+use std::sync::mpsc;
 
 use cobble::{
     Config, Db, MemtableType, ReadOptions, ScanOptions, SstCompressionAlgorithm, VolumeDescriptor,
@@ -106,9 +107,18 @@ impl Engine for Cobble {
         true
     }
 
-    /// Flushes: compactions that follow cannot be waited for.
+    /// Flushes, and waits until a snapshot behind the flush is published: `switch_memtable_type` alone
+    /// hands the memtable to another thread and returns. Compactions that follow cannot be waited for.
     fn settle(&self) -> bool {
         self.db.switch_memtable_type(MemtableType::Hash, true).expect("flush");
+        let (done, published) = mpsc::channel();
+        let snapshot = self.db.snapshot_with_callback(move |result| {
+            // Nobody listens any more if the snapshot could not be begun, which panics below.
+            let _ = done.send(result.map(|_| ()));
+        });
+        let snapshot = snapshot.expect("a snapshot");
+        published.recv().expect("an answer").expect("a published snapshot");
+        self.db.expire_snapshot(snapshot).expect("expire");
         true
     }
 
