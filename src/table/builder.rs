@@ -17,7 +17,7 @@ use crate::table::block_builder::BlockBuilder;
 use crate::table::compression::{Codec, Compressor};
 use crate::table::filter::{FilterBuilder, key_hash};
 use crate::table::format::{BlockHandle, FOOTER_BYTES, Footer, PACKED_RAW_BYTES_MAX, put_block};
-use crate::table::index::{put_index_value, separator_bytes_max, shortest_separator};
+use crate::table::index::{BEHIND_ALL, put_index_value, separator_bytes_max, shortest_separator};
 
 /// The file is appended to in pieces of this size, or a multiple of it: whole pages, and whole subtrees
 /// of the digest, of which no chunk is hashed alone.
@@ -25,10 +25,6 @@ const APPEND_BYTES: usize = 128 << 10;
 
 /// Longest value, whatever the options say: merging may make longer ones than callers may write.
 const VALUE_BYTES_CEILING: usize = 1 << 30;
-
-/// The separator behind all versions of a key: nothing is older than sequence number 0, and no kind
-/// sorts behind `Delete`.
-const BEHIND_ALL: (SeqNo, ValueKind) = (0, ValueKind::Delete);
 
 /// Writes one table: entries in order, range tombstones at any time, then [`finish`](Self::finish).
 /// Dropping it unfinished leaves a file that no reader accepts.

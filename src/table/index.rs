@@ -9,7 +9,7 @@ use std::cmp::Ordering;
 
 use crate::base::coding::{Decoder, put_field, put_varint};
 use crate::base::error::{Error, Result};
-use crate::base::key::{InternalKey, head};
+use crate::base::key::{InternalKey, SeqNo, ValueKind, head};
 use crate::base::limits::DECODE_BYTES_MAX;
 use crate::table::block::{Block, compare};
 use crate::table::block_builder::shared_prefix;
@@ -19,10 +19,14 @@ use crate::table::properties::{put_timestamps, read_timestamps};
 
 const TAG_TIMESTAMPS: u32 = 1;
 
+/// Number and kind of a separator behind all versions of its key: nothing is older than sequence number
+/// 0, and no kind sorts behind `Delete`.
+pub const BEHIND_ALL: (SeqNo, ValueKind) = (0, ValueKind::Delete);
+
 /// Most bytes of separators of a table whose file has this length: an index is stored packed and with
 /// shared prefixes, so that a small hostile one could unfold to anything.
 pub fn separator_bytes_max(file_len: u64) -> u64 {
-    file_len.saturating_mul(4).max(DECODE_BYTES_MAX as u64)
+    file_len.saturating_mul(4).clamp(DECODE_BYTES_MAX as u64, u64::from(u32::MAX))
 }
 
 /// Appends the value of an index entry: where its block is, and its timestamps.
@@ -79,8 +83,9 @@ pub struct Index {
     prefix: Vec<u8>,
     heads: Vec<u128>,
     tails: Vec<u8>,
-    tail_ends: Vec<usize>,
-    trailers: Vec<u64>,
+    tail_ends: Vec<u32>,
+    /// Number and trailer of each separator that is not [`BEHIND_ALL`] versions of its key, ascending.
+    trailers: Vec<(u32, u64)>,
     /// Where each block ends, its trailer included, and the next one begins.
     ends: Vec<u64>,
     #[cfg(test)]
@@ -103,12 +108,12 @@ impl Index {
             next = end.ok_or_else(|| wrong("data blocks do not lie side by side"))?;
             let tail = key.user_key.strip_prefix(index.prefix.as_slice());
             let tail = tail.ok_or_else(|| wrong("separators out of order"))?;
-            index.push(tail, key.trailer(), next);
-            #[cfg(test)]
-            index.timestamps.push(_timestamps);
-            if index.tails.len() as u64 > separator_bytes_max(file_len) {
+            if (index.tails.len() + tail.len()) as u64 > separator_bytes_max(file_len) {
                 return Err(wrong("separators unfold to more bytes than allowed"));
             }
+            index.push(tail, key, next);
+            #[cfg(test)]
+            index.timestamps.push(_timestamps);
             more = cursor.next(block)?;
         }
         if next != data_end {
@@ -118,11 +123,15 @@ impl Index {
         Ok(index)
     }
 
-    fn push(&mut self, tail: &[u8], trailer: u64, end: u64) {
+    /// Neither number can be too large: all tails were measured, and an index block, which has some
+    /// bytes for each separator, is shorter than 4 GiB.
+    fn push(&mut self, tail: &[u8], key: InternalKey<'_>, end: u64) {
+        if (key.seqno, key.kind) != BEHIND_ALL {
+            self.trailers.push((self.len() as u32, key.trailer()));
+        }
         self.heads.push(head(tail));
         self.tails.extend_from_slice(tail);
-        self.tail_ends.push(self.tails.len());
-        self.trailers.push(trailer);
+        self.tail_ends.push(self.tails.len() as u32);
         self.ends.push(end);
     }
 
@@ -167,13 +176,20 @@ impl Index {
         self.prefix
             .as_slice()
             .cmp(front)
-            .then_with(|| compare(self.tail(i), self.trailers[i], tail, trailer))
+            .then_with(|| compare(self.tail(i), self.trailer(i), tail, trailer))
+    }
+
+    fn trailer(&self, i: usize) -> u64 {
+        match self.trailers.binary_search_by_key(&(i as u32), |&(i, _)| i) {
+            Ok(at) => self.trailers[at].1,
+            Err(_) => InternalKey::new(&[], BEHIND_ALL.0, BEHIND_ALL.1).trailer(),
+        }
     }
 
     #[inline]
     fn tail(&self, i: usize) -> &[u8] {
         let start = if i == 0 { 0 } else { self.tail_ends[i - 1] };
-        &self.tails[start..self.tail_ends[i]]
+        &self.tails[start as usize..self.tail_ends[i] as usize]
     }
 
     /// The user key of separator `i`.
@@ -206,7 +222,7 @@ impl Index {
         let mut high = low + self.heads[low..].partition_point(|&head| head == wanted);
         while low < high {
             let middle = low + (high - low) / 2;
-            let order = compare(self.tail(middle), self.trailers[middle], tail, trailer);
+            let order = compare(self.tail(middle), self.trailer(middle), tail, trailer);
             if order == Ordering::Less {
                 low = middle + 1;
             } else {
@@ -218,8 +234,9 @@ impl Index {
 
     /// Bytes in memory.
     pub fn memory_bytes(&self) -> usize {
-        let row = size_of::<u128>() + 2 * size_of::<u64>() + size_of::<usize>();
-        size_of::<Index>() + self.prefix.len() + self.tails.len() + self.len() * row
+        let row = size_of::<u128>() + size_of::<u32>() + size_of::<u64>();
+        let trailers = size_of_val(self.trailers.as_slice());
+        size_of::<Index>() + self.prefix.len() + self.tails.len() + trailers + self.len() * row
     }
 }
 
@@ -238,10 +255,15 @@ fn common_prefix(block: &Block) -> Result<Vec<u8>> {
 mod tests {
     use super::*;
     use crate::base::bytes::Bytes;
-    use crate::base::key::{SEQNO_MAX, ValueKind};
+    use crate::base::key::SEQNO_MAX;
     use crate::table::block::Content;
     use crate::table::block_builder::BlockBuilder;
     use quickcheck::quickcheck;
+
+    /// Separators at number 0 are those behind all versions.
+    fn kind(seqno: SeqNo) -> ValueKind {
+        if seqno == BEHIND_ALL.0 { BEHIND_ALL.1 } else { ValueKind::Put }
+    }
 
     quickcheck! {
         fn separators_separate(a: Vec<u8>, b: Vec<u8>) -> bool {
@@ -268,7 +290,7 @@ mod tests {
                 value.clear();
                 let handle = BlockHandle { offset: i as u64 * 10, len: 1 };
                 put_index_value(&mut value, handle, (i % 2 == 0).then_some((-1, 5)));
-                builder.add(InternalKey::new(key, *seqno, ValueKind::Put), &value);
+                builder.add(InternalKey::new(key, *seqno, kind(*seqno)), &value);
             }
             let block = Block::parse(Bytes::from(builder.finish()), 0, Content::Index, |_, _| true).unwrap();
             let index = Index::parse(&block, 0, keys.len() as u64 * 10, 0).unwrap();
@@ -279,7 +301,7 @@ mod tests {
             own.chain(foreign).chain([(Vec::new(), SEQNO_MAX)]).all(|(key, at)| {
                 let target = InternalKey::seek(&key, at);
                 let want = keys.partition_point(|(key, seqno)| {
-                    InternalKey::new(key, *seqno, ValueKind::Put) < target
+                    InternalKey::new(key, *seqno, kind(*seqno)) < target
                 });
                 index.seek(target) == want
             })

@@ -49,7 +49,7 @@ pub trait TimestampExtractor: Send + Sync {
 /// How a table is written. Reading needs none of it.
 #[derive(Clone)]
 pub struct TableOptions {
-    /// A block ends before the entry that would take it beyond this many raw bytes. Default 4 KiB.
+    /// A block ends before the entry that would take it beyond this many raw bytes. Default 2 KiB.
     pub block_bytes: usize,
     /// Every so many entries a key is stored whole, for binary search. Default 16; 0 counts as 1.
     pub restart_interval: usize,
@@ -71,7 +71,7 @@ pub struct TableOptions {
 impl Default for TableOptions {
     fn default() -> TableOptions {
         TableOptions {
-            block_bytes: 4 << 10,
+            block_bytes: 2 << 10,
             restart_interval: 16,
             codec: Codec::None,
             zstd_level: 1,
