@@ -141,11 +141,10 @@ impl Meter {
         done
     }
 
-    /// The caller is done; waits for what `settle` waits for. `false`: nothing settles.
-    pub fn settle(&mut self, settle: impl FnOnce() -> bool) {
-        if settle() {
-            self.settled = Some(self.begin.elapsed());
-        }
+    /// The caller is done; waits for what `settle` waits for, which says when it was done. `None`:
+    /// nothing settles.
+    pub fn settle(&mut self, settle: impl FnOnce() -> Option<Instant>) {
+        self.settled = settle().map(|at| at - self.begin);
     }
 
     /// What was measured; each call counts as so many operations, or entries.
@@ -195,6 +194,23 @@ pub fn once<R>(f: impl FnOnce() -> R) -> (Duration, R) {
     let begin = Instant::now();
     let result = f();
     (begin.elapsed(), result)
+}
+
+/// Waits until all other threads of the process have done nothing for as long as `rest`; when they had
+/// last done something. What they do takes more than a twentieth of a processor.
+#[cfg(feature = "cobble")]
+pub fn others_at_rest(rest: Duration) -> Instant {
+    let others = || cpu(ClockId::ProcessCPUTime).saturating_sub(cpu(ClockId::ThreadCPUTime));
+    let (mut last, mut looked, mut before) = (Instant::now(), Instant::now(), others());
+    while looked - last < rest {
+        std::thread::sleep(Duration::from_millis(1));
+        let (now, took) = (Instant::now(), others());
+        if took.saturating_sub(before) > (now - looked) / 20 {
+            last = now;
+        }
+        (looked, before) = (now, took);
+    }
+    last
 }
 
 fn cpu(clock: ClockId) -> Duration {

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::ops::RangeInclusive;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Instant;
 
 use alluvium::{
     Codec, ColumnFamily, ColumnFamilyOptions, CompactionFilter, CompactionFilterFactory, Db,
@@ -190,10 +191,10 @@ impl Engine for Alluvium {
         true
     }
 
-    fn settle(&self) -> bool {
+    fn settle(&self) -> Option<Instant> {
         self.db.flush_all().expect("flush");
         self.db.wait_idle().expect("background work");
-        true
+        Some(Instant::now())
     }
 
     fn compact(&self) {

@@ -5,6 +5,7 @@
 
 use std::path::Path;
 use std::sync::mpsc;
+use std::time::{Duration, Instant};
 
 use cobble::{
     Config, Db, MemtableType, ReadOptions, ScanOptions, SstCompressionAlgorithm, VolumeDescriptor,
@@ -13,6 +14,7 @@ use cobble::{
 use size::Size;
 
 use crate::engine::{Engine, MEMTABLE_BYTES, Scan, Setup, Visit, VisitEntry};
+use crate::meter::others_at_rest;
 
 /// An open database.
 pub struct Cobble {
@@ -23,6 +25,8 @@ pub struct Cobble {
 
 const BUCKET: u16 = 0;
 const COLUMN: u16 = 0;
+/// Longer than any of its threads waits for the device between two steps of its work.
+const REST: Duration = Duration::from_millis(20);
 
 impl Cobble {
     /// Creates.
@@ -108,8 +112,9 @@ impl Engine for Cobble {
     }
 
     /// Flushes, and waits until a snapshot behind the flush is published: `switch_memtable_type` alone
-    /// hands the memtable to another thread and returns. Compactions that follow cannot be waited for.
-    fn settle(&self) -> bool {
+    /// hands the memtable to another thread and returns. Nor can compactions be waited for: they are
+    /// done when no other thread of the process works any more.
+    fn settle(&self) -> Option<Instant> {
         self.db.switch_memtable_type(MemtableType::Hash, true).expect("flush");
         let (done, published) = mpsc::channel();
         let snapshot = self.db.snapshot_with_callback(move |result| {
@@ -119,7 +124,7 @@ impl Engine for Cobble {
         let snapshot = snapshot.expect("a snapshot");
         published.recv().expect("an answer").expect("a published snapshot");
         self.db.expire_snapshot(snapshot).expect("expire");
-        true
+        Some(others_at_rest(REST))
     }
 
     fn close(self: Box<Self>) {

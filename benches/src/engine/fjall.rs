@@ -2,7 +2,7 @@
 //! (`manual_journal_persist`), which is as near as one gets.
 
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use fjall::config::CompressionPolicy;
 use fjall::{
@@ -97,12 +97,12 @@ impl Engine for Fjall {
         true
     }
 
-    fn settle(&self) -> bool {
+    fn settle(&self) -> Option<Instant> {
         self.state.rotate_memtable_and_wait().expect("flush");
         while self.db.outstanding_flushes() > 0 || self.db.active_compactions() > 0 {
             std::thread::sleep(Duration::from_micros(500));
         }
-        true
+        Some(Instant::now())
     }
 
     fn compact(&self) {

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::hash::BuildHasherDefault;
 use std::ops::Bound;
+use std::time::Instant;
 
 use parking_lot::RwLock;
 
@@ -69,8 +70,8 @@ macro_rules! point_access {
             }
         }
 
-        fn settle(&self) -> bool {
-            false
+        fn settle(&self) -> Option<Instant> {
+            None
         }
 
         fn close(self: Box<Self>) {}

@@ -18,6 +18,7 @@ mod rocksdb;
 use std::fmt;
 use std::ops::RangeInclusive;
 use std::path::Path;
+use std::time::Instant;
 
 /// Receives a value, or `None`.
 pub type Visit<'a> = &'a mut dyn FnMut(Option<&[u8]>);
@@ -136,9 +137,9 @@ pub trait Engine: Send + Sync {
         false
     }
 
-    /// Writes everything in memory to tables and waits for all compactions that are due. `false`
-    /// if it has no tables.
-    fn settle(&self) -> bool;
+    /// Writes everything in memory to tables and waits for all compactions that are due. When they
+    /// were done; `None` if it has no tables.
+    fn settle(&self) -> Option<Instant>;
 
     /// Merges all tables down to one sorted run.
     fn compact(&self) {}

@@ -3,6 +3,7 @@
 //! sync, so it is synced.
 
 use std::path::Path;
+use std::time::Instant;
 
 use redb::{Database, Durability, ReadableDatabase, ReadableTable, Table, TableDefinition};
 
@@ -113,10 +114,10 @@ impl Engine for Redb {
         true
     }
 
-    fn settle(&self) -> bool {
+    fn settle(&self) -> Option<Instant> {
         let transaction = self.db.begin_write().expect("a transaction");
         transaction.commit().expect("commit");
-        true
+        Some(Instant::now())
     }
 
     fn close(self: Box<Self>) {

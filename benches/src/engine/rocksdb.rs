@@ -14,6 +14,7 @@ use std::collections::BTreeSet;
 use std::ffi::CStr;
 use std::ops::RangeInclusive;
 use std::path::Path;
+use std::time::Instant;
 
 use parking_lot::Mutex;
 use rocksdb::checkpoint::Checkpoint as Native;
@@ -278,10 +279,10 @@ impl Engine for Rocks {
         true
     }
 
-    fn settle(&self) -> bool {
+    fn settle(&self) -> Option<Instant> {
         self.db.flush().expect("flush");
         self.db.wait_for_compact(&WaitForCompactOptions::default()).expect("background work");
-        true
+        Some(Instant::now())
     }
 
     fn compact(&self) {

@@ -63,7 +63,7 @@ impl Group for Lists {
         match name {
             "list-append" => Some(self.append()),
             "list-get" => Some(self.get()),
-            "list-get-table" => self.store.engine().settle().then(|| {
+            "list-get-table" => self.store.engine().settle().map(|_| {
                 self.store.engine().compact();
                 self.get()
             }),

@@ -215,7 +215,7 @@ impl Group for Maps {
             "map-update" => Some(self.update()),
             "map-remove" => Some(self.remove()),
             "map-put-all" => Some(self.put_all()),
-            "scan-prefix10" => self.store.engine().settle().then(|| self.iterate()).flatten(),
+            "scan-prefix10" => self.store.engine().settle().and_then(|_| self.iterate()),
             "map-emptied" => self.emptied(),
             _ => unreachable!("{name}"),
         }
