@@ -3,7 +3,8 @@
 //! Whoever holds memory holds a [`Reservation`] of its size. Reserving never fails and never waits;
 //! what happens above a limit is *pressure*:
 //!
-//! 1. above the limit, caches give memory back, the largest cache first, until they are empty;
+//! 1. above the limit, caches give memory back, flushed memtables first, then the largest cache, until
+//!    they are empty;
 //! 2. above the write share, or if emptying the caches did not help, the database with the most
 //!    memory in live memtables is asked to flush, through the channel that it registered.
 //!
@@ -36,6 +37,10 @@ pub(crate) trait Reclaim: Send + Sync {
     fn reclaimable(&self) -> usize;
     /// Gives back one entry; false if there was none.
     fn reclaim_one(&self) -> bool;
+    /// Is it asked before all that do not go first, as long as it has something?
+    fn goes_first(&self) -> bool {
+        false
+    }
 }
 
 impl MemoryBudget {
@@ -126,7 +131,10 @@ impl MemoryBudget {
             let largest = {
                 let caches = self.0.caches.read();
                 let alive = caches.iter().filter_map(Weak::upgrade);
-                alive.max_by_key(|cache| cache.reclaimable())
+                alive.max_by_key(|cache| {
+                    let bytes = cache.reclaimable();
+                    (cache.goes_first() && bytes > 0, bytes)
+                })
             };
             if !largest.is_some_and(|cache| cache.reclaim_one()) {
                 return;
@@ -280,6 +288,19 @@ impl Reservation {
     pub fn freeze(&mut self) {
         self.shrink_live(self.bytes);
         self.frozen = true;
+    }
+
+    /// The memtable has been flushed and stays as a cache: its bytes stay counted, but not as those of
+    /// memtables.
+    ///
+    /// # Panics
+    /// If it is not frozen.
+    pub fn retire(&mut self) {
+        assert!(self.frozen, "a memtable is frozen before it is flushed");
+        if let Some(owner) = self.owner.take() {
+            self.budget.0.write_used.fetch_sub(self.bytes, Ordering::Relaxed);
+            owner.used.fetch_sub(self.bytes, Ordering::Relaxed);
+        }
     }
 
     fn shrink_live(&self, bytes: usize) {

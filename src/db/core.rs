@@ -32,6 +32,7 @@ use crate::db::stats::{Counters, Event};
 use crate::db::wal::Segments;
 use crate::fs::FileLock;
 use crate::memtable::ReadPins;
+use crate::version::kept::KeptMemTables;
 use crate::version::manifest::ManifestWriter;
 use crate::version::names::FileNumbers;
 
@@ -71,6 +72,8 @@ pub(in crate::db) struct Core {
     /// What must not be overwritten in place.
     pub read_pins: Arc<ReadPins>,
     pub holders: Holders,
+    /// Flushed memtables that are the cache of their files.
+    pub kept: Arc<KeptMemTables>,
     pub segments: Arc<Segments>,
     pub counters: Counters,
     /// The budget's wish that this database give memory back.

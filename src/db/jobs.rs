@@ -301,6 +301,7 @@ impl Core {
         edit.flushed_seqno = Some(flushed);
         let log_durable = self.sync_log_for(family, flushed)?;
         let bytes = edit.added.iter().map(|(_, meta)| meta.len).sum();
+        let numbers: Vec<_> = edit.added.iter().map(|(_, meta)| meta.number).collect();
         let mut whole = VersionEdit { log_durable, ..VersionEdit::default() };
         whole.families.insert(family.id, edit);
         self.apply(&mut whole, |versions| {
@@ -309,6 +310,12 @@ impl Core {
             add(&self.counters.flushes, 1);
             add(&self.counters.flush_bytes, bytes);
         })?;
+        if let [alone] = memtables {
+            let now = family.cell.load();
+            let flushed = |file: &&Arc<TableFile>| numbers.contains(&file.meta().number);
+            let files: Vec<_> = now.version.levels[0].iter().filter(flushed).collect();
+            self.kept.keep(&alone.table, &files);
+        }
         let (family, memtables) = (family.name.clone(), memtables.len());
         self.tell(&Event::Flushed { family, memtables, bytes });
         Ok(())

@@ -273,6 +273,7 @@ impl Core {
             snapshots: self.snapshots.count(),
             snapshot_oldest: snapshots.first().copied(),
             memory_used: self.env.budget.used(),
+            memory_kept: self.kept.bytes(),
             memory_limit: self.env.budget.limit(),
             cache_hits: cache.hits,
             cache_misses: cache.misses,

@@ -50,6 +50,7 @@ use crate::memtable::{MemTable, MemTableOptions, MemTableWriter, Overwrite, Read
 use crate::version::current::SyncCall;
 use crate::version::edit::{FamilyEdit, VersionEdit};
 use crate::version::file::TableOpener;
+use crate::version::kept::KeptMemTables;
 use crate::version::manifest::{ManifestWriter, Recovered, recover};
 use crate::version::names::{FileName, FileNumbers};
 use crate::version::set::VersionSet;
@@ -543,6 +544,7 @@ impl Opening {
             snapshots: Arc::new(SnapshotList::default()),
             read_pins: self.read_pins,
             holders: Holders::default(),
+            kept: KeptMemTables::new(&self.env.budget),
             segments,
             counters: Counters::default(),
             pressure: self.pressure,

@@ -115,6 +115,8 @@ pub struct Stats {
     pub snapshot_oldest: Option<SeqNo>,
     /// Memory of all databases on this budget, in bytes.
     pub memory_used: usize,
+    /// Flushed memtables of this database that are the cache of their files, in bytes of that.
+    pub memory_kept: usize,
     /// The budget, in bytes.
     pub memory_limit: usize,
     /// Block cache: lookups that found their block.

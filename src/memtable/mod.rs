@@ -436,6 +436,14 @@ impl MemTable {
         (!self.is_empty()).then(|| self.counts.seqno_max.load(Ordering::Acquire))
     }
 
+    /// It has been flushed and stays as a cache: its bytes are no longer those of a memtable.
+    ///
+    /// # Panics
+    /// If it is not frozen.
+    pub fn retire(&self) {
+        self.space.lock().retire();
+    }
+
     fn recharge(&self, before: usize, after: usize) {
         if before == after {
             return;

@@ -6,10 +6,11 @@ use std::path::{Path, PathBuf};
 use crate::base::canary::Canary;
 use crate::base::error::{Error, ErrorKind, Result};
 use crate::base::id::FileNumber;
-use crate::base::sync::{Arc, AtomicBool, Mutex, OnceLock, Ordering, Sender};
+use crate::base::sync::{Arc, AtomicBool, Mutex, OnceLock, Ordering, RwLock, Sender};
 use crate::cache::block_cache::BlockCache;
 use crate::cache::budget::MemoryBudget;
 use crate::fs::Fs;
+use crate::memtable::MemTable;
 use crate::table::{Block, Table, TableMeta};
 use crate::version::levels::Described;
 use crate::version::meta::FileMeta;
@@ -109,6 +110,10 @@ pub struct TableFile {
     /// Held while the table is being opened, so that it is opened once.
     opening: Mutex<()>,
     obsolete: AtomicBool,
+    /// The memtable that was flushed into the file, as long as it is [kept](crate::version::kept).
+    memtable: RwLock<Option<Arc<MemTable>>>,
+    /// Is there one? For the many that have none.
+    has_memtable: AtomicBool,
 }
 
 impl TableFile {
@@ -120,6 +125,8 @@ impl TableFile {
             table: OnceLock::new(),
             opening: Mutex::new(()),
             obsolete: AtomicBool::new(false),
+            memtable: RwLock::new(None),
+            has_memtable: AtomicBool::new(false),
         }
     }
 
@@ -149,6 +156,27 @@ impl TableFile {
         }
         let table = self.opener.open(&self.meta)?;
         Ok(self.table.get_or_init(|| table))
+    }
+
+    /// The memtable that was flushed into the file, if it is still in memory. One load if not, else a
+    /// read lock and a reference count.
+    #[inline]
+    pub fn memtable(&self) -> Option<Arc<MemTable>> {
+        if !self.has_memtable.load(Ordering::Acquire) {
+            return None;
+        }
+        self.memtable.read().clone()
+    }
+
+    pub(super) fn keep(&self, memtable: Arc<MemTable>) {
+        *self.memtable.write() = Some(memtable);
+        self.has_memtable.store(true, Ordering::Release);
+    }
+
+    pub(super) fn let_go(&self) {
+        self.has_memtable.store(false, Ordering::Release);
+        let memtable = self.memtable.write().take();
+        drop(memtable); // not under the lock: it frees megabytes
     }
 
     /// An edit has taken the file out: when the last owner lets go, its number goes to the sweeper.

@@ -10,6 +10,7 @@
 pub mod current;
 pub mod edit;
 pub mod file;
+pub mod kept;
 pub mod level_iter;
 pub mod levels;
 pub mod manifest;

@@ -236,7 +236,10 @@ impl Group for Values {
             "snapshot-get" => self.snapshots(),
             "value-get-table" => {
                 let (took, settled) = once(|| self.store.engine().settle());
-                settled.map(|_| self.get().with("settling", took.as_secs_f64() * 1e3))
+                settled?;
+                // What was flushed just now may be in memory as it was.
+                self.store.engine().compact();
+                Some(self.get().with("settling", took.as_secs_f64() * 1e3))
             }
             "value-absent-table" => self.store.kind.has_disk().then(|| self.absent()),
             "ttl-update" => Some(self.ttl_update()),
