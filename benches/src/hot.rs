@@ -8,10 +8,11 @@ use std::path::Path;
 use std::sync::Arc;
 
 use alluvium::{
-    Background, ColumnFamily, ColumnFamilyOptions, Db, Env, MemFs, MemoryBudget, Options, Update,
+    Background, Codec, ColumnFamily, ColumnFamilyOptions, Db, Env, MemFs, MemoryBudget, Options,
+    Update, limits,
 };
 
-use crate::data::{entry, key, long, record, version};
+use crate::data::{entry, key, long, number_of, record, version};
 
 /// Everything that can be counted.
 pub fn paths() -> impl Iterator<Item = &'static str> {
@@ -30,6 +31,8 @@ const PATHS: &[&str] = &[
     "table-get",
     "table-scan-next",
     "table-scan-map",
+    "table-scan-ten",
+    "table-enter-ten",
     "log-put",
 ];
 
@@ -38,7 +41,8 @@ const KEYS: u32 = 20_000;
 /// Sets up a path and runs it once. `--toggle-collect='alluvium_bench::hot::*counted_*'` counts the
 /// loops alone. Prints the number of operations.
 pub fn run(path: &str) {
-    let env = Env::new(MemoryBudget::new(256 << 20));
+    let memory = if path == "table-enter-ten" { 1 << 20 } else { 256 << 20 };
+    let env = Env::new(MemoryBudget::new(memory));
     let env = env.with_fs(Arc::new(MemFs::new())).with_background(Background::Inline);
     if path.starts_with("state-") {
         state::run(path, env);
@@ -51,12 +55,21 @@ pub fn run(path: &str) {
     }
     let options = Options { log: false, ..Options::default() };
     let db = Db::open(Path::new("hot"), options, env).expect("open");
-    let family = db.column_family("state", ColumnFamilyOptions::default()).expect("a family");
+    let codec = if path == "table-enter-ten" { Codec::Lz4 } else { Codec::None };
+    let family_options =
+        ColumnFamilyOptions { codecs: [codec; limits::LEVELS], ..ColumnFamilyOptions::default() };
+    let family = db.column_family("state", family_options).expect("a family");
     // Neither in the order of the keys nor in the one in which they are asked for.
-    for i in (0..KEYS).map(|i| i * 7919 % KEYS) {
+    for (at, i) in (0..KEYS).map(|at| (at, at * 7919 % KEYS)) {
         match path {
             "map-get" | "scan-map" | "table-scan-map" => {
                 db.put(&family, &entry(i / 10, i % 10), &long(i, 0)).expect("put")
+            }
+            "table-scan-ten" | "table-enter-ten" => {
+                db.put(&family, &key(i), &record(i, 0)).expect("put");
+                if at == KEYS / 2 || at == KEYS / 4 * 3 {
+                    db.flush_all().expect("flush");
+                }
             }
             _ => db.put(&family, &key(i), &long(i, 0)).expect("put"),
         }
@@ -84,6 +97,15 @@ pub fn run(path: &str) {
             db.flush_all().expect("flush");
             scan(&db, &family);
             counted_table_scan_maps(&db, &family);
+        }
+        "table-scan-ten" => {
+            db.flush_all().expect("flush");
+            scan_ten(&db, &family);
+            counted_table_scan_ten(&db, &family);
+        }
+        "table-enter-ten" => {
+            db.flush_all().expect("flush");
+            counted_table_enter_ten(&db, &family);
         }
         "table-get" => {
             db.flush_all().expect("flush");
@@ -211,4 +233,30 @@ fn counted_scan_maps(db: &Db, family: &ColumnFamily) {
 #[inline(never)]
 fn counted_table_scan_maps(db: &Db, family: &ColumnFamily) {
     scan_maps(db, family);
+}
+
+/// A cursor from each key on, for ten entries.
+fn scan_ten(db: &Db, family: &ColumnFamily) {
+    for i in order() {
+        let from = key(i);
+        let mut cursor = db.scan(family, &from[..]..).expect("scan");
+        let mut left = 10;
+        while left > 0 && cursor.next().expect("a step") {
+            assert_eq!(version(Some(cursor.value()), number_of(cursor.key())), 0);
+            left -= 1;
+        }
+        assert!(left < 10);
+    }
+}
+
+/// From several tables that overlap, all of whose blocks are in the cache.
+#[inline(never)]
+fn counted_table_scan_ten(db: &Db, family: &ColumnFamily) {
+    scan_ten(db, family);
+}
+
+/// From tables several times as large as the cache.
+#[inline(never)]
+fn counted_table_enter_ten(db: &Db, family: &ColumnFamily) {
+    scan_ten(db, family);
 }

@@ -11,9 +11,9 @@ use crate::version::levels::{Described, Level, first_ending_after};
 
 /// A cursor over one source of a version.
 pub enum VersionIterator {
-    /// A file of level 0.
+    /// The only file of a run or level.
     Table(ClippedIterator),
-    /// Files of one level from 1 on.
+    /// Files of one level from 1 on, or of one run of level 0.
     Level(LevelIterator),
 }
 
@@ -145,7 +145,7 @@ pub struct LevelIterator {
 }
 
 impl LevelIterator {
-    /// A cursor over `files[places]` of one level from 1 on; nothing is read yet.
+    /// A cursor over `files[places]` of one level from 1 on, or run; nothing is read yet.
     ///
     /// # Panics
     /// If the places are not in the level.

@@ -63,6 +63,31 @@ pub fn overlapping<F: Described>(level: &[Arc<F>], range: &KeyRange) -> std::ops
     from..to.max(from)
 }
 
+/// Level 0 as sorted runs: each is in order and disjoint, as a level from 1 on is. A file is in the first
+/// run behind all those with newer files that it overlaps, so that runs are newest first, and about as many
+/// as the most files that overlap in one place. Quadratic in the files.
+pub fn runs<F: Described>(files: &[Arc<F>]) -> Vec<Level<F>> {
+    let mut runs: Vec<Vec<Arc<F>>> = Vec::new();
+    for file in files {
+        let bounds = &file.meta().bounds;
+        let ends_before =
+            |a: &KeyRange, b: &KeyRange| a.end.as_ref().is_some_and(|e| *e <= b.start);
+        let overlaps = |other: &Arc<F>| {
+            let other = &other.meta().bounds;
+            !ends_before(other, bounds) && !ends_before(bounds, other)
+        };
+        let behind = runs.iter().rposition(|run| run.iter().any(overlaps));
+        let place = behind.map_or(0, |behind| behind + 1);
+        if place == runs.len() {
+            runs.push(Vec::new());
+        }
+        let run = &mut runs[place];
+        let at = run.partition_point(|other| other.meta().bounds.start < bounds.start);
+        run.insert(at, Arc::clone(file));
+    }
+    runs.into_iter().map(Level::from).collect()
+}
+
 /// What an edit makes of a tree: the new levels (untouched ones shared), and the files that are gone.
 /// A file that moves to another level stays the same handle; `make` makes handles of new ones.
 ///
@@ -215,6 +240,26 @@ mod tests {
             assert!(message.to_string().contains("overlap"), "{message}");
         }
         apply(&levels, &adding(&[(0, file(9, ("z", "zz"), (5, 30)))])).unwrap();
+    }
+
+    #[test]
+    fn level_0_is_as_many_runs_as_files_overlap() {
+        let files = [
+            file(9, ("m", "z"), (30, 39)),
+            file(8, ("a", "m"), (30, 38)),
+            file(7, ("f", "g"), (20, 29)),
+            file(6, ("n", "z"), (20, 28)),
+            file(5, ("a", "c"), (20, 27)),
+            file(4, ("g", "h"), (10, 19)),
+            file(3, ("b", "n"), (1, 9)),
+        ];
+        let runs = runs(&files);
+        let numbers = |run: &Level<FileMeta>| run.iter().map(|f| f.number.counter()).collect();
+        let numbers: Vec<Vec<u32>> = runs.iter().map(numbers).collect();
+        assert_eq!(numbers, [vec![8, 9], vec![5, 7, 4, 6], vec![3]], "older ones are behind");
+        for run in runs {
+            check(1, &run).unwrap();
+        }
     }
 
     #[test]

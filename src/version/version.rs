@@ -11,7 +11,7 @@ use crate::memtable::MemTable;
 use crate::version::edit::FamilyEdit;
 use crate::version::file::TableFile;
 use crate::version::level_iter::{ClippedIterator, LevelIterator, VersionIterator};
-use crate::version::levels::{self, Described, Levels};
+use crate::version::levels::{self, Described, Level, Levels};
 use crate::version::meta::FileMeta;
 
 /// An immutable set of files in their levels. Level 0 is newest first; levels 1 and up are sorted
@@ -20,6 +20,9 @@ use crate::version::meta::FileMeta;
 pub struct Version {
     /// The files.
     pub levels: Levels<TableFile>,
+    /// Level 0 again, newest first: a flush makes several tables side by side, and a cursor needs only one of
+    /// them at a time.
+    runs: Vec<Level<TableFile>>,
     bytes: [u64; LEVELS],
     overlap_depth: usize,
     /// Has any file range tombstones?
@@ -35,7 +38,8 @@ impl Version {
         let overlap_depth = overlap_depth(&levels[0]);
         let mut files = levels.iter().flat_map(|level| level.iter());
         let range_deletes = files.any(|file| file.meta().range_deletes > 0);
-        Version { levels, bytes, overlap_depth, range_deletes }
+        let runs = levels::runs(&levels[0]);
+        Version { levels, runs, bytes, overlap_depth, range_deletes }
     }
 
     /// The version after `edit`, and the files that are gone. `make` makes handles of new files.
@@ -98,11 +102,11 @@ impl Version {
 
     /// Most cursors that [`iterators`](Version::iterators) hands out.
     pub fn sources_max(&self) -> usize {
-        self.levels[0].len() + self.levels[1..].iter().filter(|level| !level.is_empty()).count()
+        self.runs.len() + self.levels[1..].iter().filter(|level| !level.is_empty()).count()
     }
 
-    /// Hands out one cursor for each source that overlaps `range`: a file of level 0 each, newest
-    /// first, then levels. They show nothing outside the files' bounds, but much outside `range`,
+    /// Hands out one cursor for each source that overlaps `range`: runs of disjoint files of level 0,
+    /// newest first, then levels. They show nothing outside the files' bounds, but much outside `range`,
     /// where they are incomplete. Opens nothing.
     pub fn iterators(
         &self,
@@ -110,15 +114,19 @@ impl Version {
         fill_cache: bool,
         mut add: impl FnMut(VersionIterator),
     ) {
-        for file in self.levels[0].iter().filter(|file| file.meta().bounds.overlaps(range)) {
-            let cursor = ClippedIterator::new(Arc::clone(file), fill_cache);
-            add(VersionIterator::Table(cursor));
-        }
-        for level in self.levels[1..].iter().filter(|level| !level.is_empty()) {
+        let levels = self.levels[1..].iter().filter(|level| !level.is_empty());
+        for level in self.runs.iter().chain(levels) {
             let places = levels::overlapping(level, range);
-            if !places.is_empty() {
-                let cursor = LevelIterator::new(Arc::clone(level), places, fill_cache);
-                add(VersionIterator::Level(cursor));
+            match level.get(places.clone()) {
+                Some([]) | None => {}
+                Some([file]) => {
+                    let cursor = ClippedIterator::new(Arc::clone(file), fill_cache);
+                    add(VersionIterator::Table(cursor));
+                }
+                Some(_) => {
+                    let cursor = LevelIterator::new(Arc::clone(level), places, fill_cache);
+                    add(VersionIterator::Level(cursor));
+                }
             }
         }
     }

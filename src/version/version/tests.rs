@@ -245,8 +245,13 @@ quickcheck! {
         let world = world(rng);
         let mut cursors = Vec::new();
         world.version.iterators(&KeyRange::all(), rng.below(2) == 0, |it| cursors.push(it));
+        let entries_of = |file: &Arc<TableFile>| {
+            let place = world.version.levels[0].iter().position(|f| Arc::ptr_eq(f, file));
+            world.shown[0][place.unwrap()].entries.clone()
+        };
+        let runs = world.version.runs.iter();
         let mut expected: Vec<Vec<Entry>> =
-            world.shown[0].iter().map(|shown| shown.entries.clone()).collect();
+            runs.map(|run| run.iter().flat_map(entries_of).collect()).collect();
         for level in world.shown[1..].iter().filter(|files| !files.is_empty()) {
             expected.push(level.iter().flat_map(|shown| shown.entries.clone()).collect());
         }
