@@ -1,12 +1,14 @@
 //! Chooses what to compact next. Pure: a tree, options and claims in, a plan out.
 //!
 //! Leveled. Level 0 is due when too many of its files overlap (*depth*, not number: an import leaves
-//! many files that do not); levels from 1 on when they outgrow their target. Three things differ from
-//! the textbook:
+//! many files that do not) and merging them pays; levels from 1 on when they outgrow their target.
+//! Four things differ from the textbook:
 //!
 //! * Targets are dynamic: they are derived from the size of the last level, upwards, and level 0 is
 //!   merged straight into the *base*, the first level that is worth having. All levels between are
 //!   empty. So a small tree has one level, and all but a tenth of a large one lies in the last.
+//! * Level 0 is merged once it brings as much as the base has to rewrite for it, so that each byte of
+//!   it costs no more than two; or once it is as deep as it may be, so that reads stay bounded.
 //! * Level 0's newest small files are merged among themselves while merging them into the base would
 //!   rewrite many times their size: frequent checkpoints leave small files.
 //! * When nothing is due, neighbours in a level that are small are merged into one, so that frequent
@@ -29,8 +31,11 @@ use crate::version::levels::Levels;
 /// The shape of a family's tree.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PickerOptions {
-    /// Level 0 is due when so many of its files overlap in one key. At least 1.
+    /// Level 0 is due when so many of its files overlap in one key, and they have at least as many
+    /// bytes as the base would have to rewrite for them. At least 1.
     pub l0_trigger: usize,
+    /// Level 0 is due when so many overlap, whatever the base would have to rewrite. At least 1.
+    pub l0_depth_max: usize,
     /// Target of the base level in bytes.
     pub base_level_bytes: u64,
     /// Each level's target is so many times that of the level above. At least 2.
@@ -54,6 +59,7 @@ impl Default for PickerOptions {
     fn default() -> PickerOptions {
         PickerOptions {
             l0_trigger: 4,
+            l0_depth_max: 6,
             base_level_bytes: 64 << 20,
             level_multiplier: 10,
             dynamic_levels: true,
@@ -156,13 +162,15 @@ pub fn pick<F: Described>(
     oldest_snapshot: SeqNo,
 ) -> Option<Compaction<F>> {
     let picker = Picker { levels, options, busy, targets: Targets::new(levels, options) };
+    let mut level0 = picker.level0();
     let mut due: Vec<(u64, usize)> =
-        (0..LEVELS - 1).map(|level| (picker.score(level), level)).collect();
+        (1..LEVELS - 1).map(|level| (picker.score(level), level)).collect();
+    due.extend(level0.as_ref().map(|(score, _)| (*score, 0)));
     due.retain(|(score, _)| *score >= FULL);
     due.sort_by_key(|&(score, level)| (std::cmp::Reverse(score), level));
     let mut due = due.into_iter();
     due.find_map(|(_, level)| match level {
-        0 => picker.level0(),
+        0 => level0.take().map(|(_, plan)| plan),
         _ => picker.level(level),
     })
     .or_else(|| picker.small_neighbours())
@@ -174,7 +182,8 @@ pub fn pick<F: Described>(
 pub fn score_max<F: Described>(levels: &Levels<F>, options: &PickerOptions) -> u64 {
     let busy = Busy::new();
     let picker = Picker { levels, options, busy: &busy, targets: Targets::new(levels, options) };
-    (0..LEVELS - 1).map(|level| picker.score(level)).max().unwrap_or(0)
+    let level0 = picker.level0().map(|(score, _)| score);
+    (1..LEVELS - 1).map(|level| picker.score(level)).chain(level0).max().unwrap_or(0)
 }
 
 /// A score in percent: the level has reached its target.
@@ -285,45 +294,56 @@ impl<F: Described> Picker<'_, F> {
         !self.busy.holds(file.meta().number)
     }
 
-    /// How full a level is, in percent of what makes it due; what is being compacted does not count.
+    /// How full a level from 1 on is, in percent of its target; what is being compacted does not count.
     fn score(&self, level: usize) -> u64 {
-        let files = &self.levels[level];
-        if level == 0 {
-            let trigger = self.options.l0_trigger.max(1);
-            let depth = clusters(files).iter().map(|cluster| cluster.depth).max().unwrap_or(0);
-            // Files that do not overlap still cost each scan a cursor.
-            return (depth.max(files.len() / 4) as u64 * FULL) / trigger as u64;
-        }
-        let waiting: u64 = files.iter().filter(|f| self.free(f)).map(|f| f.meta().len).sum();
+        let files = self.levels[level].iter().filter(|file| self.free(file));
+        let waiting: u64 = files.map(|file| file.meta().len).sum();
         let target = self.targets.bytes[level];
         let over = u64::from(waiting > target);
         (u128::from(waiting) * u128::from(FULL) / u128::from(target)) as u64 + over
     }
 
-    /// A cluster of level 0 into the base, the deepest first; or its small files into one.
-    fn level0(&self) -> Option<Compaction<F>> {
+    /// What level 0 needs, if it is due, and its score, in percent of the trigger: a cluster goes into
+    /// the base, the deepest first, or its small files into one. Nobody else says when level 0 is due.
+    /// What is being compacted does not count.
+    ///
+    /// From the trigger on, a cluster waits as long as the base would have to rewrite more than it
+    /// brings; when it is as deep as it may be, or the files are many, it waits no longer.
+    fn level0(&self) -> Option<(u64, Compaction<F>)> {
         let files = &self.levels[0];
-        let trigger = self.options.l0_trigger.max(1);
-        let crowded = files.len() >= 4 * trigger;
-        let mut due = clusters(files);
-        due.retain(|cluster| cluster.depth >= trigger || crowded);
-        due.sort_by_key(|cluster| std::cmp::Reverse(cluster.depth));
+        let (trigger, most) = (self.options.l0_trigger.max(1), self.options.l0_depth_max.max(1));
+        // Files that do not overlap still cost each scan a cursor.
+        let waiting = files.iter().filter(|file| self.free(file)).count();
+        let crowded = waiting / 4 >= trigger;
+        let mut clusters = clusters(files);
+        clusters.iter_mut().for_each(|cluster| cluster.depth = self.waiting_depth(cluster));
+        clusters.retain(|cluster| cluster.depth >= trigger.min(most) || crowded);
+        clusters.sort_by_key(|cluster| std::cmp::Reverse(cluster.depth));
         let all =
             Cluster { files: (0..files.len()).collect(), range: hull(files.iter()), depth: 0 };
-        due.iter().find_map(|cluster| {
+        clusters.iter().find_map(|cluster| {
             let whole = self.to_base(cluster, Reason::Level0);
             let above: u64 = cluster.files.iter().map(|&i| files[i].meta().len).sum();
-            let costly = whole.bytes() > above.saturating_mul(5);
-            let wait = !self.busy.allows(&whole);
+            let rewritten = whole.bytes() - above;
+            let costly = rewritten > above.saturating_mul(4);
+            let blocked = !self.busy.allows(&whole);
             // Files that overlap the base alone, and not each other, are merged too.
             let apart = || self.small_files(&all).filter(|_| cluster.depth < trigger);
-            if (costly || wait && cluster.depth >= 2 * trigger)
-                && let Some(small) = self.small_files(cluster).or_else(apart)
-            {
-                return Some(small);
-            }
-            (!wait).then_some(whole)
+            let small = (costly || blocked && cluster.depth >= most)
+                .then(|| self.small_files(cluster).or_else(apart))
+                .flatten();
+            let due = rewritten <= above || cluster.depth >= most || crowded;
+            let plan = small.or_else(|| (due && !blocked).then_some(whole))?;
+            let score = cluster.depth.max(waiting / 4) as u64 * FULL / trigger as u64;
+            Some((score.max(FULL), plan))
         })
+    }
+
+    /// The most files of a cluster that overlap in one key, without those that are being compacted.
+    fn waiting_depth(&self, cluster: &Cluster) -> usize {
+        let files = cluster.files.iter().map(|&i| &self.levels[0][i]);
+        let waiting: Vec<Arc<F>> = files.filter(|file| self.free(file)).cloned().collect();
+        clusters(&waiting).iter().map(|cluster| cluster.depth).max().unwrap_or(0)
     }
 
     /// All of a cluster into the base. Taking *all* files that hang together takes every older file

@@ -16,7 +16,7 @@ use crate::compaction::iter::Rules;
 use crate::compaction::job::{CompactionJob, Progress};
 use crate::compaction::output::OutputOptions;
 use crate::compaction::parts::Run;
-use crate::compaction::picker::{Compaction, Reason, pick};
+use crate::compaction::picker::{Compaction, PickerOptions, Reason, pick};
 use crate::db::background::Versions;
 use crate::db::column_family::Family;
 use crate::db::core::Core;
@@ -171,7 +171,9 @@ impl Core {
             numbers: Arc::new(move || numbers.next()),
             table: options.table_options(level, self.options.value_bytes_max),
             file_bytes: options.file_bytes,
-            overlap_bytes_max: options.picker_options().overlap_bytes_max(),
+            overlap_bytes_max: options
+                .picker_options(self.options.l0_stop_depth)
+                .overlap_bytes_max(),
         }
     }
 
@@ -183,6 +185,7 @@ impl Core {
         let snapshots = self.snapshots.seqnos();
         for family in self.all_families() {
             let expired = expired(&family.options(), &snapshots); // asks the caller's clock: no lock
+            let picker = family.options().picker_options(self.options.l0_stop_depth);
             let mut versions = self.versions.lock();
             let Versions { set, busy, rewritten, .. } = &mut *versions;
             let Some(live) = set.family(family.id) else { continue };
@@ -192,7 +195,7 @@ impl Core {
             let version = Arc::clone(&live.version);
             let busy = busy.entry(family.id).or_default();
             let expired = expired.as_ref();
-            let compaction = choose(&family, &version, busy, &snapshots, expired, rewritten);
+            let compaction = choose(&picker, &version, busy, &snapshots, expired, rewritten);
             if let Some(compaction) = compaction {
                 return Some(self.claim(versions, family, compaction));
             }
@@ -254,18 +257,17 @@ impl Core {
 
 /// The next compaction of a family: first what costs nothing, last what can wait.
 fn choose(
-    family: &Family,
+    picker: &PickerOptions,
     version: &Version,
     busy: &Busy,
     snapshots: &[SeqNo],
     expired: Option<&Expired>,
     done: &Rewritten,
 ) -> Option<Compaction<TableFile>> {
-    let picker = family.options().picker_options();
     let oldest = snapshots.first().copied().unwrap_or(SEQNO_MAX);
     let dropped = expired.and_then(|e| pick_dropped(&version.levels, busy, e));
-    let rewritten = || pick_rewritten(&version.levels, &picker, busy, expired?, done);
-    dropped.or_else(|| pick(&version.levels, &picker, busy, oldest)).or_else(rewritten)
+    let rewritten = || pick_rewritten(&version.levels, picker, busy, expired?, done);
+    dropped.or_else(|| pick(&version.levels, picker, busy, oldest)).or_else(rewritten)
 }
 
 /// What has expired in a family by now, given the numbers of all snapshots, ascending.

@@ -166,7 +166,7 @@ impl Core {
     /// Compacts a range down to the deepest level in use.
     pub fn compact_range(&self, family: &Arc<Family>, range: &KeyRange) -> Result<()> {
         self.flush(std::slice::from_ref(family))?;
-        let options = family.options().picker_options();
+        let options = family.options().picker_options(self.options.l0_stop_depth);
         let levels = family.cell.load().version.levels.clone();
         let mut work = RangeCompaction::new(&levels, range.clone(), true);
         loop {
@@ -208,7 +208,7 @@ impl Core {
                 return Err(Error::not_found(format!("column family {:?}", family.name)));
             };
             let (levels, busy) = (&live.version.levels, busy.entry(family.id).or_default());
-            let picker = options.picker_options();
+            let picker = options.picker_options(self.options.l0_stop_depth);
             let part = || pick_rewritten(levels, &picker, busy, &expired, rewritten);
             let Some(compaction) = pick_dropped(levels, busy, &expired).or_else(part) else {
                 return Ok(());

@@ -435,7 +435,9 @@ impl Opening {
             numbers: Arc::new(move || numbers.next()),
             table: options.table_options(0, self.options.value_bytes_max),
             file_bytes: options.file_bytes,
-            overlap_bytes_max: options.picker_options().overlap_bytes_max(),
+            overlap_bytes_max: options
+                .picker_options(self.options.l0_stop_depth)
+                .overlap_bytes_max(),
         }
     }
 

@@ -91,7 +91,8 @@ pub struct ColumnFamilyOptions {
     /// Leading key bytes (0 or 2) that are a big-endian key group, for counts and hashes per group.
     /// Default: 0.
     pub key_group_bytes: u8,
-    /// Overlap depth of level 0 at which it is compacted. Default: 4.
+    /// Overlap depth of level 0 from which it is compacted if it brings as much as it makes rewrite; half
+    /// as deep again it always is. Default: 4.
     pub l0_depth_trigger: usize,
     /// Target size of level 1 in bytes. Default: 64 MiB.
     pub level_bytes_base: u64,
@@ -183,9 +184,14 @@ impl ColumnFamilyOptions {
         }
     }
 
-    pub(in crate::db) fn picker_options(&self) -> PickerOptions {
+    /// `l0_stop_depth`: the database's. What is due at the latest is due before writers are held up,
+    /// which is from half of that depth on, unless the trigger is above.
+    pub(in crate::db) fn picker_options(&self, l0_stop_depth: usize) -> PickerOptions {
+        let trigger = self.l0_depth_trigger;
+        let unhurried = trigger.max(l0_stop_depth / 2).min(l0_stop_depth);
         PickerOptions {
-            l0_trigger: self.l0_depth_trigger,
+            l0_trigger: trigger,
+            l0_depth_max: trigger.saturating_add(trigger / 2).min(unhurried),
             base_level_bytes: self.level_bytes_base,
             level_multiplier: self.level_multiplier,
             file_bytes: self.file_bytes,
@@ -363,6 +369,21 @@ impl fmt::Debug for Env {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn level_0_is_due_before_writers_are_held_up() {
+        for (trigger, stop) in (1..50).flat_map(|trigger| (1..50).map(move |stop| (trigger, stop)))
+        {
+            let options =
+                ColumnFamilyOptions { l0_depth_trigger: trigger, ..ColumnFamilyOptions::default() };
+            let most = options.picker_options(stop).l0_depth_max;
+            assert!(most >= 1 && most <= stop && most <= trigger + trigger / 2);
+            assert!(most <= stop / 2 || most == trigger || most == stop);
+        }
+        let defaults =
+            ColumnFamilyOptions::default().picker_options(Options::default().l0_stop_depth);
+        assert_eq!((defaults.l0_trigger, defaults.l0_depth_max), (4, 6));
+    }
 
     #[test]
     fn plain_settings_survive_the_manifest() {

@@ -114,6 +114,7 @@ impl Tree {
             },
             picker: PickerOptions {
                 l0_trigger: 3,
+                l0_depth_max: 6,
                 base_level_bytes: 3000,
                 level_multiplier: 2,
                 file_bytes: 700,

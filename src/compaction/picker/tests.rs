@@ -14,6 +14,7 @@ use quickcheck::quickcheck;
 fn options() -> PickerOptions {
     PickerOptions {
         l0_trigger: 3,
+        l0_depth_max: 6,
         base_level_bytes: 400,
         level_multiplier: 3,
         file_bytes: 100,
@@ -169,13 +170,13 @@ impl Sim {
         self.busy.release(claim);
     }
 
-    /// Ends the running compaction with one output that has all bytes of its inputs.
-    fn complete_as_one(&mut self) {
+    /// Ends the running compaction with one output that has all bytes of its inputs, or `most`.
+    fn complete_as_one(&mut self, most: u64) {
         let (claim, plan) = self.running.pop().unwrap();
         let seqnos = |file: &FileMeta| (file.seqno_min, file.seqno_max);
         let seqnos = plan.files().map(|(_, file)| seqnos(file));
         let seqnos = seqnos.reduce(|a, b| (a.0.min(b.0), a.1.max(b.1))).unwrap();
-        let file = (*self.file(0, 1, plan.bytes(), seqnos)).clone();
+        let file = (*self.file(0, 1, plan.bytes().min(most), seqnos)).clone();
         let bounds = plan.range.clone();
         let file = FileMeta { bounds, clipped: false, deletes: 0, ..file };
         let mut edit = plan.removal();
@@ -197,6 +198,21 @@ impl Sim {
         }
         assert!(self.busy.is_empty());
         assert!(score_max(&self.levels, &self.options) < FULL, "something is still due");
+        self.check_level0();
+    }
+
+    /// Nothing runs, and nothing is due: level 0 is not deep, and what is deeper than the trigger would
+    /// make the base rewrite more than it brings.
+    fn check_level0(&self) {
+        let files = &self.levels[0];
+        assert!(files.len() < 4 * self.options.l0_trigger, "many files");
+        let base = &self.levels[Targets::new(&self.levels, &self.options).base];
+        for cluster in clusters(files) {
+            assert!(cluster.depth < self.options.l0_depth_max, "depth {}", cluster.depth);
+            let above: u64 = cluster.files.iter().map(|&i| files[i].len).sum();
+            let below = bytes(&base[levels::overlapping(base, &cluster.range)]);
+            assert!(cluster.depth < self.options.l0_trigger || below > above, "it pays");
+        }
     }
 }
 
@@ -217,6 +233,34 @@ quickcheck! {
         sim.settle();
         let dead = |file: &Arc<FileMeta>| file.clipped;
         sim.levels[1..].iter().all(|level| !level.iter().any(dead))
+    }
+
+    /// A state that is overwritten again and again, in flushes of all sizes: level 0 is never deeper than
+    /// it may be, and it costs the base no more than an equal part, unless it was as deep as that.
+    fn level_0_waits_until_it_pays_or_is_deep(seed: u64, size: u64, whole: u64) -> bool {
+        let options = PickerOptions { base_level_bytes: 1 << 30, ..options() };
+        let mut sim = Sim::new(seed, options);
+        let (size, whole) = (1 + size % 100, 1 + whole % 5000);
+        for _ in 0..100 {
+            sim.seqno += 1;
+            let len = 1 + sim.rng.below(size);
+            let file = (*sim.file(0, 1, len, (sim.seqno, sim.seqno))).clone();
+            let file = Arc::new(FileMeta { clipped: false, deletes: 0, ..file });
+            sim.apply(&FamilyEdit { added: vec![(0, file)], ..FamilyEdit::default() });
+            while let Some(plan) = pick(&sim.levels, &sim.options, &sim.busy, SEQNO_MAX) {
+                let depth = sim.levels[0].len();
+                assert!(plan.files().count() >= 2 && depth >= sim.options.l0_trigger);
+                if plan.reason == Reason::Level0 {
+                    let above: u64 = bytes(&sim.levels[0]);
+                    assert_eq!(plan.inputs[0].1.len(), depth, "all of it");
+                    assert!(plan.bytes() <= 2 * above || depth == sim.options.l0_depth_max);
+                }
+                sim.start(plan);
+                sim.complete_as_one(whole);
+            }
+            sim.check_level0();
+        }
+        true
     }
 
     /// What is written once, in pieces that overlap nothing, ends in few files, and no byte is
@@ -249,7 +293,7 @@ quickcheck! {
                 }
                 sim.start(plan);
                 if !sim.running.is_empty() {
-                    sim.complete_as_one();
+                    sim.complete_as_one(u64::MAX);
                 }
             }
         }
@@ -338,9 +382,39 @@ fn small_files_wait_for_each_other_instead_of_rewriting_the_base() {
     let plan = picked(&tree(&[&small[..], &base].concat())).unwrap();
     assert_eq!((plan.reason, plan.output_level), (Reason::SmallFiles, 0));
     assert!(plan.below.may_hold(&key(700)) && !plan.trivial_move);
-    let large = small.map(|f| (f.0, f.1, f.2, 60));
+    let large = small.map(|f| (f.0, f.1, f.2, 140));
     let plan = picked(&tree(&[&large[..], &base].concat())).unwrap();
     assert_eq!((plan.reason, plan.output_level, plan.files().count()), (Reason::Level0, 6, 5));
+}
+
+#[test]
+fn what_is_neither_small_nor_as_large_as_the_base_waits_until_it_is_deep() {
+    let base = [(6, 0, 500, 200), (6, 500, 1000, 200)];
+    let of = |depth: usize, len| tree(&[&vec![(0, 0, 999, len); depth][..], &base].concat());
+    assert!((3..6).all(|depth| picked(&of(depth, 60)).is_none()), "300 bytes would rewrite 400");
+    let plan = picked(&of(6, 60)).unwrap();
+    assert_eq!((plan.reason, plan.files().count()), (Reason::Level0, 8), "360, but deep");
+    let plan = picked(&of(5, 80)).unwrap();
+    assert_eq!((plan.reason, plan.files().count()), (Reason::Level0, 7), "as much as the base");
+    // Writers are held up from another depth on.
+    let mut sim = of(4, 60);
+    sim.options.l0_depth_max = 4;
+    assert_eq!(picked(&sim).unwrap().reason, Reason::Level0);
+    sim.options.l0_depth_max = 2;
+    assert_eq!(picked(&sim).unwrap().files().count(), 6);
+    // Small ones above a large one have nothing to be merged with: the base is not rewritten for them.
+    let mixed = [(0, 0, 999, 1), (0, 0, 999, 9), (0, 0, 999, 60)];
+    assert!(picked(&tree(&[&mixed[..], &base].concat())).is_none());
+}
+
+#[test]
+fn level_0_goes_first_when_it_is_more_urgent() {
+    let files = |depth: usize, len| {
+        let above = vec![(0, 0, 999, 100); depth];
+        picked(&tree(&[&above[..], &[(5, 0, 999, len), (6, 0, 999, 1200)]].concat())).unwrap()
+    };
+    assert_eq!((files(6, 790).level, files(6, 810).level), (0, 5), "twice the trigger, the target");
+    assert_eq!(files(3, 450).level, 5, "not due: the base alone is");
 }
 
 #[test]
