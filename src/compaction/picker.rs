@@ -282,6 +282,11 @@ pub(super) fn clusters<F: Described>(files: &[Arc<F>]) -> Vec<Cluster> {
     out
 }
 
+/// The most of these files that overlap in one key.
+fn depth<F: Described>(files: &[Arc<F>]) -> usize {
+    clusters(files).iter().map(|cluster| cluster.depth).max().unwrap_or(0)
+}
+
 pub(super) struct Picker<'a, F> {
     pub(super) levels: &'a Levels<F>,
     pub(super) options: &'a PickerOptions,
@@ -328,9 +333,9 @@ impl<F: Described> Picker<'_, F> {
             let costly = rewritten > above.saturating_mul(4);
             let blocked = !self.busy.allows(&whole);
             // Files that overlap the base alone, and not each other, are merged too.
-            let apart = || self.small_files(&all).filter(|_| cluster.depth < trigger);
+            let apart = || self.small_files(&all, true).filter(|_| cluster.depth < trigger);
             let small = (costly || blocked && cluster.depth >= most)
-                .then(|| self.small_files(cluster).or_else(apart))
+                .then(|| self.small_files(cluster, crowded).or_else(apart))
                 .flatten();
             let due = rewritten <= above || cluster.depth >= most || crowded;
             let plan = small.or_else(|| (due && !blocked).then_some(whole))?;
@@ -343,7 +348,7 @@ impl<F: Described> Picker<'_, F> {
     fn waiting_depth(&self, cluster: &Cluster) -> usize {
         let files = cluster.files.iter().map(|&i| &self.levels[0][i]);
         let waiting: Vec<Arc<F>> = files.filter(|file| self.free(file)).cloned().collect();
-        clusters(&waiting).iter().map(|cluster| cluster.depth).max().unwrap_or(0)
+        depth(&waiting)
     }
 
     /// All of a cluster into the base. Taking *all* files that hang together takes every older file
@@ -353,8 +358,10 @@ impl<F: Described> Picker<'_, F> {
         self.plan(reason, 0, self.targets.base, files)
     }
 
-    /// The newest files of a cluster that are of about one size, into one file of level 0.
-    fn small_files(&self, cluster: &Cluster) -> Option<Compaction<F>> {
+    /// The newest files of a cluster that are of about one size, into one file of level 0. They are enough
+    /// if level 0 gets less deep by that, not only fewer files: a large flush leaves several, side by side.
+    /// If it is `crowded`, fewer files are enough.
+    fn small_files(&self, cluster: &Cluster, crowded: bool) -> Option<Compaction<F>> {
         let files = &self.levels[0];
         let mut run: Vec<Arc<F>> = Vec::new();
         let mut total = 0u64;
@@ -367,7 +374,8 @@ impl<F: Described> Picker<'_, F> {
             total += len;
             run.push(Arc::clone(&files[i]));
         }
-        if run.len() < (self.options.l0_trigger / 2).max(2) {
+        let replaced = if crowded { run.len() } else { depth(&run) };
+        if replaced < (self.options.l0_trigger / 2).max(2) {
             return None;
         }
         // The output takes the place of the run, so nobody else may belong into the middle of it:

@@ -408,6 +408,16 @@ fn what_is_neither_small_nor_as_large_as_the_base_waits_until_it_is_deep() {
 }
 
 #[test]
+fn the_files_of_one_flush_are_not_merged_for_nothing() {
+    let base = [(6, 0, 1000, 400)];
+    let older = [(0, 0, 999, 40), (0, 0, 999, 40)];
+    let flush = [(0, 0, 500, 4), (0, 500, 999, 4)];
+    assert!(picked(&tree(&[&flush[..], &older, &base].concat())).is_none(), "two side by side");
+    let plan = picked(&tree(&[&flush[..], &flush, &older, &base].concat())).unwrap();
+    assert_eq!((plan.reason, plan.files().count()), (Reason::SmallFiles, 4), "two flushes");
+}
+
+#[test]
 fn level_0_goes_first_when_it_is_more_urgent() {
     let files = |depth: usize, len| {
         let above = vec![(0, 0, 999, 100); depth];
