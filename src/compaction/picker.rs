@@ -317,7 +317,7 @@ impl<F: Described> Picker<'_, F> {
     fn level0(&self) -> Option<(u64, Compaction<F>)> {
         let files = &self.levels[0];
         let (trigger, most) = (self.options.l0_trigger.max(1), self.options.l0_depth_max.max(1));
-        // Files that do not overlap still cost each scan a cursor.
+        // Files that do not overlap cost scans little, but each read looks at their bounds.
         let waiting = files.iter().filter(|file| self.free(file)).count();
         let crowded = waiting / 4 >= trigger;
         let mut clusters = clusters(files);
