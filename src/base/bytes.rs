@@ -1,6 +1,7 @@
 //! Shared immutable bytes whose owner may be the heap or a mapping.
 
 use std::fmt;
+use std::hint::black_box;
 use std::ops::{Deref, Range};
 use std::sync::Arc;
 
@@ -21,6 +22,9 @@ enum Owner {
     Shared(Arc<dyn AsRef<[u8]> + Send + Sync>),
 }
 
+/// Memory that is to be written over has room for a multiple of this.
+const ROOM_BYTES: usize = 1 << 10;
+
 impl Bytes {
     /// Bytes owned by someone else, such as a memory mapping. The owner must always return the same
     /// slice.
@@ -37,6 +41,15 @@ impl Bytes {
             Owner::Shared(owner) => (**owner).as_ref(),
         };
         &all[self.start..self.start + self.len]
+    }
+
+    /// Looks at the owner's count, which a clone will change: its line is on its way then, and the caller
+    /// may ask for others meanwhile. Nothing is made of what is there.
+    #[inline]
+    pub fn look_at_owner(&self) {
+        if let Owner::Heap(owner) = &self.owner {
+            black_box(Arc::strong_count(owner));
+        }
     }
 
     /// The same bytes, copied if they are a window into more on the heap.
@@ -73,6 +86,30 @@ impl Bytes {
         let mut bytes: Arc<[u8]> = std::iter::repeat_n(0, len).collect();
         fill(Arc::get_mut(&mut bytes).expect("nobody else has it yet"))?;
         Ok(Bytes { owner: Owner::Heap(bytes), start: 0, len })
+    }
+}
+
+impl Bytes {
+    /// The same, written over the memory of `old` if that is on the heap, large enough and nobody else's:
+    /// neither an allocation then, nor zeros. New memory has some room for a longer successor.
+    ///
+    /// # Errors
+    /// What `fill` returns, which must write over all of what it is given.
+    pub fn filled_over<E>(
+        old: Option<Bytes>,
+        len: usize,
+        fill: impl FnOnce(&mut [u8]) -> Result<(), E>,
+    ) -> Result<Bytes, E> {
+        if let Some(Bytes { owner: Owner::Heap(mut all), .. }) = old
+            && let Some(buffer) = Arc::get_mut(&mut all).and_then(|all| all.get_mut(..len))
+        {
+            fill(buffer)?;
+            return Ok(Bytes { owner: Owner::Heap(all), start: 0, len });
+        }
+        let room = len.checked_next_multiple_of(ROOM_BYTES).unwrap_or(len);
+        let mut bytes = Bytes::filled(room, |all| fill(&mut all[..len]))?;
+        bytes.len = len;
+        Ok(bytes)
     }
 }
 
@@ -141,6 +178,28 @@ mod tests {
         });
         assert_eq!(&*filled.unwrap(), &[0, 7, 0, 0]);
         assert_eq!(Bytes::filled(4, |_| Err("no")).unwrap_err(), "no");
+    }
+
+    #[test]
+    fn only_what_is_nobody_elses_is_written_over() {
+        let over = |old, byte, len| {
+            let filled = Bytes::filled_over(old, len, |buffer| {
+                buffer.fill(byte);
+                Ok::<(), ()>(())
+            });
+            filled.unwrap()
+        };
+        let first = over(None, 1, 10);
+        let place = first.as_ptr();
+        let second = over(Some(first), 2, 12);
+        assert_eq!((&*second, second.as_ptr()), (&[2; 12][..], place), "there was room");
+        let window = second.slice(2..4);
+        let third = over(Some(second), 3, 10);
+        assert_eq!((&*window, &*third), (&[2; 2][..], &[3; 10][..]));
+        assert_eq!(*over(Some(third), 4, ROOM_BYTES + 1), [4; ROOM_BYTES + 1]);
+        let foreign = Bytes::shared(Arc::new(vec![5u8; 10]));
+        assert_eq!(*over(Some(foreign), 6, 10), [6; 10]);
+        assert_eq!(Bytes::filled_over(Some(window), 1, |_| Err("no")).unwrap_err(), "no");
     }
 
     #[test]

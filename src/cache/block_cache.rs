@@ -14,6 +14,15 @@ use crate::cache::row_cache::RowCache;
 
 const SHARDS: usize = 16;
 
+/// What is cached: a handle, cheap to clone.
+pub trait Cached: Clone + Send + Sync + 'static {
+    /// Looks at what whoever gets it will look at first, and at what a clone changes. A clone is a locked
+    /// instruction, which waits for memory alone: so it waits for all of them at once.
+    fn look_ahead(&self) {}
+}
+
+impl<T: Send + Sync + 'static> Cached for Arc<T> {}
+
 /// A cache of immutable values by (open file, offset), charged to a [`MemoryBudget`].
 ///
 /// The bytes charged never exceed the cache's capacity. When the budget's limit is exceeded, by
@@ -48,7 +57,7 @@ pub struct CacheStats {
     pub entries: usize,
 }
 
-impl<V: Clone + Send + Sync + 'static> BlockCache<V> {
+impl<V: Cached> BlockCache<V> {
     /// An empty cache of at most `capacity_max` bytes of blocks, which takes part in `budget`, as its
     /// rows do.
     pub fn new(budget: &MemoryBudget, capacity_max: usize) -> Arc<BlockCache<V>> {
@@ -197,7 +206,7 @@ impl<V: Clone + Send + Sync + 'static> BlockCache<V> {
     }
 }
 
-impl<V: Clone + Send + Sync + 'static> Reclaim for BlockCache<V> {
+impl<V: Cached> Reclaim for BlockCache<V> {
     fn reclaimable(&self) -> usize {
         self.bytes.load(Ordering::Relaxed)
     }
@@ -261,7 +270,7 @@ const NOWHERE: u32 = u32::MAX;
 
 const EMPTY: Slot = Slot { place: NOWHERE, tag: 0 };
 
-impl<V: Clone> Shard<V> {
+impl<V: Cached> Shard<V> {
     fn new(space: Reservation) -> Shard<V> {
         let index = vec![EMPTY; 16];
         Shard { ring: Vec::new(), free: Vec::new(), hand: 0, index, space, hits: 0, misses: 0 }
@@ -292,6 +301,7 @@ impl<V: Clone> Shard<V> {
         let place = self.find(key)?;
         let entry = self.entry_mut(place)?;
         entry.referenced = true;
+        entry.value.look_ahead();
         Some(entry.value.clone())
     }
 

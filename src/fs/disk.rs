@@ -250,6 +250,11 @@ impl ReadableFile for DiskReader {
         Bytes::filled(len, |buffer| self.read_into(offset, buffer))
     }
 
+    fn read_over(&self, old: Option<Bytes>, offset: u64, len: usize) -> Result<Bytes> {
+        self.check(offset, len)?;
+        Bytes::filled_over(old, len, |buffer| self.read_into(offset, buffer))
+    }
+
     /// By the system call itself: the C library's would be a cancellation point.
     fn read_into(&self, offset: u64, mut buffer: &mut [u8]) -> Result<()> {
         self.check(offset, buffer.len())?;

@@ -102,6 +102,11 @@ pub trait ReadableFile: Send + Sync {
     /// Exactly `len` bytes from `offset`; `Corruption` if the file ends before. The caller has
     /// checked `len` against [`len`](ReadableFile::len), so that no foreign number is allocated.
     fn read_at(&self, offset: u64, len: usize) -> Result<Bytes>;
+    /// As [`read_at`](ReadableFile::read_at), over the memory of `old` where bytes are copied and it is free.
+    fn read_over(&self, old: Option<Bytes>, offset: u64, len: usize) -> Result<Bytes> {
+        drop(old);
+        self.read_at(offset, len)
+    }
     /// Fills `buffer` with the bytes from `offset`, as [`read_at`](ReadableFile::read_at) returns them:
     /// for who keeps a buffer.
     fn read_into(&self, offset: u64, buffer: &mut [u8]) -> Result<()> {

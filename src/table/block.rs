@@ -15,6 +15,7 @@ use crate::base::coding::read_varint;
 use crate::base::error::{Error, Result};
 use crate::base::key::{InternalKey, ValueKind};
 use crate::base::limits::KEY_BYTES_MAX;
+use crate::cache::block_cache::Cached;
 use crate::table::block_builder::seqno_bytes;
 use crate::table::lookup::{Lookup, Visit};
 
@@ -162,6 +163,15 @@ impl Key {
             self.bytes.resize(self.len + TAIL_BYTES, 0);
         }
         self.bytes[shared..self.len].copy_from_slice(&source[at..at + len]);
+    }
+}
+
+impl Cached for Block {
+    /// The restarts are at its end, the count of its owners at the other.
+    #[inline]
+    fn look_ahead(&self) {
+        self.bytes.look_at_owner();
+        black_box(self.bytes.get(self.entries_len).copied());
     }
 }
 

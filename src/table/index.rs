@@ -169,13 +169,15 @@ impl Index {
             && (i == 0 || self.compare(i - 1, first.0, first.1).is_lt())
     }
 
-    /// Separator `i` compared with an entry.
+    /// Separator `i` compared with an entry: by what a search has just looked at, but for ties.
+    #[inline]
     fn compare(&self, i: usize, user_key: &[u8], trailer: u64) -> Ordering {
         let front = self.prefix.len().min(user_key.len());
         let (front, tail) = user_key.split_at(front);
         self.prefix
             .as_slice()
             .cmp(front)
+            .then_with(|| self.heads[i].cmp(&head(tail)))
             .then_with(|| compare(self.tail(i), self.trailer(i), tail, trailer))
     }
 

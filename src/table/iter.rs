@@ -60,7 +60,7 @@ impl TableIterator {
         if here == Some(i) {
             return Ok(true);
         }
-        self.block = None;
+        let old = self.block.take();
         if i >= self.table.index().len() {
             return Ok(false);
         }
@@ -74,7 +74,7 @@ impl TableIterator {
             block
         } else {
             let stored = self.read_ahead(self.table.index().handle(i))?;
-            let block = self.table.open_block(i, stored)?;
+            let block = self.table.open_block(i, stored, old.map(|(_, block)| block))?;
             if self.fill_cache {
                 self.table.keep_if_room(i, &block);
             }
@@ -93,7 +93,7 @@ impl TableIterator {
             let skip = skip as usize;
             return Ok(bytes.slice(skip..skip + len));
         }
-        self.ahead = None;
+        let old = self.ahead.take().map(|ahead| ahead.1);
         let wanted = match self.fill_cache {
             true => {
                 (WALK_BYTES.0 << self.walked.saturating_sub(WALKED_MIN).min(16)).min(WALK_BYTES.1)
@@ -106,7 +106,7 @@ impl TableIterator {
             true => (end.saturating_sub(wanted), end),
             false => (handle.offset, self.table.data_end().min(handle.offset + wanted).max(end)),
         };
-        let bytes = self.table.read(start, (end - start) as usize)?;
+        let bytes = self.table.read_over(old, start, (end - start) as usize)?;
         let skip = (handle.offset - start) as usize;
         let stored = bytes.slice(skip..skip + len);
         self.ahead = Some(Box::new((start, bytes)));

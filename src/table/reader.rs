@@ -238,11 +238,20 @@ impl Table {
     /// Block `i`, from the cache or the file; a block that was read stays in the cache.
     #[inline]
     pub(super) fn block(&self, i: usize) -> Result<Block> {
-        let handle = self.index.handle(i);
-        if let Some(block) = self.cache.get(self.owner, handle.offset) {
-            return Ok(block);
+        match self.cached_block(i) {
+            Some(block) => Ok(block),
+            None => self.enter_block(i).map_err(|e| e.in_file(&self.path)),
         }
-        let block = self.open_block(i, self.read(handle.offset, handle.stored_bytes())?)?;
+    }
+
+    /// Block `i` from the file, by way of buffers that the thread keeps, into the cache.
+    fn enter_block(&self, i: usize) -> Result<Block> {
+        let handle = self.index.handle(i);
+        let mut scratch = Scratch::take();
+        let stored = scratch.stored.first(handle.stored_bytes());
+        self.file.read_into(handle.offset, stored)?;
+        let block = check_block(stored, &self.footer.id, handle.offset, self.raw_max)?;
+        let block = self.data_block(i, Bytes::from(block.unpack_all(&mut scratch.raw)?))?;
         let charge = block.memory_bytes();
         Ok(self.cache.insert(self.owner, handle.offset, block, charge))
     }
@@ -251,7 +260,8 @@ impl Table {
     /// all other blocks, since it lies between its separators.
     pub(super) fn read_block(&self, i: usize) -> Result<Block> {
         let handle = self.index.handle(i);
-        let mut block = self.open_block(i, self.read(handle.offset, handle.stored_bytes())?)?;
+        let mut block =
+            self.open_block(i, self.read(handle.offset, handle.stored_bytes())?, None)?;
         let fits = |first: (&[u8], u64), last: (&[u8], u64)| self.index.fits(i, first, last);
         block.check(Content::Data, fits).map_err(|e| e.in_file(&self.path))?;
         Ok(block)
@@ -276,10 +286,20 @@ impl Table {
         self.file.read_at(offset, len).map_err(|e| e.in_file(&self.path))
     }
 
-    /// Unpacks data block `i`, which was read from its handle. Nothing is known of its entries.
-    pub(super) fn open_block(&self, i: usize, stored: Bytes) -> Result<Block> {
+    /// The same, over the memory of `old` if that is free.
+    pub(super) fn read_over(&self, old: Option<Bytes>, offset: u64, len: usize) -> Result<Bytes> {
+        self.file.read_over(old, offset, len).map_err(|e| e.in_file(&self.path))
+    }
+
+    /// Unpacks data block `i`, which was read from its handle, over the memory of `old` if that is free.
+    /// Nothing is known of its entries.
+    pub(super) fn open_block(&self, i: usize, stored: Bytes, old: Option<Block>) -> Result<Block> {
         let handle = self.index.handle(i);
-        open_block(stored, &self.footer.id, handle.offset, self.raw_max)
+        check_block(&stored, &self.footer.id, handle.offset, self.raw_max)
+            .and_then(|block| match block.codec {
+                Codec::None => Ok(stored.slice(0..block.raw_len)),
+                _ => block.unpack_over(old.map(|old| old.bytes)),
+            })
             .and_then(|raw| self.data_block(i, raw))
             .map_err(|e| e.in_file(&self.path))
     }
