@@ -87,9 +87,7 @@ impl Bytes {
         fill(Arc::get_mut(&mut bytes).expect("nobody else has it yet"))?;
         Ok(Bytes { owner: Owner::Heap(bytes), start: 0, len })
     }
-}
 
-impl Bytes {
     /// The same, written over the memory of `old` if that is on the heap, large enough and nobody else's:
     /// neither an allocation then, nor zeros. New memory has some room for a longer successor.
     ///

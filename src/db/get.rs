@@ -234,17 +234,7 @@ fn search_memtable(
             cover => resolver.cover(cover),
         }
     }
-    for version in versions {
-        match resolver.push(version.seqno, version.kind, version.value) {
-            Step::More => {}
-            Step::Value => {
-                found(version.value);
-                return Step::Value;
-            }
-            step => return step,
-        }
-    }
-    Step::More
+    versions.resolve(resolver, found)
 }
 
 /// Lends the merge operands of `key`, oldest first, after the value they apply to, if there is one.

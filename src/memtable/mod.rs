@@ -33,6 +33,7 @@ use crate::base::key::{InternalKey, SEQNO_MAX, SeqNo, ValueKind};
 use crate::base::sync::{Arc, AtomicBool, AtomicU64, AtomicUsize, Mutex, Ordering};
 use crate::cache::budget::Reservation;
 use crate::iter::range_del::{RangeTombstone, RangeTombstones};
+use crate::iter::resolve::{Resolver, Step};
 use crate::memtable::arena::{Arena, Entry};
 use crate::memtable::cursor::At;
 use crate::memtable::index::Index;
@@ -462,6 +463,25 @@ pub struct Versions<'a> {
     arena: &'a Arena,
     next: Option<Entry<'a>>,
     hold: Hold<'a>,
+}
+
+impl Versions<'_> {
+    /// Feeds them to the resolver until it knows the answer; a plain value is lent to `found`.
+    /// [`Step::More`] if they are not enough.
+    #[inline]
+    pub fn resolve(self, resolver: &mut Resolver, found: &mut dyn FnMut(&[u8])) -> Step {
+        for version in self {
+            match resolver.push(version.seqno, version.kind, version.value) {
+                Step::More => {}
+                Step::Value => {
+                    found(version.value);
+                    return Step::Value;
+                }
+                step => return step,
+            }
+        }
+        Step::More
+    }
 }
 
 impl<'a> Iterator for Versions<'a> {

@@ -131,9 +131,7 @@ impl<'a> StoredBlock<'a> {
             let wrong = || Error::corruption("block does not unpack (lz4)").at(self.offset);
             return done.ok_or_else(wrong).map(|()| &raw[..self.raw_len]);
         }
-        let raw = buffer.first(self.raw_len);
-        unpack(self.codec, self.packed, raw).map_err(|e| e.at(self.offset))?;
-        Ok(raw)
+        self.unpack_all(buffer)
     }
 
     /// The same, for a block of which all will be read: by the decoder that is faster for many short values.

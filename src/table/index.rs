@@ -123,15 +123,17 @@ impl Index {
         Ok(index)
     }
 
-    /// Neither number can be too large: all tails were measured, and an index block, which has some
-    /// bytes for each separator, is shorter than 4 GiB.
+    /// # Panics
+    /// If a number is too large, which none can be: all tails were measured, and an index block, which has
+    /// some bytes for each separator, is shorter than 4 GiB.
     fn push(&mut self, tail: &[u8], key: InternalKey<'_>, end: u64) {
         if (key.seqno, key.kind) != BEHIND_ALL {
-            self.trailers.push((self.len() as u32, key.trailer()));
+            let number = u32::try_from(self.len()).expect("an index is short");
+            self.trailers.push((number, key.trailer()));
         }
         self.heads.push(head(tail));
         self.tails.extend_from_slice(tail);
-        self.tail_ends.push(self.tails.len() as u32);
+        self.tail_ends.push(u32::try_from(self.tails.len()).expect("tails were measured"));
         self.ends.push(end);
     }
 

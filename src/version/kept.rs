@@ -12,6 +12,7 @@ use crate::base::sync::{Arc, AtomicUsize, Mutex, Ordering, Weak};
 use crate::cache::budget::{MemoryBudget, Reclaim};
 use crate::memtable::MemTable;
 use crate::version::file::TableFile;
+use crate::version::levels::Described;
 
 /// The kept memtables of a database, oldest first.
 pub struct KeptMemTables {
@@ -46,11 +47,19 @@ impl KeptMemTables {
 
     /// Keeps `memtable`, all of whose entries are in `files` and nothing else is: if half of the budget
     /// is free all the same, and if it has no range tombstones, which readers take from tables. Its
-    /// bytes are no longer those of a memtable.
+    /// bytes are no longer those of a memtable. O(kept).
+    ///
+    /// # Panics
+    /// If a file holds what is not in it, as far as sequence numbers tell, or shows less than it holds.
     pub fn keep(&self, memtable: &Arc<MemTable>, files: &[&Arc<TableFile>]) {
         let no_room = self.budget.used() > self.budget.limit() / 2;
         if files.is_empty() || no_room || memtable.has_range_tombstones() {
             return;
+        }
+        let (oldest, newest) = (memtable.seqno_min(), memtable.seqno_max());
+        for meta in files.iter().map(|file| file.meta()) {
+            let inside = oldest <= Some(meta.seqno_min) && Some(meta.seqno_max) <= newest;
+            assert!(inside && !meta.clipped, "a memtable is kept for what was flushed of it");
         }
         memtable.retire();
         files.iter().for_each(|file| file.keep(Arc::clone(memtable)));

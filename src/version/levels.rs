@@ -70,12 +70,7 @@ pub fn runs<F: Described>(files: &[Arc<F>]) -> Vec<Level<F>> {
     let mut runs: Vec<Vec<Arc<F>>> = Vec::new();
     for file in files {
         let bounds = &file.meta().bounds;
-        let ends_before =
-            |a: &KeyRange, b: &KeyRange| a.end.as_ref().is_some_and(|e| *e <= b.start);
-        let overlaps = |other: &Arc<F>| {
-            let other = &other.meta().bounds;
-            !ends_before(other, bounds) && !ends_before(bounds, other)
-        };
+        let overlaps = |other: &Arc<F>| other.meta().bounds.overlaps(bounds);
         let behind = runs.iter().rposition(|run| run.iter().any(overlaps));
         let place = behind.map_or(0, |behind| behind + 1);
         if place == runs.len() {

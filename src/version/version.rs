@@ -7,7 +7,6 @@ use crate::base::limits::LEVELS;
 use crate::base::sync::Arc;
 use crate::iter::range_del::RangeTombstones;
 use crate::iter::resolve::{Resolver, Step};
-use crate::memtable::MemTable;
 use crate::version::edit::FamilyEdit;
 use crate::version::file::TableFile;
 use crate::version::level_iter::{ClippedIterator, LevelIterator, VersionIterator};
@@ -231,7 +230,8 @@ fn get_in(
         return Ok(Step::More);
     }
     if let Some(memtable) = file.memtable() {
-        return Ok(get_in_memtable(&memtable, key, at, resolver, found));
+        debug_assert!(!memtable.has_range_tombstones(), "such a memtable is not kept");
+        return Ok(memtable.frozen_versions(key, at).resolve(resolver, found));
     }
     let table = file.table()?;
     let hidden = Canary::FilterHidesRangeDelete.is_planted() && !table.may_contain(key);
@@ -247,26 +247,6 @@ fn get_in(
         step == Step::More
     })?;
     Ok(step)
-}
-
-/// Asks the memtable that was flushed into a file. It has no range tombstones.
-fn get_in_memtable(
-    memtable: &MemTable,
-    key: &[u8],
-    at: SeqNo,
-    resolver: &mut Resolver,
-    found: &mut dyn FnMut(&[u8]),
-) -> Step {
-    for version in memtable.frozen_versions(key, at) {
-        let step = resolver.push(version.seqno, version.kind, version.value);
-        if step == Step::Value {
-            found(version.value);
-        }
-        if step != Step::More {
-            return step;
-        }
-    }
-    Step::More
 }
 
 /// The depth is greatest at some file's first key.

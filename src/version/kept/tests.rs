@@ -51,6 +51,25 @@ fn flushed(budget: &MemoryBudget, opener: &Arc<TableOpener>) -> (Arc<MemTable>, 
     (memtable, Version::new(levels::empty()).edited(&edit, make).unwrap().0)
 }
 
+struct World {
+    opener: Arc<TableOpener>,
+    budget: MemoryBudget,
+    kept: Arc<KeptMemTables>,
+    memtable: Arc<MemTable>,
+    version: Version,
+}
+
+/// One flush, with a budget of 1 MiB.
+fn world() -> World {
+    let fs: Arc<dyn Fs> = Arc::new(MemFs::new());
+    fs.create_dir(Path::new(DIR)).unwrap();
+    let (opener, _obsolete) = opener(&fs);
+    let budget = MemoryBudget::new(1 << 20);
+    let kept = KeptMemTables::new(&budget);
+    let (memtable, version) = flushed(&budget, &opener);
+    World { opener, budget, kept, memtable, version }
+}
+
 /// What all point reads at all sequence numbers find: the step, and the value or the operands.
 fn answers(version: &Version) -> crate::base::error::Result<Vec<(Step, Vec<Vec<u8>>)>> {
     let reads = (2..9).chain([SEQNO_MAX]);
@@ -69,12 +88,7 @@ fn answers(version: &Version) -> crate::base::error::Result<Vec<(Step, Vec<Vec<u
 
 #[test]
 fn a_kept_memtable_answers_for_its_file_until_the_memory_is_needed() {
-    let fs: Arc<dyn Fs> = Arc::new(MemFs::new());
-    fs.create_dir(Path::new(DIR)).unwrap();
-    let (opener, _obsolete) = opener(&fs);
-    let budget = MemoryBudget::new(1 << 20);
-    let kept = KeptMemTables::new(&budget);
-    let (memtable, version) = flushed(&budget, &opener);
+    let World { opener, budget, kept, memtable, version } = world();
     let from_the_file = answers(&version).unwrap();
 
     let files: Vec<_> = version.levels[0].iter().collect();
@@ -97,12 +111,7 @@ fn a_kept_memtable_answers_for_its_file_until_the_memory_is_needed() {
 
 #[test]
 fn a_memtable_goes_with_its_file() {
-    let fs: Arc<dyn Fs> = Arc::new(MemFs::new());
-    fs.create_dir(Path::new(DIR)).unwrap();
-    let (opener, _obsolete) = opener(&fs);
-    let budget = MemoryBudget::new(1 << 20);
-    let kept = KeptMemTables::new(&budget);
-    let (memtable, version) = flushed(&budget, &opener);
+    let World { budget, kept, memtable, version, .. } = world();
     kept.keep(&memtable, &version.levels[0].iter().collect::<Vec<_>>());
     drop(memtable);
     assert!(budget.used() > 0);
@@ -113,12 +122,7 @@ fn a_memtable_goes_with_its_file() {
 
 #[test]
 fn without_half_of_the_budget_none_is_kept() {
-    let fs: Arc<dyn Fs> = Arc::new(MemFs::new());
-    fs.create_dir(Path::new(DIR)).unwrap();
-    let (opener, _obsolete) = opener(&fs);
-    let budget = MemoryBudget::new(1 << 20);
-    let kept = KeptMemTables::new(&budget);
-    let (memtable, version) = flushed(&budget, &opener);
+    let World { budget, kept, memtable, version, .. } = world();
     let _other = budget.reserve(1 << 19);
     kept.keep(&memtable, &version.levels[0].iter().collect::<Vec<_>>());
     assert!(version.levels[0][0].memtable().is_none() && kept.bytes() == 0);
