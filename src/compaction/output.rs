@@ -89,7 +89,7 @@ impl Outputs {
         if self.ends_before(iter.key()) {
             self.cut(iter, Some(iter.key()))?;
         }
-        let (_, builder) = self.open()?;
+        let builder = self.open()?;
         versions.try_for_each(|(seqno, kind, value)| {
             builder.add(InternalKey::new(iter.key(), seqno, kind), value)
         })
@@ -136,7 +136,7 @@ impl Outputs {
         if self.current.is_none() && tombstones.is_empty() {
             return Ok(());
         }
-        let (_, builder) = self.open()?;
+        let builder = self.open()?;
         tombstones
             .tombstones()
             .try_for_each(|tombstone| builder.add_range_tombstone(&tombstone))?;
@@ -147,19 +147,18 @@ impl Outputs {
         Ok(())
     }
 
-    /// The current output, created if there is none.
-    fn open(&mut self) -> Result<&mut (FileNumber, TableBuilder)> {
-        let current = match self.current.take() {
-            Some(current) => current,
-            None => {
-                let number = (self.options.numbers)();
-                let path = self.options.dir.join(FileName::Table(number).to_string());
-                self.created.push(number);
-                let file = self.options.fs.create(&path)?;
-                let id = FileId::new(self.options.instance, number);
-                (number, TableBuilder::new(file, &path, id, self.options.table.clone())?)
-            }
-        };
-        Ok(self.current.insert(current))
+    /// The current output, created if there is none. It stays where it is: a builder is kilobytes.
+    fn open(&mut self) -> Result<&mut TableBuilder> {
+        if self.current.is_none() {
+            let number = (self.options.numbers)();
+            let path = self.options.dir.join(FileName::Table(number).to_string());
+            self.created.push(number);
+            let file = self.options.fs.create(&path)?;
+            let id = FileId::new(self.options.instance, number);
+            let builder = TableBuilder::new(file, &path, id, self.options.table.clone())?;
+            self.current = Some((number, builder));
+        }
+        let (_, builder) = self.current.as_mut().expect("created just now");
+        Ok(builder)
     }
 }
