@@ -19,6 +19,7 @@ use crate::inspect;
 use crate::iter::InternalIterator;
 use crate::log::format::{SegmentHeader, put_record};
 use crate::log::{LogReader, SegmentFile, SegmentItem, decode_segment};
+use crate::table::filter::key_hash;
 use crate::table::format::FOOTER_BYTES;
 use crate::table::reader::Table;
 use crate::version::current;
@@ -188,7 +189,7 @@ fn forward(table: &Arc<Table>, sound: bool) -> Result<Vec<Vec<u8>>> {
         assert!(keys.last().is_none_or(|last| &**last <= key.user_key), "keys ascend");
         if keys.last().is_none_or(|last| last != key.user_key) && keys.len().is_multiple_of(16) {
             // What it finds is not asked: a hostile filter may deny the key.
-            table.get(key.user_key, key.seqno, &mut |_, _, _| false)?;
+            table.get(key.user_key, key_hash(key.user_key), key.seqno, &mut |_, _, _| false)?;
             let target = InternalKey::new(key.user_key, key.seqno, key.kind);
             let mut other = table.iter(false);
             other.seek(target)?;

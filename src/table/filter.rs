@@ -116,11 +116,13 @@ impl Filter {
         Ok(Some(Filter { probes, lines: lines.iter().map(|line| Line(*line)).collect() }))
     }
 
-    /// May a user key with this hash be in the table? One cache miss.
+    /// May a user key with this hash be in the table? One cache miss, which overlaps with those of other
+    /// filters that are asked next: all bits are looked at, so no branch waits for the line.
     #[inline]
     pub fn may_contain(&self, hash: u64) -> bool {
         let line = &self.lines[line_of(hash, self.lines.len())].0;
-        bits_of(hash, self.probes).all(|bit| line[bit / 8] & 1 << (bit % 8) != 0)
+        let set = bits_of(hash, self.probes).map(|bit| line[bit / 8] >> (bit % 8));
+        set.fold(1, |all, bit| all & bit) != 0
     }
 
     /// Bytes in memory.

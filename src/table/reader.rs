@@ -91,13 +91,13 @@ impl Table {
 
     /// Lends the versions of `key` at or below `at`, newest first, until `visit` says `false`. Range
     /// tombstones are the caller's to ask for. The filter is asked first, then the cached rows, then
-    /// blocks; a block that is cached costs no allocation and no copy.
+    /// blocks; a block that is cached costs no allocation and no copy. `hash`: the key's [`key_hash`].
     ///
     /// # Errors
     /// Those of reading; `Corruption` and `Unsupported` as for [`open`](Table::open).
-    pub fn get(&self, key: &[u8], at: SeqNo, visit: &mut Visit<'_>) -> Result<()> {
-        let hash = key_hash(key);
-        if self.filter.as_ref().is_some_and(|filter| !filter.may_contain(hash)) {
+    pub fn get(&self, key: &[u8], hash: u64, at: SeqNo, visit: &mut Visit<'_>) -> Result<()> {
+        debug_assert_eq!(hash, key_hash(key));
+        if !self.may_contain(hash) {
             return Ok(());
         }
         let row = RowKey { owner: self.owner, hash, user_key: key };
@@ -172,10 +172,10 @@ impl Table {
         BlockParts::split(block.unpack(&mut scratch.raw)?, handle.offset)?.get(lookup, visit)
     }
 
-    /// What the filter says: `false` if no version of `key` is in the table.
+    /// What the filter says of a key with this [`key_hash`]: `false` if no version of it is in the table.
     #[inline]
-    pub fn may_contain(&self, key: &[u8]) -> bool {
-        self.filter.as_ref().is_none_or(|filter| filter.may_contain(key_hash(key)))
+    pub fn may_contain(&self, hash: u64) -> bool {
+        self.filter.as_ref().is_none_or(|filter| filter.may_contain(hash))
     }
 
     /// A cursor that owns a share of the table. Without `fill_cache` it reads ahead in large pieces
@@ -474,7 +474,7 @@ impl<'a> Census<'a> {
         let mut more = cursor.first(block).map_err(|e| e.in_file(&self.table.path))?;
         while let Some((key, value)) = cursor.entry(block).filter(|_| more) {
             let hash = key_hash(key.user_key);
-            if self.table.filter.as_ref().is_some_and(|filter| !filter.may_contain(hash)) {
+            if !self.table.may_contain(hash) {
                 return Err(wrong("the filter denies a key that is here"));
             }
             if self.found.entries == 0 {

@@ -24,6 +24,7 @@ use crate::table::TableBuilder;
 use crate::table::TableMeta;
 use crate::table::TableOptions;
 use crate::table::TimestampExtractor;
+use crate::table::filter::key_hash;
 use crate::table::format::{BLOCK_TRAILER_BYTES, FOOTER_BYTES, Footer, put_block};
 
 /// Sorted versions of keys that have much in common, without duplicates.
@@ -150,7 +151,7 @@ fn open(fs: &MemFs) -> Result<Arc<Table>> {
 
 fn get(table: &Table, key: &[u8], at: SeqNo) -> Result<Vec<Version>> {
     let mut got = Vec::new();
-    table.get(key, at, &mut |seqno, kind, value| {
+    table.get(key, key_hash(key), at, &mut |seqno, kind, value| {
         got.push((key.to_vec(), seqno, kind, value.to_vec()));
         true
     })?;

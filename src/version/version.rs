@@ -7,11 +7,15 @@ use crate::base::limits::LEVELS;
 use crate::base::sync::Arc;
 use crate::iter::range_del::RangeTombstones;
 use crate::iter::resolve::{Resolver, Step};
+use crate::table::filter::key_hash;
 use crate::version::edit::FamilyEdit;
 use crate::version::file::TableFile;
 use crate::version::level_iter::{ClippedIterator, LevelIterator, VersionIterator};
 use crate::version::levels::{self, Described, Level, Levels};
 use crate::version::meta::FileMeta;
+
+/// Filters that a point read asks before it looks into the files.
+const FILTERS_AT_ONCE: usize = 8;
 
 /// An immutable set of files in their levels. Level 0 is newest first; levels 1 and up are sorted
 /// and disjoint.
@@ -76,21 +80,28 @@ impl Version {
         found: &mut dyn FnMut(&[u8]),
     ) -> Result<Step> {
         debug_assert_eq!(at, resolver.at());
-        for file in self.levels[0].iter().filter(|file| file.meta().bounds.contains(key)) {
-            let step = get_in(file, key, at, resolver, found)?;
-            if step != Step::More {
-                return Ok(step);
+        let hash = key_hash(key);
+        let level0 = self.levels[0].iter().filter(|file| file.meta().bounds.contains(key));
+        let deeper = self.levels[1..].iter().filter_map(|level| levels::find(level, key));
+        let mut files = level0.chain(deeper);
+        loop {
+            // Before any file is looked into, filters are asked: so their misses overlap.
+            let mut asked = [None; FILTERS_AT_ONCE];
+            let mut all = true;
+            for (slot, file) in asked.iter_mut().zip(&mut files) {
+                *slot = file.may_concern(hash).then_some(file);
+                all = false;
             }
-        }
-        for level in &self.levels[1..] {
-            if let Some(file) = levels::find(level, key) {
-                let step = get_in(file, key, at, resolver, found)?;
+            for file in asked.into_iter().flatten() {
+                let step = get_in(file, key, hash, at, resolver, found)?;
                 if step != Step::More {
                     return Ok(step);
                 }
             }
+            if all {
+                return Ok(resolver.end());
+            }
         }
-        Ok(resolver.end())
     }
 
     /// Are there no files?
@@ -220,6 +231,7 @@ pub fn clipped_tombstones(file: &TableFile) -> Result<Arc<RangeTombstones>> {
 fn get_in(
     file: &TableFile,
     key: &[u8],
+    hash: u64,
     at: SeqNo,
     resolver: &mut Resolver,
     found: &mut dyn FnMut(&[u8]),
@@ -234,12 +246,12 @@ fn get_in(
         return Ok(memtable.frozen_versions(key, at).resolve(resolver, found));
     }
     let table = file.table()?;
-    let hidden = Canary::FilterHidesRangeDelete.is_planted() && !table.may_contain(key);
+    let hidden = Canary::FilterHidesRangeDelete.is_planted() && !table.may_contain(hash);
     if meta.range_deletes > 0 && !hidden {
         resolver.cover(table.range_tombstones().cover(key, at));
     }
     let mut step = Step::More;
-    table.get(key, at, &mut |seqno, kind, value| {
+    table.get(key, hash, at, &mut |seqno, kind, value| {
         step = resolver.push(seqno, kind, value);
         if step == Step::Value {
             found(value);
