@@ -10,14 +10,16 @@ use crate::meter::{Measure, Meter, measure, once};
 
 pub const STEPS: &[&str] = &["rmw-load", "rmw-zipf-big", "rmw-timed", "rmw-checkpoint"];
 
+/// A checkpoint is taken so often, in the quick run too: each costs the same, whatever lies between.
+const EVERY: Duration = Duration::from_secs(5);
+
 /// Counters; and how often they are counted.
 pub struct Counters {
     store: Store,
     n: u32,
     operations: usize,
-    /// How long, and how often a checkpoint, where it is time that counts.
-    span: Duration,
-    every: Duration,
+    /// How long without checkpoints, and with them.
+    spans: [Duration; 2],
     versions: Vec<u32>,
     random: Random,
 }
@@ -29,8 +31,7 @@ impl Counters {
             store: Store::new(&place, place.size(6 << 20, 40 << 20) as usize),
             n,
             operations: place.size(100_000, 1_000_000) as usize,
-            span: Duration::from_millis(place.size(2000, 15_000).into()),
-            every: Duration::from_millis(place.size(700, 5000).into()),
+            spans: [place.size(2, 15), place.size(12, 15)].map(|s| Duration::from_secs(s.into())),
             versions: vec![0; n as usize],
             random: Random::new(6),
         }
@@ -76,12 +77,12 @@ impl Counters {
         let mut possible = true;
         let measured = thread::scope(|scope| {
             let mut meter = Meter::begin();
-            meter.run_for(usize::MAX, self.span, |i| {
+            meter.run_for(usize::MAX, self.spans[usize::from(checkpoints)], |i| {
                 let at = i % keys.len();
                 counts[at] += 1;
                 self.one(engine, keys[at]);
                 let due = checkpoints && i % 256 == 0 && possible;
-                if due && begin.elapsed() >= self.every * (made + 1) {
+                if due && begin.elapsed() >= EVERY * (made + 1) {
                     let (took, finish) = once(|| engine.checkpoint(&places[made as usize]));
                     made += 1;
                     blocking = blocking.max(took);

@@ -52,24 +52,33 @@ const READS: usize = 20_000;
 /// Fewer than reads: each begins in every level.
 const SCANS: usize = 4000;
 /// More than fits into memtables.
-const OVERWRITES: usize = 1 << 20;
+const OVERWRITES_MIN: u32 = 1 << 20;
+/// Of so many records one is overwritten. What fewer cost is what the load has left to do in the upper
+/// levels, which hold about a tenth of all.
+const OVERWRITTEN_OF: u32 = 8;
+/// The version that overwriting makes, the first time: above all that updates make.
+const OVERWRITTEN: u32 = 1 << 31;
 
-/// Records, and the versions of those that are not of version 0.
+/// Records, and the versions of those that were updated.
 pub struct Scale {
     store: Store,
     n: u32,
     versions: HashMap<u32, u32>,
+    /// How often some were overwritten.
+    overwritten: u32,
     random: Random,
 }
 
 impl Scale {
     pub fn new(place: Place, n: u32) -> Scale {
         let store = Store::new(&place, MEMORY);
-        Scale { store, n, versions: HashMap::new(), random: Random::new(11) }
+        Scale { store, n, versions: HashMap::new(), overwritten: 0, random: Random::new(11) }
     }
 
     fn load(&mut self) -> Measure {
         self.store.fresh();
+        self.versions.clear();
+        self.overwritten = 0;
         let (engine, n) = (self.store.engine(), self.n);
         let mut meter = Meter::begin();
         meter.run(n as usize, |i| {
@@ -115,18 +124,14 @@ impl Scale {
         possible.then_some(took)
     }
 
-    /// The version that each write in turn makes of its key.
-    fn next_versions(&mut self, keys: &[u32]) -> Vec<u32> {
+    fn modify(&mut self, keys: &[u32]) -> Measure {
+        assert_eq!(self.overwritten, 0, "records are overwritten last");
         let next = keys.iter().map(|&i| {
             let version = self.versions.entry(i).or_default();
             *version += 1;
             *version
         });
-        next.collect()
-    }
-
-    fn modify(&mut self, keys: &[u32]) -> Measure {
-        let versions = self.next_versions(keys);
+        let versions: Vec<u32> = next.collect();
         let engine = self.store.engine();
         let took = measure(keys.len(), |at| {
             let (i, new_version) = (keys[at], versions[at]);
@@ -136,26 +141,30 @@ impl Scale {
             });
         });
         engine.settle();
-        took
-    }
-
-    fn overwrite(&mut self, keys: &[u32]) -> Measure {
-        let versions = self.next_versions(keys);
-        let engine = self.store.engine();
-        let mut meter = Meter::begin();
-        meter.run(keys.len(), |i| engine.put(&key(keys[i]), &record(keys[i], versions[i])));
-        meter.settle(|| engine.settle());
-        let took = meter.end();
-        self.verify();
-        took
-    }
-
-    /// Reads some of what was written since the load.
-    fn verify(&self) {
         let written = self.versions.iter().take(READS / 4);
         written.for_each(|(&i, &wanted)| {
-            self.store.engine().get(&key(i), &mut |value| assert_eq!(version(value, i), wanted));
+            engine.get(&key(i), &mut |value| assert_eq!(version(value, i), wanted));
         });
+        took
+    }
+
+    fn overwrite(&mut self) -> Measure {
+        let (engine, n) = (self.store.engine(), self.n);
+        let new_version = OVERWRITTEN + self.overwritten;
+        let count = (n / OVERWRITTEN_OF).max(OVERWRITES_MIN.min(n));
+        let nth = |i: u32| scatter(i, n, 6);
+        let mut meter = Meter::begin();
+        meter.run(count as usize, |i| {
+            let i = nth(i as u32);
+            engine.put(&key(i), &record(i, new_version));
+        });
+        meter.settle(|| engine.settle());
+        let took = meter.end();
+        self.overwritten += 1;
+        self.random.uniform(count, READS / 4).into_iter().map(nth).for_each(|i| {
+            engine.get(&key(i), &mut |value| assert_eq!(version(value, i), new_version));
+        });
+        took
     }
 }
 
@@ -166,9 +175,8 @@ impl Group for Scale {
         }
         let (operation, _) = name.rsplit_once('-').expect("a step of this group");
         let keys = match operation {
-            "load" => Vec::new(),
+            "load" | "overwrite" => Vec::new(),
             "zipf-get" | "zipf-rmw" => self.random.zipfian(self.n, READS),
-            "overwrite" => self.random.uniform(self.n, OVERWRITES),
             "scan10" => self.random.uniform(self.n, SCANS),
             _ => self.random.uniform(self.n, READS),
         };
@@ -178,7 +186,7 @@ impl Group for Scale {
             "absent" => Some(self.absent(&keys)),
             "scan10" => self.scan(&keys),
             "zipf-rmw" => Some(self.modify(&keys)),
-            "overwrite" => Some(self.overwrite(&keys)),
+            "overwrite" => Some(self.overwrite()),
             _ => unreachable!("{name}"),
         }
     }
