@@ -87,6 +87,13 @@ impl<'a> InternalKey<'a> {
         InternalKey { user_key, seqno: at, kind: ValueKind::RangeDelete }
     }
 
+    /// The head of the user key, if it is less than `below` and this is a put visible at `at`.
+    #[inline(always)]
+    pub fn plain_head(&self, below: u128, at: SeqNo) -> Option<u128> {
+        let head = head(self.user_key);
+        (head < below && self.kind == ValueKind::Put && self.seqno <= at).then_some(head)
+    }
+
     /// Sequence number and kind in one word: `seqno << 8 | kind`.
     #[inline]
     pub fn trailer(&self) -> u64 {
@@ -137,9 +144,19 @@ pub fn head(key: &[u8]) -> u128 {
     if let Some(bytes) = key.first_chunk::<16>() {
         return u128::from_be_bytes(*bytes);
     }
-    let mut bytes = [0; 16];
-    bytes[..key.len()].copy_from_slice(key);
-    u128::from_be_bytes(bytes)
+    match (key.first_chunk::<8>(), key.last_chunk::<8>()) {
+        (Some(first), Some(last)) => {
+            // Of the last eight those behind the first: eight to fifteen bytes are there.
+            let behind = 8 * (key.len() as u32 - 8);
+            let last = u128::from(u64::from_be_bytes(*last)) << 64 >> behind;
+            u128::from(u64::from_be_bytes(*first)) << 64 | u128::from(last as u64)
+        }
+        _ => {
+            key.iter()
+                .fold((0, 128), |(head, at), &byte| (head | u128::from(byte) << (at - 8), at - 8))
+                .0
+        }
+    }
 }
 
 /// A half-open range of user keys: from `start` (inclusive) to `end` (exclusive; `None`: no end).
@@ -240,6 +257,14 @@ mod tests {
             let front = vec![0; usize::from(front % 20)];
             let (a, b) = ([&front[..], &a].concat(), [&front[..], &b].concat());
             head(&a) == head(&b) || head(&a).cmp(&head(&b)) == a.cmp(&b)
+        }
+
+        fn heads_are_padded_with_zeros(key: Vec<u8>) -> bool {
+            (0..=key.len()).all(|len| {
+                let mut bytes: Vec<u8> = key[..len].to_vec();
+                bytes.resize(16, 0);
+                head(&key[..len]).to_be_bytes() == bytes[..16]
+            })
         }
 
         fn internal_keys_round_trip(key: Vec<u8>, seqno: u64, kind: u8) -> bool {

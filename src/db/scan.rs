@@ -67,12 +67,20 @@ impl InternalIterator for Source {
         each!(self, it => it.next_user_key())
     }
     #[inline]
+    fn next_plain(&mut self, below: u128, at: SeqNo) -> Result<Option<u128>> {
+        each!(self, it => it.next_plain(below, at))
+    }
+    #[inline]
     fn is_on_entry(&self) -> bool {
         each!(self, it => it.is_on_entry())
     }
     #[inline]
     fn key(&self) -> Option<InternalKey<'_>> {
         each!(self, it => it.key())
+    }
+    #[inline]
+    fn value(&self) -> Option<&[u8]> {
+        each!(self, it => it.value())
     }
     #[inline]
     fn entry(&self) -> Option<(InternalKey<'_>, &[u8])> {
@@ -107,7 +115,7 @@ pub struct Scan {
     core: Arc<Core>,
     family: Held,
     range: KeyRange,
-    /// The first bytes of both ends: most comparisons need no more.
+    /// The first bytes of both ends: most comparisons need no more. The greatest number without an end.
     heads: (u128, u128),
     at: SeqNo,
     /// `None` when nothing can be covered: the usual case.
@@ -154,7 +162,7 @@ impl Scan {
         Ok(Scan {
             family: Held::new(family, Holder::Scan),
             core,
-            heads: (head(&range.start), head(range.end.as_deref().unwrap_or_default())),
+            heads: (head(&range.start), range.end.as_deref().map_or(u128::MAX, head)),
             range,
             at,
             tombstones,
@@ -216,19 +224,33 @@ impl Scan {
     /// To the next key; from the start, to the first. `false` at the end.
     #[expect(clippy::should_implement_trait, reason = "fallible and lending: no `Iterator` can be")]
     pub fn next(&mut self) -> Result<bool> {
-        let moved = match self.place {
-            Place::Start => return self.first(),
-            Place::End => return Ok(false),
-            Place::Entry => {
-                let moved = self.cursor.next_user_key();
-                if moved.is_ok() && self.is_settled() {
-                    return Ok(self.stay());
-                }
-                moved
-            }
-            Place::Merged => self.skip_versions(),
-        };
+        if self.place != Place::Entry {
+            return self.next_elsewhere();
+        }
+        let covered = self.tombstones.is_some();
+        match self.cursor.next_plain(self.heads.1, self.at) {
+            Ok(Some(_)) if !covered => Ok(self.stay()),
+            moved => self.settle_moved(moved.map(|_| ())),
+        }
+    }
+
+    /// After a move forward: what [`next_plain`](InternalIterator::next_plain) said nothing of.
+    #[inline(never)]
+    fn settle_moved(&mut self, moved: Result<()>) -> Result<bool> {
         self.settle(moved, Scan::settle_forward)
+    }
+
+    /// To the next key from what is no plain entry.
+    #[inline(never)]
+    fn next_elsewhere(&mut self) -> Result<bool> {
+        match self.place {
+            Place::Start => self.first(),
+            Place::End => Ok(false),
+            Place::Entry | Place::Merged => {
+                let moved = self.skip_versions();
+                self.settle(moved, Scan::settle_forward)
+            }
+        }
     }
 
     /// To the previous key; from the end, to the last. `false` at the start.
@@ -261,7 +283,11 @@ impl Scan {
     /// As [`key`](Scan::key).
     #[inline]
     pub fn value(&self) -> &[u8] {
-        self.entry().expect("the scan stands on an entry").1
+        if self.place == Place::Entry {
+            return self.cursor.value().expect("the cursor stands on the entry");
+        }
+        assert!(self.place == Place::Merged, "the scan stands on no entry");
+        &self.merged
     }
 
     /// The current key and value; `None` off either end.
@@ -360,13 +386,6 @@ impl Scan {
             }
             self.step_before_key()?;
         }
-    }
-
-    /// Does the cursor, on the first version of a key, stand on one to be shown as it is?
-    #[inline]
-    fn is_settled(&self) -> bool {
-        let key = self.cursor.key();
-        key.is_some_and(|key| self.is_below_end(key.user_key) && self.is_plain(key))
     }
 
     #[inline]

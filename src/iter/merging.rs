@@ -119,6 +119,11 @@ impl<I: InternalIterator> MergingIterator<I> {
         }
     }
 
+    #[inline(never)]
+    fn plain_head(&self, below: u128, at: SeqNo) -> Option<u128> {
+        self.key()?.plain_head(below, at)
+    }
+
     /// After the top child has moved: finds its place, or removes it. Returns whether another child
     /// is on top now.
     #[inline(always)]
@@ -300,7 +305,7 @@ impl<I: InternalIterator> InternalIterator for MergingIterator<I> {
         Ok(())
     }
 
-    #[inline]
+    #[inline(never)]
     fn next_user_key(&mut self) -> Result<()> {
         let top = self.top()?;
         if !self.forward {
@@ -321,6 +326,31 @@ impl<I: InternalIterator> InternalIterator for MergingIterator<I> {
             }
         }
         Ok(())
+    }
+
+    #[inline]
+    fn next_plain(&mut self, below: u128, at: SeqNo) -> Result<Option<u128>> {
+        let rival = self.rest.first().map(|rival| rival.head);
+        if let Some(Standing { child, head }) = self.top
+            && self.forward
+            && rival != Some(head)
+        {
+            // No other child has the key, and most often none what comes next.
+            let below = rival.map_or(below, |rival| below.min(rival));
+            match self.children[child].next_plain(below, at) {
+                Ok(Some(head)) => {
+                    self.top = Some(Standing { child, head });
+                    return Ok(Some(head));
+                }
+                Ok(None) => {
+                    self.replace_top(child);
+                }
+                Err(error) => return Err(self.fail(error)),
+            }
+        } else {
+            self.next_user_key()?;
+        }
+        Ok(self.plain_head(below, at))
     }
 
     fn pass_deleted(&mut self, end: Option<&[u8]>, at: SeqNo) -> Result<()> {
@@ -375,6 +405,11 @@ impl<I: InternalIterator> InternalIterator for MergingIterator<I> {
     #[inline]
     fn key(&self) -> Option<InternalKey<'_>> {
         self.children[self.top?.child].key()
+    }
+
+    #[inline]
+    fn value(&self) -> Option<&[u8]> {
+        self.children[self.top?.child].value()
     }
 
     #[inline]

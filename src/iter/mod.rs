@@ -47,6 +47,14 @@ pub trait InternalIterator {
         let key = key.user_key.to_vec();
         self.skip(&key)
     }
+    /// The same. Says whether that led to a put that is visible at `at` and whose key has a
+    /// [head](crate::base::key::head) less than `below`, which it returns: one way through all layers for
+    /// the move and the look.
+    #[inline]
+    fn next_plain(&mut self, below: u128, at: SeqNo) -> Result<Option<u128>> {
+        self.next_user_key()?;
+        Ok(self.key().and_then(|key| key.plain_head(below, at)))
+    }
     /// Does the cursor stand on an entry?
     #[inline]
     fn is_on_entry(&self) -> bool {
@@ -64,6 +72,11 @@ pub trait InternalIterator {
     fn pass_deleted(&mut self, end: Option<&[u8]>, at: SeqNo) -> Result<()> {
         let _ = (end, at);
         Ok(())
+    }
+    /// The value of the entry under the cursor, likewise.
+    #[inline]
+    fn value(&self) -> Option<&[u8]> {
+        self.entry().map(|(_, value)| value)
     }
     /// The entry under the cursor; `None` off either end.
     fn entry(&self) -> Option<(InternalKey<'_>, &[u8])>;

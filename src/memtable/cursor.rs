@@ -135,7 +135,7 @@ impl MemTableIterator {
     }
 
     /// To the least key at the places that has something to show.
-    #[inline]
+    #[inline(always)]
     fn settle_forward(&mut self) {
         if self.others.is_empty() {
             let first = self.longest.head().map(|head| head.offset);
@@ -198,16 +198,19 @@ impl MemTableIterator {
 
     #[inline]
     fn next_key(&mut self) {
-        let place = self.run(self.current);
+        let place =
+            if self.current == 0 { &mut self.longest } else { &mut self.others[self.current - 1] };
         place.at += 1;
-        let heads = place.run.heads().get(place.at + AHEAD..).unwrap_or_default();
-        if let Some(head) = heads.get(HEADS_AHEAD - AHEAD) {
-            prefetch(head);
-        }
-        if let Some(ahead) = heads.first().map(|head| head.offset) {
+        if let Some(heads) = place.run.heads().get(place.at..)
+            && let Some(ahead) = heads.get(AHEAD)
+        {
+            if let Some(head) = heads.get(HEADS_AHEAD) {
+                prefetch(head);
+            }
+            let entry = self.table.arena.entry(ahead.offset);
             match self.pin {
-                Some(_) => self.table.arena.entry(ahead).prefetch::<2>(),
-                None => self.table.arena.entry(ahead).prefetch::<3>(), // a flush
+                Some(_) => entry.prefetch::<2>(),
+                None => entry.prefetch::<3>(), // a flush
             }
         }
         self.settle_forward();
@@ -365,6 +368,13 @@ impl InternalIterator for MemTableIterator {
         let (seqno, kind) = at.unpack();
         debug_assert!(seqno <= self.limit);
         Some(InternalKey::new(self.at(at.offset).key(), seqno, kind))
+    }
+
+    #[inline]
+    fn value(&self) -> Option<&[u8]> {
+        let entry = self.at(self.entry?.offset);
+        let version = entry.version(self.hold()).expect("stands on what it may show");
+        Some(version.value)
     }
 
     #[inline]

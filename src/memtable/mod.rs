@@ -363,7 +363,7 @@ impl MemTable {
 
     /// The newest version at or below `at` of the key whose first version is `first`, if the key has
     /// not left the order.
-    #[inline]
+    #[inline(always)]
     fn newest_at(&self, first: Offset, at: SeqNo) -> Option<At> {
         let mut entry = self.arena.entry(first);
         let mut offset = entry.newest(first)?;

@@ -63,31 +63,43 @@ pub(super) struct Entry {
     pub(super) seqno: usize,
     pub(super) value: usize,
     pub(super) next: usize,
+    /// Length of the sequence number, and kind.
+    pub(super) stamp: u8,
 }
 
 /// The entry at `at`; `None` if there is none that ends within `entries`.
 #[inline]
 pub(super) fn entry_at(entries: &[u8], at: usize) -> Option<Entry> {
-    let rest = entries.get(at..)?;
-    if let &[shared, unshared, value_len, stamp, ..] = rest
-        && (shared | unshared | value_len | stamp) < 0x80
-    {
-        // No sum of such lengths overflows.
-        let tail = at + 4;
-        let seqno = tail + usize::from(unshared);
-        let value = seqno + usize::from(stamp >> 4);
-        let next = value + usize::from(value_len);
-        let entry = Entry { shared: shared.into(), tail, seqno, value, next };
-        return (next <= entries.len()).then_some(entry);
+    if let Some(entry) = short_entry(entries, at) {
+        return Some(entry);
     }
-    long_entry(entries, at)
+    // As numbers: what comes back through memory would make the usual entry go there too.
+    let [shared, tail, seqno, value, next, stamp] = long_entry(entries, at)?;
+    Some(Entry { shared, tail, seqno, value, next, stamp: stamp as u8 })
 }
 
-/// The same, for lengths that take more than a byte.
-fn long_entry(entries: &[u8], at: usize) -> Option<Entry> {
+/// The same, if all its lengths take one byte.
+#[inline(always)]
+pub(super) fn short_entry(entries: &[u8], at: usize) -> Option<Entry> {
+    let &[shared, unshared, value_len, stamp] = entries.get(at..)?.first_chunk::<4>()?;
+    if u32::from_le_bytes([shared, unshared, value_len, stamp]) & 0x8080_8080 != 0 {
+        return None;
+    }
+    // No sum of such lengths overflows.
+    let tail = at + 4;
+    let seqno = tail + usize::from(unshared);
+    let value = seqno + usize::from(stamp >> 4);
+    let next = value + usize::from(value_len);
+    let entry = Entry { shared: shared.into(), tail, seqno, value, next, stamp };
+    (next <= entries.len()).then_some(entry)
+}
+
+/// The parts of an entry whose lengths may take more than a byte.
+#[inline(never)]
+fn long_entry(entries: &[u8], at: usize) -> Option<[usize; 6]> {
     let mut tail = at;
     let mut length = || {
-        let (value, len) = read_varint(&entries[tail..])?;
+        let (value, len) = read_varint(entries.get(tail..)?)?;
         tail += len;
         usize::try_from(value).ok()
     };
@@ -98,21 +110,28 @@ fn long_entry(entries: &[u8], at: usize) -> Option<Entry> {
     let value = seqno.checked_add(usize::from(stamp >> 4))?;
     let next = value.checked_add(value_len)?;
     let is_one = next <= entries.len() && stamp < 0x80;
-    is_one.then_some(Entry { shared, tail, seqno, value, next })
+    is_one.then_some([shared, tail, seqno, value, next, stamp.into()])
 }
 
 /// Sequence number and kind, as [`InternalKey::trailer`] has them.
 #[inline]
 pub(super) fn trailer_of(entries: &[u8], entry: Entry) -> u64 {
-    let bits = 8 * (entry.value - entry.seqno);
-    let seqno = match entries[entry.seqno..].first_chunk::<8>() {
-        Some(bytes) => u64::from_le_bytes(*bytes) & ((1 << bits) - 1),
+    match entries.get(entry.seqno..).and_then(|rest| rest.first_chunk()) {
+        Some(bytes) => trailer_in(*bytes, entry.stamp),
         None => {
             let bytes = entries[entry.seqno..entry.value].iter().rev();
-            bytes.fold(0, |seqno, &byte| seqno << 8 | u64::from(byte))
+            let seqno = bytes.fold(0, |seqno, &byte| seqno << 8 | u64::from(byte));
+            seqno << 8 | u64::from(entry.stamp & 0xf)
         }
-    };
-    seqno << 8 | u64::from(entries[entry.tail - 1] & 0xf)
+    }
+}
+
+/// The same, of an entry with this stamp whose sequence number these bytes begin with.
+#[inline(always)]
+pub(super) fn trailer_in(bytes: [u8; 8], stamp: u8) -> u64 {
+    let bits = stamp >> 4 << 3;
+    let seqno = u64::from_le_bytes(bytes) & ((1 << bits) - 1);
+    seqno << 8 | u64::from(stamp & 0xf)
 }
 
 /// Order of internal keys: user key ascending, trailer descending.
@@ -163,6 +182,26 @@ impl Key {
             self.bytes.resize(self.len + TAIL_BYTES, 0);
         }
         self.bytes[shared..self.len].copy_from_slice(&source[at..at + len]);
+    }
+
+    /// The same for the tail of an entry, if that is short, more bytes are behind it, and its first byte is
+    /// greater than the one whose place it takes: then the entry is of a later key. `false`, and nothing is
+    /// done, if not.
+    #[inline(always)]
+    pub(super) fn go_to_greater(&mut self, entries: &[u8], entry: Entry) -> bool {
+        let len = entry.seqno - entry.tail;
+        if let Some(from) = entries.get(entry.tail..).and_then(|rest| rest.first_chunk())
+            && let Some(to) = self.bytes.get_mut(entry.shared..entry.shared + TAIL_BYTES)
+            && (1..=TAIL_BYTES).contains(&len)
+            && entry.shared < self.len
+            && to[0] < from[0]
+        {
+            let from: &[u8; TAIL_BYTES] = from;
+            to.copy_from_slice(from);
+            self.len = entry.shared + len;
+            return true;
+        }
+        false
     }
 }
 

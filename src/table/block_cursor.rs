@@ -3,10 +3,12 @@
 use std::cmp::Ordering;
 
 use crate::base::error::Result;
-use crate::base::key::{InternalKey, SeqNo, ValueKind};
+use crate::base::key::{InternalKey, ValueKind};
 use crate::base::limits::KEY_BYTES_MAX;
-use crate::table::block::{Block, Entry, Key, compare, entry_at, trailer_of};
-use crate::table::block_builder::shared_prefix;
+use crate::table::block::{
+    Block, Entry, Key, compare, entry_at, short_entry, trailer_in, trailer_of,
+};
+use crate::table::lookup::reach;
 
 /// What [`BlockCursor::before`] found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,9 +29,8 @@ pub enum Before {
 #[derive(Debug)]
 pub struct BlockCursor {
     key: Key,
-    seqno: SeqNo,
     kind: ValueKind,
-    /// Both, or more than any before the first entry.
+    /// With the sequence number, or more than any before the first entry.
     trailer: u64,
     value: (usize, usize),
     next: usize,
@@ -127,7 +128,6 @@ impl BlockCursor {
     pub fn new() -> BlockCursor {
         BlockCursor {
             key: Key::new(),
-            seqno: 0,
             kind: ValueKind::Delete,
             trailer: u64::MAX,
             value: (0, 0),
@@ -172,13 +172,20 @@ impl BlockCursor {
         if !self.on_entry {
             return None;
         }
-        Some(InternalKey { user_key: self.key.get(), seqno: self.seqno, kind: self.kind })
+        let seqno = self.trailer >> 8;
+        Some(InternalKey { user_key: self.key.get(), seqno, kind: self.kind })
     }
 
     /// The entry under the cursor.
     #[inline]
     pub fn entry<'a>(&'a self, block: &'a Block) -> Option<(InternalKey<'a>, &'a [u8])> {
         Some((self.key()?, &block.bytes[self.value.0..self.value.1]))
+    }
+
+    /// The value of the entry under the cursor.
+    #[inline]
+    pub fn value<'a>(&self, block: &'a Block) -> Option<&'a [u8]> {
+        self.on_entry.then(|| &block.bytes[self.value.0..self.value.1])
     }
 
     /// To the next entry; `false` at the end of the block.
@@ -197,9 +204,30 @@ impl BlockCursor {
         self.step(block, true)
     }
 
-    #[inline]
+    #[inline(always)]
     fn step(&mut self, block: &Block, over_versions: bool) -> Result<bool> {
         self.clear();
+        let entries = block.entries();
+        // Most entries are short, and begin a key that is greater in the first byte that is not shared. No
+        // key becomes too long by a short tail behind what a byte counts.
+        if let Some(entry) = short_entry(entries, self.next)
+            && let Some(seqno) = entries.get(entry.seqno..).and_then(|rest| rest.first_chunk())
+            && let Some(kind) = ValueKind::from_byte(entry.stamp & 0xf)
+            && self.key.go_to_greater(entries, entry)
+        {
+            self.trailer = trailer_in(*seqno, entry.stamp);
+            self.kind = kind;
+            self.value = (entry.value, entry.next);
+            self.next = entry.next;
+            self.on_entry = true;
+            return Ok(true);
+        }
+        self.step_any(block, over_versions)
+    }
+
+    /// A step to whatever comes next.
+    #[inline(never)]
+    fn step_any(&mut self, block: &Block, over_versions: bool) -> Result<bool> {
         let entries = block.entries();
         while self.next < entries.len() {
             let entry = entry_at(entries, self.next).filter(|entry| entry.shared <= self.key.len);
@@ -246,7 +274,7 @@ impl BlockCursor {
     fn stand_on(&mut self, block: &Block, entry: Entry, trailer: u64) -> Result<()> {
         self.trailer = trailer;
         let unpacked = InternalKey::unpack(trailer);
-        (self.seqno, self.kind) = unpacked.ok_or_else(|| block.wrong("no known kind"))?;
+        self.kind = unpacked.ok_or_else(|| block.wrong("no known kind"))?.1;
         self.value = (entry.value, entry.next);
         self.next = entry.next;
         self.on_entry = true;
@@ -275,30 +303,20 @@ impl BlockCursor {
         let entries = block.entries();
         self.restart_at(block.restart_before(key, trailer)?);
         let mut matched = 0;
-        while self.next < entries.len() {
-            let entry = entry_at(entries, self.next);
-            let entry = entry.ok_or_else(|| block.wrong("entry cut short"))?;
-            let tail = &entries[entry.tail..entry.seqno];
-            let order = if entry.shared > matched {
-                Ordering::Less
-            } else if entry.shared > 0 && entry.shared < matched {
-                Ordering::Greater
-            } else {
-                let rest = &key[entry.shared..];
-                let same = shared_prefix(tail, rest);
-                matched = entry.shared + same;
-                // The end is less than any byte.
-                tail.get(same)
-                    .cmp(&rest.get(same))
-                    .then_with(|| trailer.cmp(&trailer_of(entries, entry)))
-            };
-            if order != Ordering::Less {
-                self.key.set(&key[..entry.shared]);
-                self.key.replace_tail(entry.shared, entries, entry.tail, tail.len());
-                self.stand_on(block, entry, trailer_of(entries, entry))?;
-                return Ok(true);
+        while let Some((entry, is_key)) = reach(key, entries, &mut self.next, &mut matched) {
+            let found = trailer_of(entries, entry);
+            if is_key && found > trailer {
+                self.next = entry.next;
+                continue;
             }
-            self.next = entry.next;
+            self.key.set(&key[..entry.shared]);
+            let tail_len = entry.seqno - entry.tail;
+            self.key.replace_tail(entry.shared, entries, entry.tail, tail_len);
+            self.stand_on(block, entry, found)?;
+            return Ok(true);
+        }
+        if self.next < entries.len() {
+            return Err(block.wrong("entry cut short"));
         }
         Ok(false)
     }

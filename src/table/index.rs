@@ -171,6 +171,12 @@ impl Index {
             && (i == 0 || self.compare(i - 1, first.0, first.1).is_lt())
     }
 
+    /// Is this entry (user key and trailer) at or below separator `i`, which that of an earlier block is not?
+    #[inline]
+    pub fn ends_behind(&self, i: usize, entry: (&[u8], u64)) -> bool {
+        self.compare(i, entry.0, entry.1).is_ge()
+    }
+
     /// Separator `i` compared with an entry: by what a search has just looked at, but for ties.
     #[inline]
     fn compare(&self, i: usize, user_key: &[u8], trailer: u64) -> Ordering {

@@ -148,6 +148,17 @@ impl TableIterator {
         Ok(())
     }
 
+    /// The same of what follows an entry that is known to be behind the separator of the block before.
+    fn check_end(&mut self) -> Result<()> {
+        if let Some((i, block)) = &self.block
+            && !block.is_sound()
+            && !self.table.index().ends_behind(*i, self.cursor.last_key())
+        {
+            return Err(self.fail(block.wrong("entry outside its separators")));
+        }
+        Ok(())
+    }
+
     /// Checks all of the current block.
     fn check_block(&mut self) -> Result<()> {
         if let Some((i, block)) = &mut self.block {
@@ -170,9 +181,10 @@ impl TableIterator {
     }
 
     /// From the end of the current block to the next user key.
+    #[inline(never)]
     fn next_user_key_behind(&mut self) -> Result<()> {
         while let Some((i, _)) = self.block {
-            self.check_place()?;
+            self.check_end()?;
             let key = self.cursor.last_user_key();
             // Only then the next block may have more versions of the key.
             let goes_on = self.table.index().separator_is(i, key).then(|| key.to_vec());
@@ -238,7 +250,8 @@ impl InternalIterator for TableIterator {
         match self.in_block(|cursor, block| cursor.seek(block, target))? {
             // The separator is at or above the target, but all entries are below.
             Some(false) => self.first_of(i + 1),
-            _ => self.check_place(),
+            // It is at or behind the target, and that behind the separator before.
+            _ => self.check_end(),
         }
     }
 
@@ -274,7 +287,7 @@ impl InternalIterator for TableIterator {
         if self.in_block(|cursor, block| cursor.next(block))? == Some(false)
             && let Some((i, _)) = self.block
         {
-            self.check_place()?;
+            self.check_end()?;
             self.first_of(i + 1)?;
         }
         Ok(())
@@ -296,11 +309,11 @@ impl InternalIterator for TableIterator {
         done
     }
 
-    #[inline]
+    #[inline(never)]
     fn next_user_key(&mut self) -> Result<()> {
         assert!(self.is_on_entry(), "next needs an entry to start from");
         if self.in_block(|cursor, block| cursor.next_user_key(block))? == Some(false) {
-            self.next_user_key_behind()?;
+            return self.next_user_key_behind();
         }
         Ok(())
     }
@@ -313,6 +326,12 @@ impl InternalIterator for TableIterator {
     #[inline]
     fn key(&self) -> Option<InternalKey<'_>> {
         self.cursor.key()
+    }
+
+    #[inline]
+    fn value(&self) -> Option<&[u8]> {
+        let (_, block) = self.block.as_ref()?;
+        self.cursor.value(block)
     }
 
     #[inline]

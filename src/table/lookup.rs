@@ -2,7 +2,7 @@
 
 use crate::base::error::{Error, Result};
 use crate::base::key::{InternalKey, SeqNo, ValueKind};
-use crate::table::block::{Entry, entry_at, trailer_of};
+use crate::table::block::{Entry, entry_at, short_entry, trailer_of};
 use crate::table::block_builder::shared_prefix;
 use crate::table::format::StoredBlock;
 use crate::table::lz4;
@@ -53,7 +53,7 @@ impl<'k> Lookup<'k> {
     pub fn go_on(&mut self, entries: &[u8], visit: &mut Visit<'_>) -> Result<Option<bool>> {
         loop {
             let entry = match self.found {
-                false => match self.reach(entries) {
+                false => match reach(self.key, entries, &mut self.next, &mut self.matched) {
                     None => return Ok(None),
                     Some((_, false)) => return Ok(Some(false)),
                     Some((entry, true)) => entry,
@@ -81,36 +81,6 @@ impl<'k> Lookup<'k> {
                 }
             }
         }
-    }
-
-    /// Passes by what is below the key, up to the first entry that is not; is it of the key? `None`: it
-    /// is not there yet.
-    #[inline]
-    fn reach(&mut self, entries: &[u8]) -> Option<(Entry, bool)> {
-        let (mut next, mut matched) = (self.next, self.matched);
-        let reached = loop {
-            let Some(entry) = entry_at(entries, next) else { break None };
-            if entry.shared <= matched {
-                if entry.shared > 0 && entry.shared < matched {
-                    break Some((entry, false));
-                }
-                let (tail, rest) = (&entries[entry.tail..entry.seqno], &self.key[entry.shared..]);
-                let mut same = 0;
-                // Most differ in the first byte.
-                if tail.first() == rest.first() {
-                    same = shared_prefix(tail, rest);
-                }
-                matched = entry.shared + same;
-                match (tail.get(same), rest.get(same)) {
-                    (None, Some(_)) => {}
-                    (Some(a), Some(b)) if a < b => {}
-                    (a, b) => break Some((entry, a == b)), // both are at their ends, or it is above
-                }
-            }
-            next = entry.next;
-        };
-        (self.next, self.matched) = (next, matched);
-        reached
     }
 
     /// Looks for the key in a block that LZ4 has packed, of which no more is unpacked, to `raw`, than leads
@@ -158,6 +128,56 @@ impl<'k> Lookup<'k> {
             None => Err(Error::corruption("entry cut short")),
         }
     }
+}
+
+/// From the entry at `next`, before which one has `matched` bytes in common with `key`: passes by what is
+/// below the key, up to the first entry that is not; is it of the key? `None`: it is not there yet.
+#[inline(always)]
+pub(super) fn reach(
+    key: &[u8],
+    entries: &[u8],
+    next: &mut usize,
+    matched: &mut usize,
+) -> Option<(Entry, bool)> {
+    let (mut at, mut same) = (*next, *matched);
+    let reached = loop {
+        at = pass_by(key, entries, at, same);
+        let Some(entry) = entry_at(entries, at) else { break None };
+        if entry.shared <= same {
+            if entry.shared > 0 && entry.shared < same {
+                break Some((entry, false));
+            }
+            let (tail, rest) = (&entries[entry.tail..entry.seqno], &key[entry.shared..]);
+            let more = shared_prefix(tail, rest);
+            same = entry.shared + more;
+            match (tail.get(more), rest.get(more)) {
+                (None, Some(_)) => {}
+                (Some(a), Some(b)) if a < b => {}
+                (a, b) => break Some((entry, a == b)), // both are at their ends, or it is above
+            }
+        }
+        at = entry.next;
+    };
+    (*next, *matched) = (at, same);
+    reached
+}
+
+/// Passes by short entries of which no more than one byte has to be looked at to see that they are below
+/// `key`: most are.
+#[inline(always)]
+fn pass_by(key: &[u8], entries: &[u8], mut at: usize, matched: usize) -> usize {
+    let Some(&wanted) = key.get(matched) else { return at };
+    while let Some(entry) = short_entry(entries, at) {
+        let is_below = entry.shared > matched
+            || entry.shared == matched
+                && entry.tail < entry.seqno
+                && entries.get(entry.tail).is_some_and(|&first| first < wanted);
+        if !is_below {
+            break;
+        }
+        at = entry.next;
+    }
+    at
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 
 use crate::base::canary::Canary;
 use crate::base::error::Result;
-use crate::base::key::{InternalKey, SEQNO_MAX};
+use crate::base::key::{InternalKey, SEQNO_MAX, SeqNo};
 use crate::base::sync::Arc;
 use crate::iter::InternalIterator;
 use crate::table::TableIterator;
@@ -60,6 +60,13 @@ impl ClippedIterator {
     }
 }
 
+impl ClippedIterator {
+    #[inline(never)]
+    fn next_user_key_inside(&mut self) -> Result<()> {
+        self.moved(|inner, _| inner.next_user_key())
+    }
+}
+
 /// Before every version of `user_key`.
 fn before(user_key: &[u8]) -> InternalKey<'_> {
     InternalKey::seek(user_key, SEQNO_MAX)
@@ -113,7 +120,13 @@ impl InternalIterator for ClippedIterator {
 
     #[inline]
     fn next_user_key(&mut self) -> Result<()> {
-        self.moved(|inner, _| inner.next_user_key())
+        match &mut self.inner {
+            // Its cursor is always inside.
+            Some(inner) if !self.clipped && !Canary::ReadErrorIsTheEnd.is_planted() => {
+                inner.next_user_key()
+            }
+            _ => self.next_user_key_inside(),
+        }
     }
 
     #[inline]
@@ -124,6 +137,11 @@ impl InternalIterator for ClippedIterator {
     #[inline]
     fn key(&self) -> Option<InternalKey<'_>> {
         if self.inside { self.inner.as_ref()?.key() } else { None }
+    }
+
+    #[inline]
+    fn value(&self) -> Option<&[u8]> {
+        if self.inside { self.inner.as_ref()?.value() } else { None }
     }
 
     #[inline]
@@ -263,6 +281,11 @@ impl InternalIterator for LevelIterator {
     }
 
     #[inline]
+    fn value(&self) -> Option<&[u8]> {
+        self.current.as_ref()?.value()
+    }
+
+    #[inline]
     fn entry(&self) -> Option<(InternalKey<'_>, &[u8])> {
         self.current.as_ref()?.entry()
     }
@@ -309,6 +332,11 @@ impl InternalIterator for VersionIterator {
     }
 
     #[inline]
+    fn next_plain(&mut self, below: u128, at: SeqNo) -> Result<Option<u128>> {
+        either!(self, one => one.next_plain(below, at))
+    }
+
+    #[inline]
     fn is_on_entry(&self) -> bool {
         either!(self, one => one.is_on_entry())
     }
@@ -316,6 +344,11 @@ impl InternalIterator for VersionIterator {
     #[inline]
     fn key(&self) -> Option<InternalKey<'_>> {
         either!(self, one => one.key())
+    }
+
+    #[inline]
+    fn value(&self) -> Option<&[u8]> {
+        either!(self, one => one.value())
     }
 
     #[inline]
