@@ -1,5 +1,6 @@
 //! Ordered reads over any range, in both directions.
 
+use std::cell::Cell;
 use std::ops::{Bound, RangeBounds};
 
 use crate::base::error::Result;
@@ -139,6 +140,22 @@ impl Drop for Scan {
     fn drop(&mut self) {
         add(&self.core.counters.seeks, self.seeks);
         add(&self.core.counters.keys_visited, self.keys);
+        keep_room(std::mem::take(&mut self.cursor));
+    }
+}
+
+/// A thread keeps the room of a merge of no more sources than this.
+const KEPT_SOURCES: usize = 16;
+
+thread_local! {
+    /// The room of the thread's last scan: allocations that the next one need not make.
+    static KEPT: Cell<MergingIterator<Source>> = Cell::default();
+}
+
+fn keep_room(cursor: MergingIterator<Source>) {
+    if let Some(room) = cursor.into_room(KEPT_SOURCES) {
+        // Not at the end of the thread.
+        let _ = KEPT.try_with(|kept| kept.set(room));
     }
 }
 
@@ -473,7 +490,9 @@ type Sources = (MergingIterator<Source>, Option<RangeTombstones>);
 /// Cursors over everything that may hold keys of the range, and the tombstones that may cover them.
 fn sources(View { super_version, pin }: View, range: &KeyRange) -> Result<Sources> {
     let memtables = 1 + super_version.immutables.len();
-    let mut children = Vec::with_capacity(memtables + super_version.version.sources_max());
+    let mut cursor = KEPT.try_with(Cell::take).unwrap_or_default();
+    let children = cursor.children_mut();
+    children.reserve_exact(memtables + super_version.version.sources_max());
     let mut covers = Vec::new();
     // What is visible came before the pin: if nothing is there by now, nothing is visible.
     if !super_version.mem.is_empty() {
@@ -498,7 +517,7 @@ fn sources(View { super_version, pin }: View, range: &KeyRange) -> Result<Source
             Some(RangeTombstones::merge(&parts))
         }
     };
-    Ok((MergingIterator::new(children), tombstones))
+    Ok((cursor, tombstones))
 }
 
 /// Does any visible key begin with `prefix`? If the memtable shows one, for less than a scan costs.

@@ -32,6 +32,9 @@ pub struct MergingIterator<I> {
     failed: Option<Error>,
 }
 
+/// A longer buffer of a key is not kept for later merges.
+const KEPT_KEY_BYTES: usize = 1 << 10;
+
 /// A child that stands on an entry.
 #[derive(Clone, Copy)]
 struct Standing {
@@ -40,18 +43,41 @@ struct Standing {
     child: usize,
 }
 
-impl<I: InternalIterator> MergingIterator<I> {
-    /// Merges `children`, newest source first where entries may be equal. Stands on no entry until
-    /// the first seek.
-    pub fn new(children: Vec<I>) -> MergingIterator<I> {
+impl<I> Default for MergingIterator<I> {
+    fn default() -> MergingIterator<I> {
         MergingIterator {
-            children,
+            children: Vec::new(),
             top: None,
             rest: Vec::new(),
             forward: true,
             key: Vec::new(),
             failed: None,
         }
+    }
+}
+
+impl<I: InternalIterator> MergingIterator<I> {
+    /// Merges `children`, newest source first where entries may be equal. Stands on no entry until
+    /// the first seek.
+    pub fn new(children: Vec<I>) -> MergingIterator<I> {
+        MergingIterator { children, ..MergingIterator::default() }
+    }
+
+    /// The children, standing nowhere, to be changed.
+    pub fn children_mut(&mut self) -> &mut Vec<I> {
+        self.failed = None;
+        self.forward = true;
+        self.clear();
+        &mut self.children
+    }
+
+    /// Drops the children. What is left has their room, unless that is for more than `children_max`.
+    pub fn into_room(mut self, children_max: usize) -> Option<MergingIterator<I>> {
+        self.children_mut().clear();
+        if self.key.capacity() > KEPT_KEY_BYTES {
+            self.key = Vec::new();
+        }
+        (self.children.capacity() <= children_max).then_some(self)
     }
 
     /// Places every child with `place`, then finds the best.

@@ -6,8 +6,10 @@
 //! blocks are read for a few of their entries and are not checked as a whole: a cursor proves of those on
 //! its way that they are in order. Nothing relies on soundness for its safety.
 
+use std::cell::Cell;
 use std::cmp::Ordering;
 use std::hint::black_box;
+use std::mem;
 
 use crate::base::bytes::Bytes;
 use crate::base::canary::Canary;
@@ -151,9 +153,40 @@ pub(super) struct Key {
 /// Most tails are no longer than this: so many bytes are copied at once, whatever the length.
 const TAIL_BYTES: usize = 16;
 
+/// So many buffers of keys, none of them longer, a thread keeps for its next cursors.
+const KEPT_KEYS: usize = 8;
+const KEPT_BYTES: usize = 1 << 10;
+
+thread_local! {
+    static KEPT: Cell<Vec<Vec<u8>>> = const { Cell::new(Vec::new()) };
+}
+
+impl Drop for Key {
+    fn drop(&mut self) {
+        if self.bytes.len() > KEPT_BYTES {
+            return;
+        }
+        // Not at the end of the thread.
+        let _ = KEPT.try_with(|kept| {
+            let mut keys = kept.take();
+            if keys.len() < KEPT_KEYS {
+                keys.push(mem::take(&mut self.bytes));
+            }
+            kept.set(keys);
+        });
+    }
+}
+
 impl Key {
     pub(super) fn new() -> Key {
-        Key { bytes: vec![0; 4 * TAIL_BYTES], len: 0 }
+        let kept = KEPT.try_with(|kept| {
+            let mut keys = kept.take();
+            let key = keys.pop();
+            kept.set(keys);
+            key
+        });
+        let bytes = kept.ok().flatten().unwrap_or_else(|| vec![0; 4 * TAIL_BYTES]);
+        Key { bytes, len: 0 }
     }
 
     #[inline]
