@@ -15,7 +15,7 @@ use crate::base::bytes::Bytes;
 use crate::base::canary::Canary;
 use crate::base::coding::read_varint;
 use crate::base::error::{Error, Result};
-use crate::base::key::{InternalKey, ValueKind};
+use crate::base::key::{InternalKey, ValueKind, head};
 use crate::base::limits::KEY_BYTES_MAX;
 use crate::cache::block_cache::Cached;
 use crate::table::block_builder::seqno_bytes;
@@ -403,7 +403,7 @@ impl Block {
     /// The offset of the last restart before the place of `key` and `trailer`, or of the first.
     #[inline]
     pub(super) fn restart_before(&self, key: &[u8], trailer: u64) -> Result<usize> {
-        self.parts().restart_before(key, trailer)
+        Ok(self.parts().restart_before(key, trailer)?.0)
     }
 
     /// Looks for a key: lends its versions, newest first, until `visit` says `false`. Returns `true` if
@@ -474,23 +474,66 @@ impl<'a> BlockParts<'a> {
         Ok(low)
     }
 
-    /// The offset of the last restart before the place of `key` and `trailer`, or of the first.
-    #[inline]
-    fn restart_before(&self, key: &[u8], trailer: u64) -> Result<usize> {
-        let order = |k: &[u8], entry| {
-            k.cmp(key).then_with(|| trailer.cmp(&trailer_of(self.entries, entry)))
-        };
-        let less = |k: &[u8], entry| order(k, entry) == Ordering::Less;
+    /// The offset of the last restart before the place of `key` and `trailer`, or of the first; and how many
+    /// bytes both have in common, as far as the search has come to know, with zeros behind the restart's.
+    #[inline(always)]
+    fn restart_before(&self, key: &[u8], trailer: u64) -> Result<(usize, usize)> {
+        let BlockParts { restarts, .. } = *self;
         self.touch_restarts();
-        let before = self.partition_restarts(less)?.saturating_sub(1);
+        let wanted = head(key);
+        let (mut low, mut high, mut differ) = (0, restarts.len(), u128::MAX);
+        while low < high {
+            let middle = low + (high - low) / 2;
+            let at = u32::from_le_bytes(restarts[middle]) as usize;
+            match self.head_at(at) {
+                Some(head) if head > wanted => high = middle,
+                Some(head) if head < wanted => (low, differ) = (middle + 1, head ^ wanted),
+                _ if self.is_before(at, key, trailer)? => (low, differ) = (middle + 1, u128::MAX),
+                _ => high = middle,
+            }
+        }
+        let before = low.saturating_sub(1);
         let at = self.restarts.get(before).map(|restart| u32::from_le_bytes(*restart) as usize);
-        Ok(at.unwrap_or(self.entries.len()))
+        // Where they differ is a byte of the key, since that is the greater one.
+        let same = (differ.leading_zeros() / 8) as usize;
+        Ok((at.unwrap_or(self.entries.len()), same))
+    }
+
+    /// The [`head`] of the key of a restart, if its lengths are said by one byte each.
+    #[inline]
+    fn head_at(&self, at: usize) -> Option<u128> {
+        let [shared, unshared, value_len, stamp, key @ ..] =
+            self.entries.get(at..)?.first_chunk::<{ 4 + 16 }>()?;
+        if (shared | unshared | value_len | stamp) >= 0x80 {
+            return None;
+        }
+        let head = u128::from_be_bytes(*key);
+        match unshared {
+            16.. => Some(head),
+            1.. => Some(head & u128::MAX << (8 * (16 - unshared))), // what is behind the key is not of it
+            0 => None,
+        }
+    }
+
+    /// Is the entry of a restart before the place of `key` and `trailer`?
+    #[inline(never)]
+    fn is_before(&self, at: usize, key: &[u8], trailer: u64) -> Result<bool> {
+        let entry = entry_at(self.entries, at).ok_or_else(|| self.wrong("entry cut short"))?;
+        let of_restart = &self.entries[entry.tail..entry.seqno];
+        Ok(compare(of_restart, trailer_of(self.entries, entry), key, trailer) == Ordering::Less)
     }
 
     /// As [`Block::get`].
+    #[inline(always)]
     pub(super) fn get(&self, lookup: &mut Lookup<'_>, visit: &mut Visit<'_>) -> Result<bool> {
         let target = lookup.target();
-        lookup.begin(self.restart_before(target.user_key, target.trailer())?);
+        let (at, same) = self.restart_before(target.user_key, target.trailer())?;
+        match entry_at(self.entries, at) {
+            Some(restart) if same > 0 => {
+                lookup.begin(restart.next, same.min(restart.seqno - restart.tail));
+            }
+            _ => lookup.begin(at, 0),
+        }
         lookup.finish(self.entries, visit).map_err(|e| e.at(self.offset))
     }
 }

@@ -93,8 +93,22 @@ pub fn seqno_bytes(seqno: SeqNo) -> usize {
 #[inline]
 pub fn shared_prefix(a: &[u8], b: &[u8]) -> usize {
     let len = a.len().min(b.len());
-    let words = a[..len].chunks_exact(8).zip(b[..len].chunks_exact(8));
-    let mut shared = 8 * words.take_while(|(x, y)| x == y).count();
+    let (a, b) = (&a[..len], &b[..len]);
+    let mut shared = 0;
+    while let (Some(x), Some(y)) = (a[shared..].first_chunk(), b[shared..].first_chunk()) {
+        let differ = u64::from_le_bytes(*x) ^ u64::from_le_bytes(*y);
+        if differ != 0 {
+            return shared + (differ.trailing_zeros() / 8) as usize;
+        }
+        shared += 8;
+    }
+    if let (Some(x), Some(y)) = (a[shared..].first_chunk(), b[shared..].first_chunk()) {
+        let differ = u32::from_le_bytes(*x) ^ u32::from_le_bytes(*y);
+        if differ != 0 {
+            return shared + (differ.trailing_zeros() / 8) as usize;
+        }
+        shared += 4;
+    }
     while shared < len && a[shared] == b[shared] {
         shared += 1;
     }

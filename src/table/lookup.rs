@@ -2,7 +2,7 @@
 
 use crate::base::error::{Error, Result};
 use crate::base::key::{InternalKey, SeqNo, ValueKind};
-use crate::table::block::{Entry, entry_at, short_entry, trailer_of};
+use crate::table::block::{Entry, entry_at, trailer_of};
 use crate::table::block_builder::shared_prefix;
 use crate::table::format::StoredBlock;
 use crate::table::lz4;
@@ -39,9 +39,11 @@ impl<'k> Lookup<'k> {
         InternalKey::seek(self.key, self.at.unwrap_or(0))
     }
 
-    /// Begins a block at one of its restarts.
-    pub fn begin(&mut self, at: usize) {
-        (self.next, self.matched, self.found) = (at, 0, false);
+    /// Begins a block at one of its restarts, or behind an entry that is below the key and has so many bytes in
+    /// common with it.
+    #[inline]
+    pub fn begin(&mut self, at: usize, matched: usize) {
+        (self.next, self.matched, self.found) = (at, matched, false);
     }
 
     /// Goes on through `entries`, of which more may be there than the last time. Lends versions, newest
@@ -102,7 +104,7 @@ impl<'k> Lookup<'k> {
         let entries_len = usize::try_from(behind).ok().and_then(|n| block.raw_len.checked_sub(n));
         let entries_len = entries_len.ok_or_else(|| wrong("block too short for its restarts"))?;
         let mut lz4 = Lz4::new(block.packed, block.raw_len);
-        self.begin(0);
+        self.begin(0, 0);
         loop {
             let there = lz4.unpack(raw, UNPACKED_AT_ONCE);
             let there = there.ok_or_else(|| wrong("block does not unpack (lz4)"))?;
@@ -141,7 +143,7 @@ pub(super) fn reach(
 ) -> Option<(Entry, bool)> {
     let (mut at, mut same) = (*next, *matched);
     let reached = loop {
-        at = pass_by(key, entries, at, same);
+        at = pass_by(entries, at, rank(same, key.get(same).copied()));
         let Some(entry) = entry_at(entries, at) else { break None };
         if entry.shared <= same {
             if entry.shared > 0 && entry.shared < same {
@@ -162,22 +164,28 @@ pub(super) fn reach(
     reached
 }
 
-/// Passes by short entries of which no more than one byte has to be looked at to see that they are below
-/// `key`: most are.
-#[inline(always)]
-fn pass_by(key: &[u8], entries: &[u8], mut at: usize, matched: usize) -> usize {
-    let Some(&wanted) = key.get(matched) else { return at };
-    while let Some(entry) = short_entry(entries, at) {
-        let is_below = entry.shared > matched
-            || entry.shared == matched
-                && entry.tail < entry.seqno
-                && entries.get(entry.tail).is_some_and(|&first| first < wanted);
-        if !is_below {
+/// Of keys that share so many bytes with one below them and go on with this byte: the greater, the less the
+/// key, since what shares more with what is below is nearer to it. `None`: with nothing.
+#[inline]
+fn rank(shared: usize, byte: Option<u8>) -> isize {
+    ((shared as isize) << 8) - isize::from(byte.unwrap_or(0))
+}
+
+/// Passes by short entries, as most are, that rank above a key: they are below it. Where there is no tail,
+/// the byte is of something else; but then it is the key before, which is below, whatever the rank says.
+#[inline]
+fn pass_by(entries: &[u8], from: usize, wanted: isize) -> usize {
+    let Some(mut rest) = entries.get(from..) else { return from };
+    while let Some(&[shared, unshared, value_len, stamp, first]) = rest.first_chunk() {
+        let is_short = (shared | unshared | value_len | stamp) < 0x80;
+        if !is_short || rank(shared.into(), Some(first)) <= wanted {
             break;
         }
-        at = entry.next;
+        let len = usize::from(unshared) + usize::from(value_len) + usize::from(stamp >> 4);
+        let Some(behind) = rest.get(4 + len..) else { break };
+        rest = behind;
     }
-    at
+    entries.len() - rest.len()
 }
 
 #[cfg(test)]
