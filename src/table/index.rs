@@ -81,6 +81,8 @@ pub fn shortest_separator(last: &[u8], next: &[u8], out: &mut Vec<u8>) {
 #[derive(Default)]
 pub struct Index {
     prefix: Vec<u8>,
+    /// The [`word`] of the prefix.
+    prefix_word: u64,
     heads: Vec<u128>,
     tails: Vec<u8>,
     tail_ends: Vec<u32>,
@@ -120,6 +122,7 @@ impl Index {
             return Err(wrong("data blocks end too early"));
         }
         index.shrink_to_fit();
+        index.prefix_word = word(&index.prefix);
         Ok(index)
     }
 
@@ -208,7 +211,7 @@ impl Index {
     }
 
     /// Is the user key of separator `i` this one?
-    #[inline]
+    #[inline(never)] // few want to know
     pub fn separator_is(&self, i: usize, user_key: &[u8]) -> bool {
         user_key.strip_prefix(self.prefix.as_slice()) == Some(self.tail(i))
     }
@@ -216,20 +219,23 @@ impl Index {
     /// The first block that may hold an entry at or after `target`; the number of blocks if none.
     #[inline]
     pub fn seek(&self, target: InternalKey<'_>) -> usize {
-        let front = &target.user_key[..self.prefix.len().min(target.user_key.len())];
-        match front.cmp(&self.prefix) {
-            Ordering::Less => return 0,
-            Ordering::Greater => return self.len(),
-            Ordering::Equal => {}
-        }
-        let tail = &target.user_key[front.len()..];
-        let trailer = target.trailer();
+        let Some(tail) = self.behind_prefix(target.user_key) else {
+            let is_below = target.user_key < self.prefix.as_slice();
+            return if is_below { 0 } else { self.len() };
+        };
         let wanted = head(tail);
-        let mut low = self.heads.partition_point(|&head| head < wanted);
+        let low = self.heads.partition_point(|&head| head < wanted);
         if self.heads.get(low).is_none_or(|&head| head != wanted) {
             return low;
         }
-        let mut high = low + self.heads[low..].partition_point(|&head| head == wanted);
+        self.seek_among_equals(low, tail, target.trailer())
+    }
+
+    /// The same among separators with one head, which begin at `low`.
+    #[inline(never)]
+    fn seek_among_equals(&self, mut low: usize, tail: &[u8], trailer: u64) -> usize {
+        let head = self.heads[low];
+        let mut high = low + self.heads[low..].partition_point(|&other| other == head);
         while low < high {
             let middle = low + (high - low) / 2;
             let order = compare(self.tail(middle), self.trailer(middle), tail, trailer);
@@ -242,12 +248,29 @@ impl Index {
         low
     }
 
+    /// What a key has behind the prefix, if it begins with that.
+    #[inline]
+    fn behind_prefix<'k>(&self, key: &'k [u8]) -> Option<&'k [u8]> {
+        let len = self.prefix.len();
+        if len > 8 || key.len() < 8 {
+            return key.strip_prefix(self.prefix.as_slice());
+        }
+        let differ = (word(key) ^ self.prefix_word).checked_shr(64 - 8 * len as u32).unwrap_or(0);
+        (differ == 0).then(|| &key[len..])
+    }
+
     /// Bytes in memory.
     pub fn memory_bytes(&self) -> usize {
         let row = size_of::<u128>() + size_of::<u32>() + size_of::<u64>();
         let trailers = size_of_val(self.trailers.as_slice());
         size_of::<Index>() + self.prefix.len() + self.tails.len() + trailers + self.len() * row
     }
+}
+
+/// The first eight bytes, padded with zeros, as a number.
+#[inline]
+fn word(bytes: &[u8]) -> u64 {
+    (head(bytes) >> 64) as u64
 }
 
 /// What all separators begin with: what the first and the last have in common.
