@@ -71,14 +71,14 @@ impl RowKey<'_> {
     }
 }
 
-/// Where a row's value is copied to.
-pub struct RowCopy([u8; ROW_BYTES_MAX]);
+/// Where a row's value is copied to: memory that is not written to before there is one.
+pub struct RowCopy(Option<[u8; ROW_BYTES_MAX]>);
 
 impl RowCopy {
     /// An empty one.
     #[inline]
     pub fn new() -> RowCopy {
-        RowCopy([0; ROW_BYTES_MAX])
+        RowCopy(None)
     }
 }
 
@@ -96,12 +96,9 @@ impl RowCache {
     }
 
     /// Trailer and value of a row, if it is here. One short lock of one shard, under which the value
-    /// is copied; nothing at all while the cache is empty.
+    /// is copied.
     #[inline]
     pub fn get<'c>(&self, key: RowKey<'_>, copy: &'c mut RowCopy) -> Option<(u64, &'c [u8])> {
-        if self.bytes() == 0 {
-            return None;
-        }
         self.shards[key.shard()].lock().get(key, copy)
     }
 
@@ -129,6 +126,12 @@ impl RowCache {
             shard.add(key, trailer, value);
         }
         self.budget.reclaim();
+    }
+
+    /// Is there no row?
+    #[inline]
+    pub fn is_empty(&self) -> bool {
+        self.bytes() == 0
     }
 
     /// Bytes of all segments.
@@ -328,7 +331,7 @@ impl Shard {
         if !head.referenced {
             segment.set_referenced(at, true);
         }
-        let value = &mut copy.0[..head.value_len];
+        let value = &mut copy.0.insert([0; ROW_BYTES_MAX])[..head.value_len];
         value.copy_from_slice(segment.value(at, &head));
         self.hits += 1;
         Some((head.trailer, value))

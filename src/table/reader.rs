@@ -101,18 +101,29 @@ impl Table {
             return Ok(());
         }
         let row = RowKey { owner: self.owner, hash, user_key: key };
+        let older_than = match self.cache.rows().is_empty() {
+            true => at,
+            false => match self.get_in_row(row, at, visit) {
+                Some(older_than) => older_than,
+                None => return Ok(()),
+            },
+        };
+        self.get_in_blocks(row, older_than, visit)
+    }
+
+    /// The same, in the cached row alone. Where to go on, if there may be more.
+    #[inline(never)] // the copy's place is on the stack only meanwhile
+    fn get_in_row(&self, row: RowKey<'_>, at: SeqNo, visit: &mut Visit<'_>) -> Option<SeqNo> {
         let mut copy = RowCopy::new();
-        if let Some((trailer, value)) = self.cache.rows().get(row, &mut copy) {
-            let (seqno, kind) = InternalKey::unpack(trailer).expect("as it was entered");
-            // It is the newest version, so older ones are all there is behind it.
-            if seqno <= at {
-                return match visit(seqno, kind, value) && seqno > 0 {
-                    true => self.get_in_blocks(row, seqno - 1, visit),
-                    false => Ok(()),
-                };
-            }
+        let Some((trailer, value)) = self.cache.rows().get(row, &mut copy) else {
+            return Some(at);
+        };
+        let (seqno, kind) = InternalKey::unpack(trailer).expect("as it was entered");
+        if seqno > at {
+            return Some(at);
         }
-        self.get_in_blocks(row, at, visit)
+        // It is the newest version, so older ones are all there is behind it.
+        visit(seqno, kind, value).then(|| seqno.checked_sub(1)).flatten()
     }
 
     /// The same, past filter and rows. What had to be read becomes a row, if it is the newest version
@@ -139,6 +150,7 @@ impl Table {
     /// Looks into block `i`, which is not in the cache. If it is likely to be read again it is entered.
     /// Otherwise no more of it is unpacked than leads to the key, and what is found becomes the `row`: if
     /// there is to be one, and if it says all.
+    #[inline(never)] // what it needs would be at hand for each get
     fn get_uncached(
         &self,
         i: usize,
