@@ -144,18 +144,21 @@ const KEPT_BYTES: usize = 64 << 10;
 struct KeptResolver(Option<Box<Resolver>>);
 
 impl KeptResolver {
+    #[inline]
     fn take(at: SeqNo) -> KeptResolver {
         let mut resolver = KEPT.try_with(Cell::take).ok().flatten().unwrap_or_default();
         resolver.reset(at);
         KeptResolver(Some(resolver))
     }
 
+    #[inline]
     fn get(&mut self) -> &mut Resolver {
         self.0.as_mut().expect("until it is dropped")
     }
 }
 
 impl Drop for KeptResolver {
+    #[inline]
     fn drop(&mut self) {
         let kept = self.0.take().filter(|resolver| resolver.kept_bytes() <= KEPT_BYTES);
         // Not at the end of the thread.

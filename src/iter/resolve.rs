@@ -128,6 +128,7 @@ impl Resolver {
     }
 
     /// Bytes in memory that are kept for the next key.
+    #[inline]
     pub fn kept_bytes(&self) -> usize {
         let buffers = [&self.bytes, &self.spare, &self.out].map(Vec::capacity);
         let lists = self.operands.capacity() * size_of::<Operand>()

@@ -26,6 +26,8 @@ pub struct Version {
     /// Level 0 again, newest first: a flush makes several tables side by side, and a cursor needs only one of
     /// them at a time.
     runs: Vec<Level<TableFile>>,
+    /// Levels 1 and up again, those that have files.
+    deeper: Vec<Level<TableFile>>,
     bytes: [u64; LEVELS],
     overlap_depth: usize,
     /// Has any file range tombstones?
@@ -42,7 +44,8 @@ impl Version {
         let mut files = levels.iter().flat_map(|level| level.iter());
         let range_deletes = files.any(|file| file.meta().range_deletes > 0);
         let runs = levels::runs(&levels[0]);
-        Version { levels, runs, bytes, overlap_depth, range_deletes }
+        let deeper = levels[1..].iter().filter(|level| !level.is_empty()).cloned().collect();
+        Version { levels, runs, deeper, bytes, overlap_depth, range_deletes }
     }
 
     /// The version after `edit`, and the files that are gone. `make` makes handles of new files.
@@ -82,15 +85,15 @@ impl Version {
         debug_assert_eq!(at, resolver.at());
         let hash = key_hash(key);
         let level0 = self.levels[0].iter().filter(|file| file.meta().bounds.contains(key));
-        let deeper = self.levels[1..].iter().filter_map(|level| levels::find(level, key));
+        let deeper = self.deeper.iter().filter_map(|level| levels::find(level, key));
         let mut files = level0.chain(deeper);
         loop {
             // Before any file is looked into, filters are asked: so their misses overlap.
             let mut asked = [None; FILTERS_AT_ONCE];
-            let mut all = true;
+            let mut count = 0;
             for (slot, file) in asked.iter_mut().zip(&mut files) {
                 *slot = file.may_concern(hash).then_some(file);
-                all = false;
+                count += 1;
             }
             for file in asked.into_iter().flatten() {
                 let step = get_in(file, key, hash, at, resolver, found)?;
@@ -98,7 +101,7 @@ impl Version {
                     return Ok(step);
                 }
             }
-            if all {
+            if count < FILTERS_AT_ONCE {
                 return Ok(resolver.end());
             }
         }
@@ -107,12 +110,12 @@ impl Version {
     /// Are there no files?
     #[inline]
     pub fn is_empty(&self) -> bool {
-        self.levels.iter().all(|level| level.is_empty())
+        self.runs.is_empty() && self.deeper.is_empty()
     }
 
     /// Most cursors that [`iterators`](Version::iterators) hands out.
     pub fn sources_max(&self) -> usize {
-        self.runs.len() + self.levels[1..].iter().filter(|level| !level.is_empty()).count()
+        self.runs.len() + self.deeper.len()
     }
 
     /// Hands out one cursor for each source that overlaps `range`: runs of disjoint files of level 0,
@@ -124,8 +127,7 @@ impl Version {
         fill_cache: bool,
         mut add: impl FnMut(VersionIterator),
     ) {
-        let levels = self.levels[1..].iter().filter(|level| !level.is_empty());
-        for level in self.runs.iter().chain(levels) {
+        for level in self.runs.iter().chain(&self.deeper) {
             let places = levels::overlapping(level, range);
             match level.get(places.clone()) {
                 Some([]) | None => {}
