@@ -21,6 +21,7 @@ use crate::table::Codec;
 use crate::table::KeyGroupCount;
 use crate::table::Table;
 use crate::table::TableBuilder;
+use crate::table::TableIterator;
 use crate::table::TableMeta;
 use crate::table::TableOptions;
 use crate::table::TimestampExtractor;
@@ -160,8 +161,18 @@ fn get(table: &Table, key: &[u8], at: SeqNo) -> Result<Vec<Version>> {
 
 fn scan(table: &Arc<Table>, fill_cache: bool) -> Result<Vec<Version>> {
     let mut iter = table.iter(fill_cache);
-    let mut list = Vec::new();
     iter.first()?;
+    go_on(iter)
+}
+
+fn scan_from(table: &Arc<Table>, target: &Version) -> Result<Vec<Version>> {
+    let mut iter = table.iter(true);
+    iter.seek(InternalKey::new(&target.0, target.1, target.2))?;
+    go_on(iter)
+}
+
+fn go_on(mut iter: TableIterator) -> Result<Vec<Version>> {
+    let mut list = Vec::new();
     while let Some((key, value)) = iter.entry() {
         list.push((key.user_key.to_vec(), key.seqno, key.kind, value.to_vec()));
         iter.next()?;
@@ -473,6 +484,15 @@ fn forged_checksums_cause_no_panic() {
                             if let Ok(list) = scan(&table, fill_cache) {
                                 let is_data = |v: &Version| v.2 != ValueKind::RangeDelete;
                                 assert!(is_sorted(&list) && list.iter().all(is_data));
+                            }
+                        }
+                        for target in [&list[1], &list[list.len() / 2]] {
+                            if let Ok(found) = scan_from(&table, target) {
+                                let at = |v: &Version| {
+                                    InternalKey::new(&v.0, v.1, v.2)
+                                        >= InternalKey::new(&target.0, target.1, target.2)
+                                };
+                                assert!(is_sorted(&found) && found.first().is_none_or(at));
                             }
                         }
                         let _ = table.verify(None);
