@@ -90,16 +90,14 @@ impl Table {
     }
 
     /// Lends the versions of `key` at or below `at`, newest first, until `visit` says `false`. Range
-    /// tombstones are the caller's to ask for. The filter is asked first, then the cached rows, then
-    /// blocks; a block that is cached costs no allocation and no copy. `hash`: the key's [`key_hash`].
+    /// tombstones and the [filter](Table::may_contain) are the caller's to ask. The cached rows are asked
+    /// first, then blocks; a block that is cached costs no allocation and no copy. `hash`: the key's
+    /// [`key_hash`].
     ///
     /// # Errors
     /// Those of reading; `Corruption` and `Unsupported` as for [`open`](Table::open).
     pub fn get(&self, key: &[u8], hash: u64, at: SeqNo, visit: &mut Visit<'_>) -> Result<()> {
         debug_assert_eq!(hash, key_hash(key));
-        if !self.may_contain(hash) {
-            return Ok(());
-        }
         let row = RowKey { owner: self.owner, hash, user_key: key };
         let older_than = match self.cache.rows().is_empty() {
             true => at,

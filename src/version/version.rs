@@ -229,7 +229,7 @@ pub fn clipped_tombstones(file: &TableFile) -> Result<Arc<RangeTombstones>> {
     Ok(if meta.clipped { Arc::new(all.clip(&meta.bounds)) } else { Arc::clone(all) })
 }
 
-/// Asks one file whose bounds contain `key`.
+/// Asks one file whose bounds contain `key`, and which [may concern](TableFile::may_concern) it.
 fn get_in(
     file: &TableFile,
     key: &[u8],
@@ -248,9 +248,14 @@ fn get_in(
         return Ok(memtable.frozen_versions(key, at).resolve(resolver, found));
     }
     let table = file.table()?;
-    let hidden = Canary::FilterHidesRangeDelete.is_planted() && !table.may_contain(hash);
-    if meta.range_deletes > 0 && !hidden {
-        resolver.cover(table.range_tombstones().cover(key, at));
+    if meta.range_deletes > 0 {
+        let denied = !table.may_contain(hash);
+        if !(denied && Canary::FilterHidesRangeDelete.is_planted()) {
+            resolver.cover(table.range_tombstones().cover(key, at));
+        }
+        if denied {
+            return Ok(Step::More);
+        }
     }
     let mut step = Step::More;
     table.get(key, hash, at, &mut |seqno, kind, value| {
