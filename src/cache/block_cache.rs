@@ -388,7 +388,13 @@ impl<V: Cached> Shard<V> {
             match self.entry_mut(place) {
                 None => {}
                 Some(entry) if entry.referenced => entry.referenced = false,
-                Some(_) => return self.remove(place),
+                Some(_) => {
+                    // Likely the next to go: to let go of it waits for memory as well.
+                    if let Some(Some(next)) = self.ring.get(self.hand) {
+                        next.value.look_ahead();
+                    }
+                    return self.remove(place);
+                }
             }
         }
         self.hand = 0;

@@ -2,10 +2,13 @@
 //!
 //! Separator `i` is at or above every entry of block `i` and below every entry of block `i + 1`. What
 //! all separators begin with is kept once; the next sixteen bytes of each are a number in a row of its
-//! own, so that a search touches few cache lines and compares whole keys only to break ties. Eight would
-//! not do: a key group and a big-endian number begin alike in most keys of a group.
+//! own, so that a search compares whole keys only to break ties. Eight would not do: a key group and a
+//! big-endian number begin alike in most keys of a group. The last number of every sixteen is in a row
+//! above, which is small enough to stay in the processor's cache: from there a search looks at four lines
+//! of numbers at once, and at where their blocks are.
 
 use std::cmp::Ordering;
+use std::hint::black_box;
 
 use crate::base::coding::{Decoder, put_field, put_varint};
 use crate::base::error::{Error, Result};
@@ -18,6 +21,9 @@ use crate::table::format::{BLOCK_TRAILER_BYTES, BlockHandle};
 use crate::table::properties::{put_timestamps, read_timestamps};
 
 const TAG_TIMESTAMPS: u32 = 1;
+
+/// So many separators have one number in the row above.
+const GROUP: usize = 16;
 
 /// Number and kind of a separator behind all versions of its key: nothing is older than sequence number
 /// 0, and no kind sorts behind `Delete`.
@@ -84,6 +90,8 @@ pub struct Index {
     /// The [`word`] of the prefix.
     prefix_word: u64,
     heads: Vec<u128>,
+    /// The last head of each group.
+    group_heads: Vec<u128>,
     tails: Vec<u8>,
     tail_ends: Vec<u32>,
     /// Number and trailer of each separator that is not [`BEHIND_ALL`] versions of its key, ascending.
@@ -134,7 +142,12 @@ impl Index {
             let number = u32::try_from(self.len()).expect("an index is short");
             self.trailers.push((number, key.trailer()));
         }
-        self.heads.push(head(tail));
+        let head = head(tail);
+        if self.heads.len().is_multiple_of(GROUP) {
+            self.group_heads.push(head);
+        }
+        self.heads.push(head);
+        *self.group_heads.last_mut().expect("its group has begun") = head;
         self.tails.extend_from_slice(tail);
         self.tail_ends.push(u32::try_from(self.tails.len()).expect("tails were measured"));
         self.ends.push(end);
@@ -143,6 +156,7 @@ impl Index {
     /// Gives back what it grew by too much: it stays as long as the table is open.
     fn shrink_to_fit(&mut self) {
         self.heads.shrink_to_fit();
+        self.group_heads.shrink_to_fit();
         self.tails.shrink_to_fit();
         self.tail_ends.shrink_to_fit();
         self.trailers.shrink_to_fit();
@@ -224,7 +238,15 @@ impl Index {
             return if is_below { 0 } else { self.len() };
         };
         let wanted = head(tail);
-        let low = self.heads.partition_point(|&head| head < wanted);
+        let first = GROUP * self.group_heads.partition_point(|&last| last < wanted);
+        let Some(heads) = self.heads.get(first..self.len().min(first + GROUP)) else {
+            return self.len();
+        };
+        // All heads, so that no line of theirs waits for another; and where the blocks are, to one of which
+        // whoever seeks goes next.
+        let ends = &self.ends[first..first + heads.len()];
+        black_box((ends.first().copied(), ends.last().copied()));
+        let low = first + heads.iter().filter(|&&head| head < wanted).count();
         if self.heads.get(low).is_none_or(|&head| head != wanted) {
             return low;
         }
@@ -262,8 +284,8 @@ impl Index {
     /// Bytes in memory.
     pub fn memory_bytes(&self) -> usize {
         let row = size_of::<u128>() + size_of::<u32>() + size_of::<u64>();
-        let trailers = size_of_val(self.trailers.as_slice());
-        size_of::<Index>() + self.prefix.len() + self.tails.len() + trailers + self.len() * row
+        let rest = size_of_val(self.trailers.as_slice()) + size_of_val(self.group_heads.as_slice());
+        size_of::<Index>() + self.prefix.len() + self.tails.len() + rest + self.len() * row
     }
 }
 
