@@ -5,9 +5,8 @@ use std::cmp::Ordering;
 use crate::base::error::Result;
 use crate::base::key::{InternalKey, ValueKind};
 use crate::base::limits::KEY_BYTES_MAX;
-use crate::table::block::{
-    Block, Entry, Key, compare, entry_at, short_entry, trailer_in, trailer_of,
-};
+use crate::table::block::{Block, Entry, compare, entry_at, short_entry, trailer_in, trailer_of};
+use crate::table::block_key::Key;
 use crate::table::lookup::reach;
 
 /// What [`BlockCursor::before`] found.

@@ -7,6 +7,7 @@
 pub mod block;
 pub mod block_builder;
 pub mod block_cursor;
+pub mod block_key;
 pub mod builder;
 pub mod compression;
 pub mod filter;

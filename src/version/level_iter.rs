@@ -58,9 +58,7 @@ impl ClippedIterator {
         };
         Ok(())
     }
-}
 
-impl ClippedIterator {
     #[inline(never)]
     fn next_user_key_inside(&mut self) -> Result<()> {
         self.moved(|inner, _| inner.next_user_key())
