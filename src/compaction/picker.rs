@@ -1,8 +1,8 @@
-//! Chooses what to compact next. Pure: a tree, options and claims in, a plan out.
+//! Chooses what to compact next. Pure: a tree, what was asked of it, options and claims in, a plan out.
 //!
 //! Leveled. Level 0 is due when too many of its files overlap (*depth*, not number: an import leaves
 //! many files that do not) and merging them pays; levels from 1 on when they outgrow their target.
-//! Four things differ from the textbook:
+//! Five things differ from the textbook:
 //!
 //! * Targets are dynamic: they are derived from the size of the last level, upwards, and level 0 is
 //!   merged straight into the *base*, the first level that is worth having. All levels between are
@@ -11,6 +11,8 @@
 //!   it costs no more than two; or once it is as deep as it may be, so that reads stay bounded.
 //! * Level 0's newest small files are merged among themselves while merging them into the base would
 //!   rewrite many times their size: frequent checkpoints leave small files.
+//! * Level 0 that is not due is merged into one run once scans have paid for it: those that had to ask
+//!   several of its runs, while one would have done. Who only writes and gets is not charged for it.
 //! * When nothing is due, neighbours in a level that are small are merged into one, so that frequent
 //!   checkpoints of ever other keys do not end in as many files; then files with dead weight are
 //!   rewritten in place: clipped ones, and those whose tombstones have nothing left to hide.
@@ -40,6 +42,9 @@ pub struct PickerOptions {
     pub base_level_bytes: u64,
     /// Each level's target is so many times that of the level above. At least 2.
     pub level_multiplier: u64,
+    /// Level 0 is due when scans have asked a run of it beyond their first for each so many of its bytes.
+    /// 0: never.
+    pub l0_scan_bytes: u64,
     /// Derive the targets from the last level's size; else from level 1 downwards.
     pub dynamic_levels: bool,
     /// Outputs end at about this many bytes, and where they would overlap more than ten times as
@@ -62,6 +67,7 @@ impl Default for PickerOptions {
             l0_depth_max: 6,
             base_level_bytes: 64 << 20,
             level_multiplier: 10,
+            l0_scan_bytes: 4 << 10,
             dynamic_levels: true,
             file_bytes: 64 << 20,
             compaction_bytes_max: 25 * (64 << 20),
@@ -86,6 +92,8 @@ pub enum Reason {
     Level0,
     /// Small files of a level are merged among themselves.
     SmallFiles,
+    /// Scans have asked many of level 0's runs.
+    Scans,
     /// The level outgrew its target.
     Size,
     /// The file holds bytes outside its bounds.
@@ -152,7 +160,8 @@ impl<F: Described> Compaction<F> {
     }
 }
 
-/// What to compact next, if anything. `oldest_snapshot`: the oldest live one, or `SEQNO_MAX`.
+/// What to compact next, if anything. `oldest_snapshot`: the oldest live one, or `SEQNO_MAX`. `asked`: how
+/// many runs of level 0 scans have asked beyond their first since it was last compacted.
 ///
 /// O(files log files). The caller claims the plan in `busy` before it lets go of the tree.
 pub fn pick<F: Described>(
@@ -160,6 +169,7 @@ pub fn pick<F: Described>(
     options: &PickerOptions,
     busy: &Busy,
     oldest_snapshot: SeqNo,
+    asked: u64,
 ) -> Option<Compaction<F>> {
     let picker = Picker { levels, options, busy, targets: Targets::new(levels, options) };
     let mut level0 = picker.level0();
@@ -173,8 +183,15 @@ pub fn pick<F: Described>(
         0 => level0.take().map(|(_, plan)| plan),
         _ => picker.level(level),
     })
+    .or_else(|| picker.scanned(asked))
     .or_else(|| picker.small_neighbours())
     .or_else(|| picker.dead_weight(oldest_snapshot))
+}
+
+/// Have scans that asked so many runs of level 0 beyond their first paid for a merge of its bytes, at so
+/// many bytes a run?
+pub fn scans_pay(asked: u64, scan_bytes: u64, l0_bytes: u64) -> bool {
+    l0_bytes > 0 && asked.saturating_mul(scan_bytes) >= l0_bytes
 }
 
 /// Is anything due that [`pick`] would find, were nothing running? For stall decisions and tests.
@@ -333,9 +350,10 @@ impl<F: Described> Picker<'_, F> {
             let costly = rewritten > above.saturating_mul(4);
             let blocked = !self.busy.allows(&whole);
             // Files that overlap the base alone, and not each other, are merged too.
-            let apart = || self.small_files(&all, true).filter(|_| cluster.depth < trigger);
+            let small = |cluster, crowded| self.small_files(Reason::SmallFiles, cluster, crowded);
+            let apart = || small(&all, true).filter(|_| cluster.depth < trigger);
             let small = (costly || blocked && cluster.depth >= most)
-                .then(|| self.small_files(cluster, crowded).or_else(apart))
+                .then(|| small(cluster, crowded).or_else(apart))
                 .flatten();
             let due = rewritten <= above || cluster.depth >= most || crowded;
             let plan = small.or_else(|| (due && !blocked).then_some(whole))?;
@@ -361,7 +379,12 @@ impl<F: Described> Picker<'_, F> {
     /// The newest files of a cluster that are of about one size, into one file of level 0. They are enough
     /// if level 0 gets less deep by that, not only fewer files: a large flush leaves several, side by side.
     /// If it is `crowded`, fewer files are enough.
-    fn small_files(&self, cluster: &Cluster, crowded: bool) -> Option<Compaction<F>> {
+    fn small_files(
+        &self,
+        reason: Reason,
+        cluster: &Cluster,
+        crowded: bool,
+    ) -> Option<Compaction<F>> {
         let files = &self.levels[0];
         let mut run: Vec<Arc<F>> = Vec::new();
         let mut total = 0u64;
@@ -375,7 +398,8 @@ impl<F: Described> Picker<'_, F> {
             run.push(Arc::clone(&files[i]));
         }
         let replaced = if crowded { run.len() } else { depth(&run) };
-        if replaced < (self.options.l0_trigger / 2).max(2) {
+        let least = if reason == Reason::Scans { 2 } else { (self.options.l0_trigger / 2).max(2) };
+        if replaced < least {
             return None;
         }
         // The output takes the place of the run, so nobody else may belong into the middle of it:
@@ -391,8 +415,26 @@ impl<F: Described> Picker<'_, F> {
         if others.into_iter().any(inside) {
             return None;
         }
-        let plan = self.plan(Reason::SmallFiles, 0, 0, run);
+        let plan = self.plan(reason, 0, 0, run);
         self.busy.allows(&plan).then_some(plan)
+    }
+
+    /// Level 0's deepest cluster, if scans have paid for level 0: into the base if it brings as much as that
+    /// has to rewrite, else its small files into one. So a file grows by half whenever it is rewritten for
+    /// newer ones, and scans that go on for ever do not make it rewritten for each flush.
+    fn scanned(&self, asked: u64) -> Option<Compaction<F>> {
+        let files = &self.levels[0];
+        if !scans_pay(asked, self.options.l0_scan_bytes, bytes(files)) {
+            return None;
+        }
+        let clusters = clusters(files);
+        let cluster = clusters.iter().max_by_key(|c| c.depth).filter(|c| c.depth >= 2)?;
+        let whole = self.to_base(cluster, Reason::Scans);
+        let above: u64 = cluster.files.iter().map(|&i| files[i].meta().len).sum();
+        if whole.bytes() <= above.saturating_mul(2) {
+            return self.busy.allows(&whole).then_some(whole);
+        }
+        self.small_files(Reason::Scans, cluster, false)
     }
 
     /// Neighbours in a level from 1 on that are small, into one file in their place. None of them has

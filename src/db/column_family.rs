@@ -43,6 +43,11 @@ impl Family {
         Arc::clone(&self.options.read())
     }
 
+    /// [`ColumnFamilyOptions::l0_scan_bytes`].
+    pub fn l0_scan_bytes(&self) -> u64 {
+        self.options.read().l0_scan_bytes
+    }
+
     pub fn set_options(&self, options: ColumnFamilyOptions) {
         *self.options.write() = Arc::new(options);
     }

@@ -267,7 +267,8 @@ fn choose(
     let oldest = snapshots.first().copied().unwrap_or(SEQNO_MAX);
     let dropped = expired.and_then(|e| pick_dropped(&version.levels, busy, e));
     let rewritten = || pick_rewritten(&version.levels, picker, busy, expired?, done);
-    dropped.or_else(|| pick(&version.levels, picker, busy, oldest)).or_else(rewritten)
+    let due = || pick(&version.levels, picker, busy, oldest, version.asked());
+    dropped.or_else(due).or_else(rewritten)
 }
 
 /// What has expired in a family by now, given the numbers of all snapshots, ascending.

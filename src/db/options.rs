@@ -94,6 +94,9 @@ pub struct ColumnFamilyOptions {
     /// Overlap depth of level 0 from which it is compacted if it brings as much as it makes rewrite; half
     /// as deep again it always is. Default: 4.
     pub l0_depth_trigger: usize,
+    /// Level 0 is compacted as well once scans have asked a run of it beyond their first for each so many of
+    /// its bytes. Fewer: later, and less is written for their sake; 0: never. Default: 1 KiB.
+    pub l0_scan_bytes: u64,
     /// Target size of level 1 in bytes. Default: 64 MiB.
     pub level_bytes_base: u64,
     /// How much larger each further level may be. Default: 10.
@@ -122,6 +125,7 @@ impl Default for ColumnFamilyOptions {
             filter_bits_per_key: 10,
             key_group_bytes: 0,
             l0_depth_trigger: 4,
+            l0_scan_bytes: 4 << 10,
             level_bytes_base: 64 << 20,
             level_multiplier: 10,
             file_bytes: 32 << 20,
@@ -192,6 +196,7 @@ impl ColumnFamilyOptions {
         PickerOptions {
             l0_trigger: trigger,
             l0_depth_max: trigger.saturating_add(trigger / 2).min(unhurried),
+            l0_scan_bytes: self.l0_scan_bytes,
             base_level_bytes: self.level_bytes_base,
             level_multiplier: self.level_multiplier,
             file_bytes: self.file_bytes,
@@ -202,11 +207,12 @@ impl ColumnFamilyOptions {
     /// The plain settings as the manifest keeps them: one optional field each.
     pub(crate) fn encode(&self) -> Vec<u8> {
         let mut out = Vec::new();
-        let mut number = |tag: u32, value: u64| {
+        let put_number = |out: &mut Vec<u8>, tag: u32, value: u64| {
             let mut payload = Vec::new();
             put_varint(&mut payload, value);
-            put_field(&mut out, tag, false, &payload);
+            put_field(out, tag, false, &payload);
         };
+        let mut number = |tag, value| put_number(&mut out, tag, value);
         number(1, self.memtable_bytes_max as u64);
         number(2, self.block_bytes as u64);
         number(3, self.restart_interval as u64);
@@ -218,6 +224,7 @@ impl ColumnFamilyOptions {
         number(9, self.level_multiplier);
         number(10, self.file_bytes);
         put_field(&mut out, 11, false, &self.codecs.map(|codec| codec as u8));
+        put_number(&mut out, 12, self.l0_scan_bytes);
         out
     }
 
@@ -237,7 +244,7 @@ impl ColumnFamilyOptions {
                 }
                 continue;
             }
-            if tag > 11 {
+            if tag > 12 {
                 if must_understand {
                     return Err(Error::unsupported(format!("family option {tag}")));
                 }
@@ -255,7 +262,8 @@ impl ColumnFamilyOptions {
                 7 => options.l0_depth_trigger = size,
                 8 => options.level_bytes_base = value,
                 9 => options.level_multiplier = value,
-                _ => options.file_bytes = value,
+                10 => options.file_bytes = value,
+                _ => options.l0_scan_bytes = value,
             }
         }
         options.check().map_err(|e| Error::corruption(format!("family options: {e}")))?;
@@ -393,12 +401,13 @@ mod tests {
             codecs: [Codec::None; LEVELS],
             key_group_bytes: 2,
             l0_depth_trigger: 2,
+            l0_scan_bytes: 77,
             ..ColumnFamilyOptions::default()
         };
         let bytes = options.encode();
         let back = ColumnFamilyOptions::decode(&bytes).unwrap();
         assert_eq!(back.encode(), bytes);
-        assert_eq!((back.block_bytes, back.key_group_bytes), (512, 2));
+        assert_eq!((back.block_bytes, back.key_group_bytes, back.l0_scan_bytes), (512, 2, 77));
         for cut in 1..bytes.len() {
             let _ = ColumnFamilyOptions::decode(&bytes[..cut]); // returns, whatever it says
         }

@@ -6,6 +6,7 @@ use std::ops::{Bound, RangeBounds};
 use crate::base::error::Result;
 use crate::base::key::{InternalKey, KeyRange, SEQNO_MAX, SeqNo, ValueKind, head, successor};
 use crate::base::sync::Arc;
+use crate::compaction::picker::scans_pay;
 use crate::db::column_family::Family;
 use crate::db::core::Core;
 use crate::db::get::View;
@@ -175,7 +176,7 @@ impl Scan {
     #[inline]
     fn of(core: Arc<Core>, family: Arc<Family>, range: KeyRange, view: View) -> Result<Scan> {
         let at = view.pin.seqno();
-        let (cursor, tombstones) = sources(view, &range)?;
+        let (cursor, tombstones) = sources(&core, &family, view, &range)?;
         Ok(Scan {
             family: Held::new(family, Holder::Scan),
             core,
@@ -263,7 +264,8 @@ impl Scan {
         match self.place {
             Place::Start => self.first(),
             Place::End => Ok(false),
-            Place::Entry | Place::Merged => {
+            Place::Entry => unreachable!("`next` steps from there"),
+            Place::Merged => {
                 let moved = self.skip_versions();
                 self.settle(moved, Scan::settle_forward)
             }
@@ -324,7 +326,7 @@ impl Scan {
     pub fn refresh(&mut self) -> Result<()> {
         let view = View::new(&self.core, &self.family, None);
         self.at = view.pin.seqno();
-        (self.cursor, self.tombstones) = sources(view, &self.range)?;
+        (self.cursor, self.tombstones) = sources(&self.core, &self.family, view, &self.range)?;
         self.place = Place::Start;
         Ok(())
     }
@@ -488,10 +490,12 @@ fn seek_before(cursor: &mut impl InternalIterator, key: &[u8]) -> Result<()> {
 type Sources = (MergingIterator<Source>, Option<RangeTombstones>);
 
 /// Cursors over everything that may hold keys of the range, and the tombstones that may cover them.
-fn sources(View { super_version, pin }: View, range: &KeyRange) -> Result<Sources> {
+fn sources(core: &Core, family: &Family, view: View, range: &KeyRange) -> Result<Sources> {
+    let View { super_version, pin } = view;
     let memtables = 1 + super_version.immutables.len();
     let mut cursor = KEPT.try_with(Cell::take).unwrap_or_default();
     let children = cursor.children_mut();
+    debug_assert!(children.is_empty(), "a kept merge has room, and nothing in it");
     children.reserve_exact(memtables + super_version.version.sources_max());
     let mut covers = Vec::new();
     // What is visible came before the pin: if nothing is there by now, nothing is visible.
@@ -508,8 +512,16 @@ fn sources(View { super_version, pin }: View, range: &KeyRange) -> Result<Source
             covers.push(table.range_tombstones());
         }
     }
-    super_version.version.iterators(range, true, |it| children.push(Source::Tables(it)));
-    covers.extend(super_version.version.range_tombstones(range)?);
+    let version = &super_version.version;
+    let runs = version.iterators(range, true, |it| children.push(Source::Tables(it)));
+    if runs > 1 {
+        let (before, asked) = version.ask_runs(runs);
+        let pay = |asked| scans_pay(asked, family.l0_scan_bytes(), version.bytes(0));
+        if pay(asked) && !pay(before) {
+            core.signals.work();
+        }
+    }
+    covers.extend(version.range_tombstones(range)?);
     let tombstones = match covers.is_empty() {
         true => None,
         false => {

@@ -6,7 +6,7 @@ use crate::base::error::{Error, ErrorKind, Result};
 use crate::base::format::FileKind;
 use crate::base::id::{FamilyId, FileId, FileNumber};
 use crate::base::key::SeqNo;
-use crate::base::limits::FAMILIES_MAX;
+use crate::base::limits::{FAMILIES_MAX, LEVELS};
 use crate::base::sync::{Arc, Mutex};
 use crate::batch::WriteBatch;
 use crate::cache::budget::MemoryBudget;
@@ -23,7 +23,7 @@ use crate::fs::Fs;
 use crate::fs::memory::MemFs;
 use crate::fs::memory::image::Keep;
 use crate::log::{LogPosition, LogWriter};
-use crate::table::TimestampExtractor;
+use crate::table::{Codec, TimestampExtractor};
 use crate::version::current;
 use crate::version::edit::{FamilyRecord, VersionEdit};
 use crate::version::manifest::{Recovered, recover};
@@ -111,6 +111,65 @@ fn when_nothing_is_to_be_done_nothing_superfluous_is_there() {
         db.flush(&a).unwrap();
         db.wait_idle().unwrap();
         assert_eq!(tables(&fs), live(&db));
+    }
+}
+
+/// Three tables that overlap, above a larger one into which they are not merged for what they bring.
+fn deep(db: &Db, name: &str, l0_scan_bytes: u64) -> ColumnFamily {
+    let options = ColumnFamilyOptions {
+        l0_depth_trigger: 10,
+        l0_scan_bytes,
+        codecs: [Codec::None; LEVELS],
+        ..ColumnFamilyOptions::default()
+    };
+    let family = db.column_family(name, options).unwrap();
+    for (round, keys) in [400, 20, 30, 25u32].into_iter().enumerate() {
+        (0..keys).for_each(|n| db.put(&family, &n.to_be_bytes(), &[round as u8; 50]).unwrap());
+        db.flush(&family).unwrap();
+        if round == 0 {
+            db.compact_range(&family, ..).unwrap();
+        }
+    }
+    db.wait_idle().unwrap();
+    family
+}
+
+#[test]
+fn level_0_is_merged_when_scans_have_paid_for_it_and_not_before() {
+    let env = Env::simulated(Arc::new(MemFs::new()), MemoryBudget::new(64 << 20), 1);
+    let env = env.with_background(Background::Threads(2));
+    let db = Db::open(Path::new("db"), Options::default(), env).unwrap();
+    let scan = |family: &ColumnFamily| {
+        let mut scan = db.scan(family, ..).unwrap();
+        let mut seen = Vec::new();
+        while scan.next().unwrap() {
+            seen.push((scan.key().to_vec(), scan.value()[0]));
+        }
+        seen
+    };
+    let of = |name: &str| {
+        db.wait_idle().unwrap();
+        let stats = db.stats();
+        let family = stats.families.into_iter().find(|family| family.name == name).unwrap();
+        (family.files[0], family.bytes[0])
+    };
+    for (name, scan_bytes) in [("never", 0), ("little", 100), ("much", 1 << 20)] {
+        let family = deep(&db, name, scan_bytes);
+        let (tables, bytes) = of(name);
+        assert_eq!(tables, 3);
+        // Each asks two runs more than one.
+        let enough = bytes.div_ceil(2 * scan_bytes.max(1));
+        let all: Vec<_> = (0..400u32)
+            .map(|n| {
+                (n.to_be_bytes().to_vec(), [3, 2, 0][[25, 30, 400].partition_point(|&k| k <= n)])
+            })
+            .collect();
+        for scans in 1..=enough.min(100) {
+            assert_eq!(of(name), (3, bytes), "{name}: {scans} of {enough}");
+            assert_eq!(scan(&family), all);
+        }
+        assert_eq!(of(name).0, if scan_bytes == 0 { 3 } else { 1 }, "{name}");
+        assert_eq!(scan(&family), all);
     }
 }
 

@@ -4,7 +4,7 @@ use crate::base::canary::Canary;
 use crate::base::error::Result;
 use crate::base::key::{KeyRange, SeqNo};
 use crate::base::limits::LEVELS;
-use crate::base::sync::Arc;
+use crate::base::sync::{Arc, AtomicU64, Ordering};
 use crate::iter::range_del::RangeTombstones;
 use crate::iter::resolve::{Resolver, Step};
 use crate::table::filter::key_hash;
@@ -32,6 +32,8 @@ pub struct Version {
     overlap_depth: usize,
     /// Has any file range tombstones?
     range_deletes: bool,
+    /// How many runs of level 0 scans have asked beyond their first, since files of it were last merged.
+    asked: AtomicU64,
 }
 
 impl Version {
@@ -45,7 +47,8 @@ impl Version {
         let range_deletes = files.any(|file| file.meta().range_deletes > 0);
         let runs = levels::runs(&levels[0]);
         let deeper = levels[1..].iter().filter(|level| !level.is_empty()).cloned().collect();
-        Version { levels, runs, deeper, bytes, overlap_depth, range_deletes }
+        let asked = AtomicU64::new(0);
+        Version { levels, runs, deeper, bytes, overlap_depth, range_deletes, asked }
     }
 
     /// The version after `edit`, and the files that are gone. `make` makes handles of new files.
@@ -55,7 +58,11 @@ impl Version {
         make: impl FnMut(&Arc<FileMeta>) -> Arc<TableFile>,
     ) -> Result<(Version, Vec<Arc<TableFile>>)> {
         let (levels, gone) = levels::edited(&self.levels, edit, make)?;
-        Ok((Version::new(levels), gone))
+        let version = Version::new(levels);
+        if !edit.removed.iter().any(|&(level, _)| level == 0) {
+            version.asked.store(self.asked(), Ordering::Relaxed);
+        }
+        Ok((version, gone))
     }
 
     /// Checks the order of all levels (I2, I3). Linear in the files, quadratic in level 0's.
@@ -120,15 +127,17 @@ impl Version {
 
     /// Hands out one cursor for each source that overlaps `range`: runs of disjoint files of level 0,
     /// newest first, then levels. They show nothing outside the files' bounds, but much outside `range`,
-    /// where they are incomplete. Opens nothing.
+    /// where they are incomplete. Opens nothing. The number of runs of level 0 among them.
     pub fn iterators(
         &self,
         range: &KeyRange,
         fill_cache: bool,
         mut add: impl FnMut(VersionIterator),
-    ) {
-        for level in self.runs.iter().chain(&self.deeper) {
+    ) -> usize {
+        let mut runs = 0;
+        for (i, level) in self.runs.iter().chain(&self.deeper).enumerate() {
             let places = levels::overlapping(level, range);
+            runs += usize::from(i < self.runs.len() && !places.is_empty());
             match level.get(places.clone()) {
                 Some([]) | None => {}
                 Some([file]) => {
@@ -141,6 +150,20 @@ impl Version {
                 }
             }
         }
+        runs
+    }
+
+    /// Notes that a scan asks so many runs of level 0, at least one. [`asked`](Version::asked) before, and now.
+    #[inline]
+    pub fn ask_runs(&self, runs: usize) -> (u64, u64) {
+        let more = runs as u64 - 1;
+        let before = self.asked.fetch_add(more, Ordering::Relaxed);
+        (before, before + more)
+    }
+
+    /// How many runs of level 0 scans have asked beyond their first, since files of it were last merged.
+    pub fn asked(&self) -> u64 {
+        self.asked.load(Ordering::Relaxed)
     }
 
     /// The range tombstones of all files that overlap `range`, each file's cut to its bounds. Opens

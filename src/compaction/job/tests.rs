@@ -198,7 +198,7 @@ impl Tree {
 
     fn start(&mut self) -> bool {
         let oldest = self.snapshots.iter().copied().min().unwrap_or(SEQNO_MAX);
-        let Some(plan) = pick(&self.version().levels, &self.picker, &self.busy, oldest) else {
+        let Some(plan) = pick(&self.version().levels, &self.picker, &self.busy, oldest, 0) else {
             return false;
         };
         if let Some(edit) = plan.moved() {

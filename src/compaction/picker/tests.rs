@@ -37,6 +37,9 @@ struct Sim {
     counter: u32,
     seqno: SeqNo,
     picks: usize,
+    /// What scans have asked, since level 0 was last merged; and what was merged for their sake.
+    asked: u64,
+    merged: u64,
 }
 
 impl Sim {
@@ -50,6 +53,8 @@ impl Sim {
             counter: 0,
             seqno: 0,
             picks: 0,
+            asked: 0,
+            merged: 0,
         }
     }
 
@@ -77,6 +82,13 @@ impl Sim {
 
     fn apply(&mut self, edit: &FamilyEdit) {
         self.levels = levels::edited(&self.levels, edit, Arc::clone).unwrap().0;
+        if edit.removed.iter().any(|&(level, _)| level == 0) {
+            self.asked = 0;
+        }
+    }
+
+    fn scan(&mut self, times: u64) {
+        self.asked += (levels::runs(&self.levels[0]).len() as u64).saturating_sub(1) * times;
     }
 
     fn flush(&mut self) {
@@ -96,8 +108,15 @@ impl Sim {
 
     /// Picks one compaction, checks the plan, and lets it run.
     fn pick(&mut self, oldest_snapshot: SeqNo) -> bool {
-        let plan = pick(&self.levels, &self.options, &self.busy, oldest_snapshot);
+        let plan = pick(&self.levels, &self.options, &self.busy, oldest_snapshot, self.asked);
         let Some(plan) = plan else { return false };
+        if plan.reason == Reason::Scans {
+            let above: u64 = plan.inputs[0].1.iter().map(|file| file.len).sum();
+            assert!(above <= self.asked * self.options.l0_scan_bytes, "not paid");
+            assert!(plan.bytes() <= 2 * above, "each byte makes no more than one rewritten");
+            assert!(depth(&plan.inputs[0].1) >= 2);
+            self.merged += above;
+        }
         self.start(plan);
         true
     }
@@ -217,11 +236,14 @@ impl Sim {
 }
 
 quickcheck! {
-    fn every_tree_settles(seed: u64, dynamic: bool) -> bool {
-        let mut sim = Sim::new(seed, PickerOptions { dynamic_levels: dynamic, ..options() });
+    fn every_tree_settles(seed: u64, dynamic: bool, scan_bytes: u8) -> bool {
+        let l0_scan_bytes = u64::from(scan_bytes % 50);
+        let options = PickerOptions { dynamic_levels: dynamic, l0_scan_bytes, ..options() };
+        let mut sim = Sim::new(seed, options);
         for _ in 0..200 {
-            match sim.rng.below(4) {
+            match sim.rng.below(5) {
                 0 | 1 => sim.flush(),
+                4 => sim.scan(seed % 7),
                 2 if sim.running.len() < 3 => {
                     let oldest = sim.oldest_snapshot();
                     sim.pick(oldest);
@@ -247,7 +269,7 @@ quickcheck! {
             let file = (*sim.file(0, 1, len, (sim.seqno, sim.seqno))).clone();
             let file = Arc::new(FileMeta { clipped: false, deletes: 0, ..file });
             sim.apply(&FamilyEdit { added: vec![(0, file)], ..FamilyEdit::default() });
-            while let Some(plan) = pick(&sim.levels, &sim.options, &sim.busy, SEQNO_MAX) {
+            while let Some(plan) = picked(&sim) {
                 let depth = sim.levels[0].len();
                 assert!(plan.files().count() >= 2 && depth >= sim.options.l0_trigger);
                 if plan.reason == Reason::Level0 {
@@ -286,7 +308,7 @@ quickcheck! {
             let file = Arc::new(FileMeta { clipped: false, deletes: 0, ..file });
             sim.apply(&FamilyEdit { added: vec![(0, file)], ..FamilyEdit::default() });
             loop {
-                let plan = pick(&sim.levels, &sim.options, &sim.busy, SEQNO_MAX);
+                let plan = picked(&sim);
                 let Some(plan) = plan else { break };
                 if plan.reason == Reason::SmallFiles && plan.level > 0 {
                     rewritten += plan.bytes();
@@ -307,6 +329,41 @@ quickcheck! {
             })
         });
         runs && all().count() < 100
+    }
+
+    /// Where nothing else is due, files of about one size are merged when scans have paid for level 0, and
+    /// never before.
+    fn scans_pay_for_a_shallow_level_0(seed: u64, times: u8, scan_bytes: u8) -> bool {
+        let (times, l0_scan_bytes) = (u64::from(times), u64::from(scan_bytes));
+        let mut sim = Sim::new(seed, PickerOptions {
+            l0_trigger: 100,
+            l0_depth_max: 100,
+            l0_scan_bytes,
+            base_level_bytes: 1 << 30,
+            ..options()
+        });
+        let mut paid = 0;
+        for i in 0..60 {
+            let (level, most) = if i == 0 { (6, 2000) } else { (0, 30) };
+            let len = sim.rng.below(most);
+            let file = (*sim.file(0, 10, len, (i, i))).clone();
+            let file = Arc::new(FileMeta { clipped: false, deletes: 0, ..file });
+            sim.apply(&FamilyEdit { added: vec![(level, file)], ..FamilyEdit::default() });
+            let before = sim.asked;
+            sim.scan(times);
+            paid += (sim.asked - before) * l0_scan_bytes;
+            let lens: Vec<u64> = sim.levels[0].iter().map(|file| file.len).collect();
+            let pays = lens.iter().sum::<u64>() <= sim.asked * l0_scan_bytes;
+            let alike = lens.len() > 1 && lens[1] <= 2 * lens[0];
+            let grown = lens.iter().sum::<u64>() >= bytes(&sim.levels[6]);
+            assert_eq!(sim.pick(SEQNO_MAX), pays && lens.len() > 1 && (alike || grown));
+            if !sim.running.is_empty() {
+                sim.complete_as_one(u64::MAX);
+                assert!(sim.levels[0].len() < lens.len() && sim.asked == 0);
+            }
+            assert!(sim.merged <= paid);
+        }
+        true
     }
 
     fn a_range_goes_down_to_the_bottom(seed: u64, start: u16, len: u16) -> bool {
@@ -361,7 +418,7 @@ fn tree(files: &[(u8, u64, u64, u64)]) -> Sim {
 }
 
 fn picked(sim: &Sim) -> Option<Compaction<FileMeta>> {
-    pick(&sim.levels, &sim.options, &sim.busy, SEQNO_MAX)
+    pick(&sim.levels, &sim.options, &sim.busy, SEQNO_MAX, sim.asked)
 }
 
 #[test]
@@ -482,5 +539,6 @@ fn dead_weight_is_rewritten_once_and_only_when_it_goes() {
     assert_eq!((plan.reason, plan.level, plan.output_level), (Reason::Clipped, 6, 6));
     with(&mut sim, false, 5);
     assert_eq!(picked(&sim).unwrap().reason, Reason::Tombstones);
-    assert!(pick(&sim.levels, &sim.options, &sim.busy, 3).is_none(), "a snapshot needs them");
+    let beside = pick(&sim.levels, &sim.options, &sim.busy, 3, 0);
+    assert!(beside.is_none(), "a snapshot needs them");
 }

@@ -80,6 +80,7 @@ fn family(bits: u64) -> ColumnFamilyOptions {
         file_bytes: bits.pick(&[512, 1024, 1 << 20]),
         timestamp: bits.pick(&[false, true]).then(|| Arc::new(Length) as _),
         merge_operator: Some(Arc::new(Comma { concatenates: bits.pick(&[true, true, false]) })),
+        l0_scan_bytes: bits.pick(&[64, 1 << 10, 0]),
         ..ColumnFamilyOptions::default()
     }
 }

@@ -244,7 +244,9 @@ quickcheck! {
         let rng = &mut Rng::new(seed);
         let world = world(rng);
         let mut cursors = Vec::new();
-        world.version.iterators(&KeyRange::all(), rng.below(2) == 0, |it| cursors.push(it));
+        let fill_cache = rng.below(2) == 0;
+        let level0 = world.version.iterators(&KeyRange::all(), fill_cache, |it| cursors.push(it));
+        assert_eq!(level0, world.version.runs.len());
         let entries_of = |file: &Arc<TableFile>| {
             let place = world.version.levels[0].iter().position(|f| Arc::ptr_eq(f, file));
             world.shown[0][place.unwrap()].entries.clone()
@@ -268,7 +270,10 @@ quickcheck! {
         let (start, end) = any_range(rng, &keys());
         let range = KeyRange::new(start, Some(end));
         let mut cursors = Vec::new();
-        world.version.iterators(&range, true, |it| cursors.push(it));
+        let level0 = world.version.iterators(&range, true, |it| cursors.push(it));
+        let overlaps = |f: &Arc<TableFile>| f.meta().bounds.overlaps(&range);
+        let runs = world.version.runs.iter().filter(|run| run.iter().any(overlaps));
+        assert_eq!(level0, runs.count());
         let mut found = Vec::new();
         for cursor in &mut cursors {
             cursor.seek(InternalKey::seek(&range.start, SEQNO_MAX)).unwrap();
@@ -382,4 +387,35 @@ fn the_last_owner_of_an_obsolete_file_reports_it() {
     assert!(cursor.entry().is_some());
     drop(cursor);
     assert_eq!(obsolete.try_recv(), Ok(number));
+}
+
+#[test]
+fn what_scans_asked_is_forgotten_when_level_0_is_merged() {
+    let fs: Arc<dyn Fs> = Arc::new(MemFs::new());
+    fs.create_dir(std::path::Path::new(crate::version::tests::DIR)).unwrap();
+    let (opener, _) = opener(&fs);
+    let shown = |seqno| Shown {
+        entries: vec![(b"k".to_vec(), seqno, ValueKind::Put, b"v".to_vec())],
+        tombstones: vec![],
+    };
+    let metas: Vec<_> = (1..=3)
+        .map(|i| Arc::new(write(&opener, FileNumber::new(1, i), &shown(u64::from(i)))))
+        .collect();
+    let file = |meta: &Arc<FileMeta>| Arc::new(TableFile::new(Arc::clone(meta), opener.clone()));
+    let edit = |version: &Version, added: &[(u8, u32)], removed: &[(u8, u32)]| {
+        let added = added.iter().map(|&(level, i)| (level, metas[i as usize - 1].clone()));
+        let removed = removed.iter().map(|&(level, i)| (level, FileNumber::new(1, i)));
+        let edit = FamilyEdit {
+            added: added.collect(),
+            removed: removed.collect(),
+            ..FamilyEdit::default()
+        };
+        version.edited(&edit, file).unwrap().0
+    };
+    let first = edit(&Version::new(levels::empty()), &[(6, 1), (0, 2)], &[]);
+    assert_eq!(first.ask_runs(3), (0, 2));
+    let flushed = edit(&first, &[(0, 3)], &[]);
+    assert_eq!(flushed.ask_runs(2), (2, 3), "a flush forgets nothing");
+    assert_eq!(edit(&flushed, &[(5, 1)], &[(6, 1)]).asked(), 3, "nor what happens below");
+    assert_eq!(edit(&flushed, &[(1, 2)], &[(0, 2)]).asked(), 0);
 }

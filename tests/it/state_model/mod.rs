@@ -82,6 +82,7 @@ impl Setting {
         family.file_bytes = self.choose(10, &[512, 1 << 10, 64 << 10]);
         options.timer_cache = self.choose(11, &[1, 2, 128]);
         options.db.log_segment_bytes = self.choose(12, &[1 << 10, 64 << 20]);
+        options.family.l0_scan_bytes = self.choose(13, &[0, 64, 1 << 10]);
     }
 }
 

@@ -336,6 +336,7 @@ pub fn family_options(seed: u64, name: &str) -> ColumnFamilyOptions {
         level_multiplier: 2,
         file_bytes: rng.pick(&[512, 2 << 10]),
         merge_operator: Some(Arc::new(Comma)),
+        l0_scan_bytes: rng.pick(&[0, 64, 1 << 10]),
         ..ColumnFamilyOptions::default()
     }
 }

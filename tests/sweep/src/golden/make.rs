@@ -48,6 +48,7 @@ pub fn family_options(codec: Codec, lists: bool) -> ColumnFamilyOptions {
         filter_bits_per_key: 10,
         key_group_bytes: 2,
         l0_depth_trigger: 8,
+        l0_scan_bytes: 4 << 10,
         level_bytes_base: 1 << 20,
         level_multiplier: 10,
         file_bytes: 1 << 20,
