@@ -47,7 +47,7 @@ pub struct CompactionJob {
 
 impl CompactionJob {
     /// A job for a plan that was claimed, in at most `parts` parts; in one, if it writes to level 0,
-    /// where one file must stay one. `rules` makes the rules of each part, of snapshots that were read
+    /// where one run must stay one. `rules` makes the rules of each part, of snapshots that were read
     /// after the plan was made; their `below` is replaced by the plan's. Opens the inputs that hold
     /// range tombstones, and for parts the largest.
     ///

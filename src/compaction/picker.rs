@@ -11,9 +11,9 @@
 //!   it costs no more than two; or once it is as deep as it may be, so that reads stay bounded.
 //! * Level 0's newest small files are merged among themselves while merging them into the base would
 //!   rewrite many times their size: frequent checkpoints leave small files.
-//! * Level 0 that is not due is merged into one run once scans have paid for it: those that had to ask
-//!   several of its runs, while one would have done. Who only writes and gets is not charged for it.
-//! * When nothing is due, neighbours in a level that are small are merged into one, so that frequent
+//! * When nothing is due, level 0 is merged for the sake of scans, once they have paid for it: those that had
+//!   to ask several of its runs, where one would have done. Who only writes and gets is not charged for it.
+//! * Then neighbours in a level that are small are merged into one, so that frequent
 //!   checkpoints of ever other keys do not end in as many files; then files with dead weight are
 //!   rewritten in place: clipped ones, and those whose tombstones have nothing left to hide.
 //!
@@ -42,8 +42,8 @@ pub struct PickerOptions {
     pub base_level_bytes: u64,
     /// Each level's target is so many times that of the level above. At least 2.
     pub level_multiplier: u64,
-    /// Level 0 is due when scans have asked a run of it beyond their first for each so many of its bytes.
-    /// 0: never.
+    /// When nothing is due, level 0 is merged if scans have asked a run of it beyond their first for each so
+    /// many of its bytes. 0: never.
     pub l0_scan_bytes: u64,
     /// Derive the targets from the last level's size; else from level 1 downwards.
     pub dynamic_levels: bool,
@@ -161,7 +161,7 @@ impl<F: Described> Compaction<F> {
 }
 
 /// What to compact next, if anything. `oldest_snapshot`: the oldest live one, or `SEQNO_MAX`. `asked`: how
-/// many runs of level 0 scans have asked beyond their first since it was last compacted.
+/// many runs of level 0 scans have asked beyond their first since a file last left it.
 ///
 /// O(files log files). The caller claims the plan in `busy` before it lets go of the tree.
 pub fn pick<F: Described>(
@@ -326,8 +326,8 @@ impl<F: Described> Picker<'_, F> {
     }
 
     /// What level 0 needs, if it is due, and its score, in percent of the trigger: a cluster goes into
-    /// the base, the deepest first, or its small files into one. Nobody else says when level 0 is due.
-    /// What is being compacted does not count.
+    /// the base, the deepest first, or its small files into one. Nobody else says when level 0 is due;
+    /// scans have it merged when it is not. What is being compacted does not count.
     ///
     /// From the trigger on, a cluster waits as long as the base would have to rewrite more than it
     /// brings; when it is as deep as it may be, or the files are many, it waits no longer.
@@ -350,10 +350,9 @@ impl<F: Described> Picker<'_, F> {
             let costly = rewritten > above.saturating_mul(4);
             let blocked = !self.busy.allows(&whole);
             // Files that overlap the base alone, and not each other, are merged too.
-            let small = |cluster, crowded| self.small_files(Reason::SmallFiles, cluster, crowded);
-            let apart = || small(&all, true).filter(|_| cluster.depth < trigger);
+            let apart = || self.small_files(&all, true).filter(|_| cluster.depth < trigger);
             let small = (costly || blocked && cluster.depth >= most)
-                .then(|| small(cluster, crowded).or_else(apart))
+                .then(|| self.small_files(cluster, crowded).or_else(apart))
                 .flatten();
             let due = rewritten <= above || cluster.depth >= most || crowded;
             let plan = small.or_else(|| (due && !blocked).then_some(whole))?;
@@ -376,15 +375,10 @@ impl<F: Described> Picker<'_, F> {
         self.plan(reason, 0, self.targets.base, files)
     }
 
-    /// The newest files of a cluster that are of about one size, into one file of level 0. They are enough
+    /// The newest files of a cluster that are of about one size, into one run of level 0. They are enough
     /// if level 0 gets less deep by that, not only fewer files: a large flush leaves several, side by side.
     /// If it is `crowded`, fewer files are enough.
-    fn small_files(
-        &self,
-        reason: Reason,
-        cluster: &Cluster,
-        crowded: bool,
-    ) -> Option<Compaction<F>> {
+    fn small_files(&self, cluster: &Cluster, crowded: bool) -> Option<Compaction<F>> {
         let files = &self.levels[0];
         let mut run: Vec<Arc<F>> = Vec::new();
         let mut total = 0u64;
@@ -397,11 +391,61 @@ impl<F: Described> Picker<'_, F> {
             total += len;
             run.push(Arc::clone(&files[i]));
         }
-        let replaced = if crowded { run.len() } else { depth(&run) };
-        let least = if reason == Reason::Scans { 2 } else { (self.options.l0_trigger / 2).max(2) };
-        if replaced < least {
+        // The output is cut as well.
+        let outputs = (total / self.options.file_bytes.max(1)) as usize;
+        let replaced = if crowded { run.len().saturating_sub(outputs) } else { depth(&run) };
+        if replaced < (self.options.l0_trigger / 2).max(2) {
             return None;
         }
+        self.into_one(Reason::SmallFiles, run)
+    }
+
+    /// Level 0, if scans have paid for it: the deepest cluster that can be merged, into the base if it brings as
+    /// much as that has to rewrite, else its newest runs of about one size into one.
+    fn scanned(&self, asked: u64) -> Option<Compaction<F>> {
+        let files = &self.levels[0];
+        if !scans_pay(asked, self.options.l0_scan_bytes, bytes(files)) {
+            return None;
+        }
+        let mut clusters = clusters(files);
+        clusters.iter_mut().for_each(|cluster| cluster.depth = self.waiting_depth(cluster));
+        clusters.retain(|cluster| cluster.depth >= 2);
+        clusters.sort_by_key(|cluster| std::cmp::Reverse(cluster.depth));
+        clusters.iter().find_map(|cluster| {
+            let whole = self.to_base(cluster, Reason::Scans);
+            let above: u64 = cluster.files.iter().map(|&i| files[i].meta().len).sum();
+            let pays = whole.bytes() <= above.saturating_mul(2) && self.busy.allows(&whole);
+            if pays { Some(whole) } else { self.alike_runs(cluster) }
+        })
+    }
+
+    /// The newest runs of a cluster that are of about one size, into one: a run grows by half whenever it is
+    /// rewritten for newer ones, so that scans that go on for ever do not make it rewritten for each flush.
+    fn alike_runs(&self, cluster: &Cluster) -> Option<Compaction<F>> {
+        let files: Vec<Arc<F>> =
+            cluster.files.iter().map(|&i| Arc::clone(&self.levels[0][i])).collect();
+        let (mut taken, mut total) = (Vec::new(), 0u64);
+        for run in levels::runs(&files) {
+            let len = bytes(&run);
+            let fits = taken.is_empty() || len <= total.saturating_mul(2);
+            let most = self.options.compaction_bytes_max;
+            if !fits || total + len > most || !run.iter().all(|file| self.free(file)) {
+                break;
+            }
+            total += len;
+            taken.push(run);
+        }
+        if taken.len() < 2 {
+            return None;
+        }
+        // Newest first, as they were.
+        let is_taken =
+            |file: &Arc<F>| taken.iter().any(|run| run.iter().any(|f| Arc::ptr_eq(f, file)));
+        self.into_one(Reason::Scans, files.into_iter().filter(is_taken).collect())
+    }
+
+    /// These files of level 0, newest first, into one run in their place.
+    fn into_one(&self, reason: Reason, run: Vec<Arc<F>>) -> Option<Compaction<F>> {
         // The output takes the place of the run, so nobody else may belong into the middle of it:
         // files of other sources may carry any sequence numbers.
         let low = run.iter().map(|f| f.meta().seqno_min).min()?;
@@ -411,30 +455,12 @@ impl<F: Described> Picker<'_, F> {
             let meta = f.meta();
             meta.seqno_min <= high && meta.seqno_max >= low && meta.bounds.overlaps(&range)
         };
-        let others = files.iter().filter(|f| !run.iter().any(|r| Arc::ptr_eq(r, f)));
-        if others.into_iter().any(inside) {
+        let mut others = self.levels[0].iter().filter(|f| !run.iter().any(|r| Arc::ptr_eq(r, f)));
+        if others.any(inside) {
             return None;
         }
         let plan = self.plan(reason, 0, 0, run);
         self.busy.allows(&plan).then_some(plan)
-    }
-
-    /// Level 0's deepest cluster, if scans have paid for level 0: into the base if it brings as much as that
-    /// has to rewrite, else its small files into one. So a file grows by half whenever it is rewritten for
-    /// newer ones, and scans that go on for ever do not make it rewritten for each flush.
-    fn scanned(&self, asked: u64) -> Option<Compaction<F>> {
-        let files = &self.levels[0];
-        if !scans_pay(asked, self.options.l0_scan_bytes, bytes(files)) {
-            return None;
-        }
-        let clusters = clusters(files);
-        let cluster = clusters.iter().max_by_key(|c| c.depth).filter(|c| c.depth >= 2)?;
-        let whole = self.to_base(cluster, Reason::Scans);
-        let above: u64 = cluster.files.iter().map(|&i| files[i].meta().len).sum();
-        if whole.bytes() <= above.saturating_mul(2) {
-            return self.busy.allows(&whole).then_some(whole);
-        }
-        self.small_files(Reason::Scans, cluster, false)
     }
 
     /// Neighbours in a level from 1 on that are small, into one file in their place. None of them has

@@ -385,7 +385,12 @@ impl Core {
         let held = (job.counts().filtered > 0).then(|| self.snapshots.hold());
         if held.as_ref().is_some_and(|list| list.newest() >= Some(begun)) {
             drop(held);
-            release(&mut self.versions.lock());
+            let mut versions = self.versions.lock();
+            release(&mut versions);
+            if let Some(live) = versions.set.family(family.id) {
+                live.version.forget_asked();
+            }
+            drop(versions);
             job.created().iter().for_each(|number| self.remove_table(*number));
             return Ok(());
         }

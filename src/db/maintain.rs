@@ -96,6 +96,7 @@ impl Core {
             self.apply(&mut edit, |_| {}).map_err(|e| self.edit_failed(e))?;
         }
         family.set_options(options);
+        self.signals.work(); // there may be more to do by these
         Ok(())
     }
 

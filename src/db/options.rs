@@ -94,8 +94,8 @@ pub struct ColumnFamilyOptions {
     /// Overlap depth of level 0 from which it is compacted if it brings as much as it makes rewrite; half
     /// as deep again it always is. Default: 4.
     pub l0_depth_trigger: usize,
-    /// Level 0 is compacted as well once scans have asked a run of it beyond their first for each so many of
-    /// its bytes. Fewer: later, and less is written for their sake; 0: never. Default: 1 KiB.
+    /// So many bytes of merging level 0 a scan pays for each sorted run of it that it has to ask beyond one. The
+    /// fewer, the later level 0 is merged for the sake of scans; 0: never. Default: 4 KiB.
     pub l0_scan_bytes: u64,
     /// Target size of level 1 in bytes. Default: 64 MiB.
     pub level_bytes_base: u64,

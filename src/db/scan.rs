@@ -516,7 +516,8 @@ fn sources(core: &Core, family: &Family, view: View, range: &KeyRange) -> Result
     let runs = version.iterators(range, true, |it| children.push(Source::Tables(it)));
     if runs > 1 {
         let (before, asked) = version.ask_runs(runs);
-        let pay = |asked| scans_pay(asked, family.l0_scan_bytes(), version.bytes(0));
+        let scan_bytes = family.l0_scan_bytes();
+        let pay = |asked| scans_pay(asked, scan_bytes, version.bytes(0));
         if pay(asked) && !pay(before) {
             core.signals.work();
         }

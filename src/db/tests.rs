@@ -168,7 +168,15 @@ fn level_0_is_merged_when_scans_have_paid_for_it_and_not_before() {
             assert_eq!(of(name), (3, bytes), "{name}: {scans} of {enough}");
             assert_eq!(scan(&family), all);
         }
-        assert_eq!(of(name).0, if scan_bytes == 0 { 3 } else { 1 }, "{name}");
+        if scan_bytes == 0 {
+            assert_eq!(of(name).0, 3);
+            continue;
+        }
+        // It is woken by the scan: nobody waits for it to be idle.
+        let stats = || db.stats().families.into_iter().find(|family| family.name == name).unwrap();
+        while stats().files[0] != 1 {
+            std::thread::yield_now();
+        }
         assert_eq!(scan(&family), all);
     }
 }

@@ -32,7 +32,7 @@ pub struct Version {
     overlap_depth: usize,
     /// Has any file range tombstones?
     range_deletes: bool,
-    /// How many runs of level 0 scans have asked beyond their first, since files of it were last merged.
+    /// How many runs of level 0 scans have asked beyond their first, since a file last left it.
     asked: AtomicU64,
 }
 
@@ -161,9 +161,15 @@ impl Version {
         (before, before + more)
     }
 
-    /// How many runs of level 0 scans have asked beyond their first, since files of it were last merged.
+    /// How many runs of level 0 scans have asked beyond their first, since a file last left it, here or in an
+    /// earlier version.
     pub fn asked(&self) -> u64 {
         self.asked.load(Ordering::Relaxed)
+    }
+
+    /// What scans have paid for was done, and nothing came of it.
+    pub fn forget_asked(&self) {
+        self.asked.store(0, Ordering::Relaxed);
     }
 
     /// The range tombstones of all files that overlap `range`, each file's cut to its bounds. Opens

@@ -115,6 +115,12 @@ impl Sim {
             assert!(above <= self.asked * self.options.l0_scan_bytes, "not paid");
             assert!(plan.bytes() <= 2 * above, "each byte makes no more than one rewritten");
             assert!(depth(&plan.inputs[0].1) >= 2);
+            if plan.output_level == 0 {
+                let runs = levels::runs(&plan.inputs[0].1);
+                let older: u64 = runs[1..].iter().map(|run| bytes(run)).sum();
+                let last = bytes(&runs[runs.len() - 1]);
+                assert!(last <= 2 * (above - last) && older > 0, "it grows by half");
+            }
             self.merged += above;
         }
         self.start(plan);
@@ -172,8 +178,7 @@ impl Sim {
         let metas = || plan.files().map(|(_, file)| file);
         let low = metas().map(|file| file.seqno_min).min().unwrap();
         let high = metas().map(|file| file.seqno_max).max().unwrap();
-        let pieces = if plan.output_level == 0 { 1 } else { bytes / self.options.file_bytes + 1 };
-        let pieces = pieces.min(end - start);
+        let pieces = (bytes / self.options.file_bytes + 1).min(end - start);
         let mut edit = plan.removal();
         for i in 0..pieces {
             let from = start + (end - start) * i / pieces;
@@ -430,6 +435,50 @@ fn depth_counts_not_files() {
     assert_eq!((plan.level, plan.output_level, plan.files().count()), (0, LEVELS - 1, 3));
     assert_eq!(plan.range, KeyRange::new(key(0), Some(key(90))));
     assert!(plan.below.is_empty());
+}
+
+#[test]
+fn scans_merge_runs_not_files_and_the_deepest_cluster_that_can_be() {
+    let asked = |mut sim: Sim| {
+        (sim.options.l0_trigger, sim.options.l0_depth_max) = (100, 100);
+        sim.options.base_level_bytes = 1 << 30;
+        sim.asked = 1 << 30;
+        sim
+    };
+    let base = (6, 0, 1000, 5000);
+    // A run of four pieces is not of the size of one piece.
+    let pieces = [(0, 0, 10, 60), (0, 10, 20, 60), (0, 20, 30, 60), (0, 30, 40, 60)];
+    let small = (0, 0, 40, 40);
+    let mut files = vec![small];
+    files.extend(pieces);
+    files.push(base);
+    assert!(picked(&asked(tree(&files))).is_none());
+    files[0] = (0, 0, 40, 120);
+    let plan = picked(&asked(tree(&files))).unwrap();
+    assert_eq!((plan.reason, plan.output_level, plan.files().count()), (Reason::Scans, 0, 5));
+    let newest_first = plan.inputs[0].1.is_sorted_by(|a, b| a.seqno_max > b.seqno_max);
+    assert!(newest_first);
+
+    // A deeper cluster that cannot be merged does not hide another.
+    let deep = [(0, 500, 510, 1), (0, 500, 510, 50), (0, 500, 510, 200)];
+    files.splice(5..5, deep);
+    let plan = picked(&asked(tree(&files))).unwrap();
+    assert_eq!(plan.range, KeyRange::new(key(0), Some(key(40))));
+    let mut sim = asked(tree(&files));
+    sim.options.l0_scan_bytes = 0;
+    assert!(picked(&sim).is_none(), "never");
+}
+
+#[test]
+fn pieces_as_large_as_outputs_are_not_merged_for_their_number() {
+    // Sixteen side by side, above a base that is much larger than any: as many would come out again.
+    let mut files: Vec<_> = (0..16).map(|i| (0, i * 10, i * 10 + 10, 100)).collect();
+    files.push((6, 0, 1000, 100_000));
+    let mut sim = tree(&files);
+    sim.options.compaction_bytes_max = 1 << 20;
+    sim.options.base_level_bytes = 1 << 30;
+    let plan = picked(&sim).unwrap();
+    assert_eq!((plan.reason, plan.output_level), (Reason::Level0, 6));
 }
 
 #[test]

@@ -418,4 +418,6 @@ fn what_scans_asked_is_forgotten_when_level_0_is_merged() {
     assert_eq!(flushed.ask_runs(2), (2, 3), "a flush forgets nothing");
     assert_eq!(edit(&flushed, &[(5, 1)], &[(6, 1)]).asked(), 3, "nor what happens below");
     assert_eq!(edit(&flushed, &[(1, 2)], &[(0, 2)]).asked(), 0);
+    flushed.forget_asked();
+    assert_eq!(flushed.asked(), 0);
 }
