@@ -9,6 +9,7 @@
 
 pub mod below;
 pub mod busy;
+mod cluster;
 pub mod expired;
 pub mod filter;
 pub mod flush;
