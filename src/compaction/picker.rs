@@ -346,7 +346,7 @@ impl<F: Described> Picker<'_, F> {
         if replaced < (self.options.l0_trigger / 2).max(2) {
             return None;
         }
-        self.into_one(Reason::SmallFiles, run)
+        self.as_one_run(Reason::SmallFiles, run)
     }
 
     /// Level 0, if scans have paid for it: the deepest cluster that can be merged, into the base if it brings as
@@ -390,11 +390,11 @@ impl<F: Described> Picker<'_, F> {
         // Newest first, as they were.
         let is_taken =
             |file: &Arc<F>| taken.iter().any(|run| run.iter().any(|f| Arc::ptr_eq(f, file)));
-        self.into_one(Reason::Scans, files.into_iter().filter(is_taken).collect())
+        self.as_one_run(Reason::Scans, files.into_iter().filter(is_taken).collect())
     }
 
     /// These files of level 0, newest first, into one run in their place.
-    fn into_one(&self, reason: Reason, run: Vec<Arc<F>>) -> Option<Compaction<F>> {
+    fn as_one_run(&self, reason: Reason, run: Vec<Arc<F>>) -> Option<Compaction<F>> {
         // The output takes the place of the run, so nobody else may belong into the middle of it:
         // files of other sources may carry any sequence numbers.
         let low = run.iter().map(|f| f.meta().seqno_min).min()?;
