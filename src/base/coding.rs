@@ -66,6 +66,13 @@ pub fn put_field(out: &mut Vec<u8>, tag: u32, must_understand: bool, payload: &[
     put_prefixed(out, payload);
 }
 
+/// A field that holds one varint.
+pub fn put_number(out: &mut Vec<u8>, tag: u32, must_understand: bool, value: u64) {
+    let mut payload = Vec::with_capacity(10);
+    put_varint(&mut payload, value);
+    put_field(out, tag, must_understand, &payload);
+}
+
 /// A cursor over untrusted bytes. Every error is `Corruption` and carries an offset.
 #[derive(Clone, Debug)]
 pub struct Decoder<'a> {

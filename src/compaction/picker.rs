@@ -286,10 +286,8 @@ impl<F: Described> Picker<'_, F> {
         // Files that do not overlap cost scans little, but each read looks at their bounds.
         let waiting = files.iter().filter(|file| self.free(file)).count();
         let crowded = waiting / 4 >= trigger;
-        let mut clusters = clusters(files);
-        clusters.iter_mut().for_each(|cluster| cluster.depth = self.waiting_depth(cluster));
+        let mut clusters = self.waiting_clusters();
         clusters.retain(|cluster| cluster.depth >= trigger.min(most) || crowded);
-        clusters.sort_by_key(|cluster| std::cmp::Reverse(cluster.depth));
         let all =
             Cluster { files: (0..files.len()).collect(), range: hull(files.iter()), depth: 0 };
         clusters.iter().find_map(|cluster| {
@@ -310,11 +308,16 @@ impl<F: Described> Picker<'_, F> {
         })
     }
 
-    /// The most files of a cluster that overlap in one key, without those that are being compacted.
-    fn waiting_depth(&self, cluster: &Cluster) -> usize {
-        let files = cluster.files.iter().map(|&i| &self.levels[0][i]);
-        let waiting: Vec<Arc<F>> = files.filter(|file| self.free(file)).cloned().collect();
-        depth(&waiting)
+    /// Level 0 in clusters, the deepest first. What is being compacted does not count in their depth.
+    fn waiting_clusters(&self) -> Vec<Cluster> {
+        let mut clusters = clusters(&self.levels[0]);
+        for cluster in &mut clusters {
+            let files = cluster.files.iter().map(|&i| &self.levels[0][i]);
+            let waiting: Vec<Arc<F>> = files.filter(|file| self.free(file)).cloned().collect();
+            cluster.depth = depth(&waiting);
+        }
+        clusters.sort_by_key(|cluster| std::cmp::Reverse(cluster.depth));
+        clusters
     }
 
     /// All of a cluster into the base. Taking *all* files that hang together takes every older file
@@ -356,11 +359,8 @@ impl<F: Described> Picker<'_, F> {
         if !scans_pay(asked, self.options.l0_scan_bytes, bytes(files)) {
             return None;
         }
-        let mut clusters = clusters(files);
-        clusters.iter_mut().for_each(|cluster| cluster.depth = self.waiting_depth(cluster));
-        clusters.retain(|cluster| cluster.depth >= 2);
-        clusters.sort_by_key(|cluster| std::cmp::Reverse(cluster.depth));
-        clusters.iter().find_map(|cluster| {
+        let clusters = self.waiting_clusters();
+        clusters.iter().take_while(|cluster| cluster.depth >= 2).find_map(|cluster| {
             let whole = self.to_base(cluster, Reason::Scans);
             let above: u64 = cluster.files.iter().map(|&i| files[i].meta().len).sum();
             let pays = whole.bytes() <= above.saturating_mul(2) && self.busy.allows(&whole);

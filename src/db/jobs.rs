@@ -387,7 +387,9 @@ impl Core {
             drop(held);
             let mut versions = self.versions.lock();
             release(&mut versions);
-            if let Some(live) = versions.set.family(family.id) {
+            if compaction.reason == Reason::Scans
+                && let Some(live) = versions.set.family(family.id)
+            {
                 live.version.forget_asked();
             }
             drop(versions);

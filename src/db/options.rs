@@ -4,7 +4,7 @@ use std::collections::hash_map::RandomState;
 use std::fmt;
 use std::hash::BuildHasher;
 
-use crate::base::coding::{Decoder, put_field, put_varint};
+use crate::base::coding::{Decoder, put_field, put_number};
 use crate::base::error::{Error, Result};
 use crate::base::limits::{LEVELS, VALUE_BYTES_MAX};
 use crate::base::rng::Rng;
@@ -207,12 +207,7 @@ impl ColumnFamilyOptions {
     /// The plain settings as the manifest keeps them: one optional field each.
     pub(crate) fn encode(&self) -> Vec<u8> {
         let mut out = Vec::new();
-        let put_number = |out: &mut Vec<u8>, tag: u32, value: u64| {
-            let mut payload = Vec::new();
-            put_varint(&mut payload, value);
-            put_field(out, tag, false, &payload);
-        };
-        let mut number = |tag, value| put_number(&mut out, tag, value);
+        let mut number = |tag, value| put_number(&mut out, tag, false, value);
         number(1, self.memtable_bytes_max as u64);
         number(2, self.block_bytes as u64);
         number(3, self.restart_interval as u64);
@@ -224,7 +219,7 @@ impl ColumnFamilyOptions {
         number(9, self.level_multiplier);
         number(10, self.file_bytes);
         put_field(&mut out, 11, false, &self.codecs.map(|codec| codec as u8));
-        put_number(&mut out, 12, self.l0_scan_bytes);
+        put_number(&mut out, 12, false, self.l0_scan_bytes);
         out
     }
 

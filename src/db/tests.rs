@@ -147,11 +147,14 @@ fn level_0_is_merged_when_scans_have_paid_for_it_and_not_before() {
         }
         seen
     };
-    let of = |name: &str| {
-        db.wait_idle().unwrap();
+    let level0 = |name: &str| {
         let stats = db.stats();
         let family = stats.families.into_iter().find(|family| family.name == name).unwrap();
         (family.files[0], family.bytes[0])
+    };
+    let of = |name: &str| {
+        db.wait_idle().unwrap();
+        level0(name)
     };
     for (name, scan_bytes) in [("never", 0), ("little", 100), ("much", 1 << 20)] {
         let family = deep(&db, name, scan_bytes);
@@ -161,7 +164,16 @@ fn level_0_is_merged_when_scans_have_paid_for_it_and_not_before() {
         let enough = bytes.div_ceil(2 * scan_bytes.max(1));
         let all: Vec<_> = (0..400u32)
             .map(|n| {
-                (n.to_be_bytes().to_vec(), [3, 2, 0][[25, 30, 400].partition_point(|&k| k <= n)])
+                (
+                    n.to_be_bytes().to_vec(),
+                    if n < 25 {
+                        3
+                    } else if n < 30 {
+                        2
+                    } else {
+                        0
+                    },
+                )
             })
             .collect();
         for scans in 1..=enough.min(100) {
@@ -173,8 +185,7 @@ fn level_0_is_merged_when_scans_have_paid_for_it_and_not_before() {
             continue;
         }
         // It is woken by the scan: nobody waits for it to be idle.
-        let stats = || db.stats().families.into_iter().find(|family| family.name == name).unwrap();
-        while stats().files[0] != 1 {
+        while level0(name).0 != 1 {
             std::thread::yield_now();
         }
         assert_eq!(scan(&family), all);

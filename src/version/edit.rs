@@ -7,7 +7,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::base::coding::{Decoder, put_field, put_varint};
+use crate::base::coding::{Decoder, put_field, put_number, put_varint};
 use crate::base::error::Result;
 use crate::base::format::{Layout, field};
 use crate::base::id::{FamilyId, FileNumber};
@@ -16,7 +16,7 @@ use crate::base::limits::{LEVELS, NAME_BYTES_MAX};
 use crate::base::sync::Arc;
 use crate::log::LogPosition;
 use crate::version::meta::{
-    Fields, FileMeta, put_number, read_file_number, read_log_start, read_seqno, unknown,
+    Fields, FileMeta, read_file_number, read_log_start, read_seqno, unknown,
 };
 
 /// A column family as it is recorded.

@@ -1,6 +1,6 @@
 //! F4.2: what the database knows of a table file without opening it.
 
-use crate::base::coding::{Decoder, put_field, put_varint};
+use crate::base::coding::{Decoder, put_field, put_number};
 use crate::base::error::{Error, Result};
 use crate::base::format::{Layout, field};
 use crate::base::id::{FileId, FileNumber};
@@ -202,13 +202,6 @@ impl FileMeta {
         }
         Ok(meta)
     }
-}
-
-/// Appends a field that holds one varint.
-pub(super) fn put_number(out: &mut Vec<u8>, tag: u32, must_understand: bool, value: u64) {
-    let mut payload = Vec::with_capacity(10);
-    put_varint(&mut payload, value);
-    put_field(out, tag, must_understand, &payload);
 }
 
 /// A file number; none has epoch or counter zero.

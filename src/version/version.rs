@@ -156,6 +156,7 @@ impl Version {
     /// Notes that a scan asks so many runs of level 0, at least one. [`asked`](Version::asked) before, and now.
     #[inline]
     pub fn ask_runs(&self, runs: usize) -> (u64, u64) {
+        debug_assert!(runs > 0);
         let more = runs as u64 - 1;
         let before = self.asked.fetch_add(more, Ordering::Relaxed);
         (before, before + more)
