@@ -66,9 +66,12 @@ pub fn missed(src: &Path, reached: &BTreeSet<String>) -> (u64, Vec<String>) {
 fn walk(dir: &Path, files: &mut Vec<std::path::PathBuf>) {
     let Ok(listing) = std::fs::read_dir(dir) else { return };
     for path in listing.flatten().map(|entry| entry.path()) {
+        if path.ends_with("tests") || path.ends_with("tests.rs") {
+            continue;
+        }
         if path.is_dir() {
             walk(&path, files);
-        } else if path.extension().is_some_and(|e| e == "rs") && !path.ends_with("tests.rs") {
+        } else if path.extension().is_some_and(|e| e == "rs") {
             files.push(path);
         }
     }
