@@ -27,7 +27,7 @@ use crate::base::sync::{
     Arc, AtomicBool, AtomicU32, AtomicU64, Condvar, Mutex, OnceLock, Receiver, RwLock, bounded,
     unbounded,
 };
-use crate::batch::BatchReader;
+use crate::batch::{BatchReader, Op};
 use crate::cache::budget::Member;
 use crate::compaction::below::Below;
 use crate::compaction::flush::FlushJob;
@@ -63,6 +63,11 @@ const SEQNO_STRIDE: SeqNo = 1 << 32;
 /// A longer tail of the log that is not known to be durable is flushed, not written again; one that is
 /// longer than two segments too.
 const TAIL_BYTES_MAX: u64 = 128 << 20;
+
+/// So many records are taken from the log at a time, and so many operations of theirs are looked at before
+/// the first is replayed: their inserts wait for one line of memory each, which are on their way then.
+const RECORDS_AT_ONCE: usize = 64;
+const OPERATIONS_AHEAD: usize = 16;
 
 /// Opens or creates the database in `dir`.
 pub(in crate::db) fn open(dir: &Path, options: Options, env: Env) -> Result<Arc<Core>> {
@@ -273,15 +278,35 @@ impl Opening {
         let held = pins.try_hold(); // nobody reads yet
         let overwrite = held.as_ref().map(|held| held.overwrite());
         let mut last = 0;
-        while let Some((place, payload)) = log.next()? {
-            last = self.replay_batch(payload, place.offset, next_family, last, overwrite).map_err(
-                |e| {
-                    let name = FileName::Log(place.segment).to_string();
-                    e.in_file(&self.dir.join(name))
-                },
-            )?;
+        loop {
+            let mut records = log.next_some(RECORDS_AT_ONCE)?.peekable();
+            if records.peek().is_none() {
+                return Ok(());
+            }
+            // What is wrong with an operation is said when its turn has come.
+            let readers =
+                records.clone().filter_map(|(_, payload)| BatchReader::new(payload, 0).ok());
+            let mut ahead = readers.flat_map(BatchReader::ops).filter_map(Result::ok);
+            for op in ahead.by_ref().take(OPERATIONS_AHEAD) {
+                self.look_ahead(&op);
+            }
+            for (place, payload) in records {
+                last = self
+                    .replay_batch(payload, place.offset, next_family, last, overwrite, &mut ahead)
+                    .map_err(|e| {
+                        let name = FileName::Log(place.segment).to_string();
+                        e.in_file(&self.dir.join(name))
+                    })?;
+            }
         }
-        Ok(())
+    }
+
+    /// Asks for what the replay of this operation waits for.
+    #[inline]
+    fn look_ahead(&self, op: &Op<'_>) {
+        if let Some(family) = self.replayed.get(&op.family) {
+            family.writer.prefetch(op.key);
+        }
     }
 
     /// Reads and checks the log from segment `start` on.
@@ -299,14 +324,16 @@ impl Opening {
         LogReader::open(self.env.fs(), FileKind::Log, segments.collect(), from)
     }
 
-    /// Replays a batch behind one that ended with the sequence number `last`; the last of its own.
-    fn replay_batch(
+    /// Replays a batch behind one that ended with the sequence number `last`; the last of its own. Looks as
+    /// many operations `ahead` as it has.
+    fn replay_batch<'a>(
         &mut self,
         payload: &[u8],
         base: u64,
         next_family: u32,
         last: SeqNo,
         overwrite: Option<Overwrite<'_>>,
+        ahead: &mut impl Iterator<Item = Op<'a>>,
     ) -> Result<SeqNo> {
         let mut reader = BatchReader::new(payload, base)?.with_value_bytes_max(BATCH_BYTES_MAX);
         let mut seqno = reader.seqno();
@@ -315,6 +342,9 @@ impl Opening {
         }
         while let Some(op) = reader.next() {
             let op = op?;
+            if let Some(later) = ahead.next() {
+                self.look_ahead(&later);
+            }
             if seqno > SEQNO_MAX / 2 {
                 return Err(Error::corruption("sequence number out of range").at(base));
             }

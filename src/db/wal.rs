@@ -18,6 +18,10 @@ use crate::version::names::FileName;
 /// it that is found later.
 const GROUP_BYTES_MAX: usize = 32 << 10;
 
+/// When so much of a tail has been appended the device begins to write it: half of the time that it takes
+/// passes while the rest is appended.
+const BEGIN_SYNC_BYTES: u64 = 1 << 20;
+
 /// A segment that will not grow any more.
 #[derive(Clone, Debug)]
 pub(in crate::db) struct ClosedSegment {
@@ -111,14 +115,18 @@ impl TailSegment {
     /// to frame and to sum. All of them are durable, or none is.
     fn append_all(&mut self, tail: &mut LogReader) -> Result<()> {
         let mut group = WriteBatch::new();
-        let mut next_seqno = 0;
+        let (mut next_seqno, mut begun) = (0, 0);
         while let Some((place, payload)) = tail.next()? {
             let batch = BatchReader::new(payload, place.offset)?;
             let joins =
                 group.bytes() + payload.len() <= GROUP_BYTES_MAX && batch.seqno() == next_seqno;
             if !joins && !group.is_empty() {
-                self.writer.append(group.as_bytes())?;
+                let end = self.writer.append(group.as_bytes())?.offset;
                 group.clear();
+                if end - begun >= BEGIN_SYNC_BYTES {
+                    self.writer.begin_sync();
+                    begun = end;
+                }
             }
             group.append_encoded(payload, &batch);
             next_seqno = batch.seqno() + u64::from(batch.count());

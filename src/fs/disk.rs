@@ -4,9 +4,13 @@
 use std::collections::BTreeSet;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, ErrorKind as IoKind};
+#[cfg(target_os = "linux")]
+use std::num::NonZeroU64;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::Path;
 
+#[cfg(target_os = "linux")]
+use rustix::fs::{Advice, fadvise};
 use rustix::fs::{FallocateFlags, FlockOperation, fallocate};
 use rustix::io::Errno;
 
@@ -143,6 +147,8 @@ struct DiskWriter {
     by_call: u8,
     /// Where the last sync found the end.
     synced: u64,
+    /// Up to here the system was told to write.
+    begun: u64,
     failed: bool,
 }
 
@@ -155,12 +161,23 @@ const CALLS_AFTER_SYNC: u8 = 2;
 /// takes a huge page for written as a whole, so they are not for files that are synced often.
 const HUGE_BYTES: u64 = 2 << 20;
 
+#[cfg(target_os = "linux")]
+const PAGE_BYTES: u64 = 4 << 10;
+
 impl DiskWriter {
     /// Writes an empty file.
     fn new(file: File, path: &Path) -> DiskWriter {
-        let path = path.into();
-        let (end, synced) = (0, 0);
-        DiskWriter { file, path, end, window: None, huge: false, by_call: 0, synced, failed: false }
+        DiskWriter {
+            file,
+            path: path.into(),
+            end: 0,
+            window: None,
+            huge: false,
+            by_call: 0,
+            synced: 0,
+            begun: 0,
+            failed: false,
+        }
     }
 
     /// After a failed sync the kernel may report the next one as good although the bytes are gone:
@@ -213,6 +230,17 @@ impl WritableFile for DiskWriter {
             Err(e) => return Err(Error::io("reserve", &self.path, e.into())),
         }
         Ok(())
+    }
+
+    #[cfg(target_os = "linux")]
+    fn begin_sync(&mut self) {
+        // Whole pages: what is appended to one that is being written waits for that. The system writes
+        // dirty pages that it is told to let go of, and lets go of none of them before.
+        let end = self.end / PAGE_BYTES * PAGE_BYTES;
+        if let Some(len) = end.checked_sub(self.begun).and_then(NonZeroU64::new) {
+            let _ = fadvise(&self.file, self.begun, Some(len), Advice::DontNeed);
+            self.begun = end;
+        }
     }
 
     fn sync(&mut self) -> Result<()> {

@@ -299,6 +299,10 @@ impl WritableFile for FaultWriter {
         self.inner.reserve(len)
     }
 
+    fn begin_sync(&mut self) {
+        self.inner.begin_sync();
+    }
+
     fn sync(&mut self) -> Result<()> {
         match self.plan.sync(&self.path) {
             None => self.inner.sync(),

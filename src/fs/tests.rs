@@ -33,6 +33,7 @@ fn contract(fs: &dyn Fs, root: &Path) {
     directories(fs, &root.join("directories/below"));
     for (name, part) in [
         ("files", files as fn(&dyn Fs, &Path)),
+        ("long", long),
         ("reserved", reserved),
         ("names", names),
         ("refusals", refusals),
@@ -53,6 +54,24 @@ fn directories(fs: &dyn Fs, dir: &Path) {
     assert_eq!(fs.list(above).unwrap(), [], "neither directories nor what is below them");
     fs.sync_dir(above).unwrap();
     assert!(fs.free_space(dir).unwrap() > 0);
+}
+
+/// Megabytes, of which the device is told before they are synced, and which are read at once.
+fn long(fs: &dyn Fs, dir: &Path) {
+    let bytes: Vec<u8> = (0..3 << 18).flat_map(u32::to_le_bytes).collect();
+    let path = dir.join("000001-000001.log");
+    let mut file = fs.create(&path).unwrap();
+    for piece in bytes.chunks(700_001) {
+        file.append(piece).unwrap();
+        file.begin_sync();
+        file.begin_sync();
+    }
+    file.sync().unwrap();
+    let reader = fs.open(&path).unwrap();
+    for from in [0, 5] {
+        let len = bytes.len() - from;
+        assert!(*reader.read_at(from as u64, len).unwrap() == bytes[from..]);
+    }
 }
 
 fn files(fs: &dyn Fs, dir: &Path) {

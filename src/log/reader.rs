@@ -24,6 +24,8 @@ pub struct LogReader {
     /// How many pieces have been begun.
     begun: usize,
     current: Option<Walk>,
+    /// What `next_some` yields, in the bytes of `current`.
+    some: Vec<(LogPosition, Range<usize>)>,
     /// Nothing that begins before is yielded.
     from: LogPosition,
     /// Files of the log, for `make_durable`.
@@ -71,6 +73,7 @@ impl LogReader {
             pieces: found.pieces,
             begun: 0,
             current: None,
+            some: Vec::new(),
             from: LogPosition::default(),
             end: found.end,
             closed: found.closed,
@@ -86,34 +89,52 @@ impl LogReader {
     /// Only for segments beyond the first 128 MiB, which are read again: those of the file system, and
     /// `Corruption` if the bytes have changed meanwhile.
     pub fn next(&mut self) -> Result<Option<(LogPosition, &[u8])>> {
-        let found = self.step().inspect_err(|_| {
-            self.pieces.clear();
-            self.current = None;
-        })?;
-        // Lent, not shared: two readers of the same bytes do not count references in turns.
-        let Some(walk) = &self.current else { return Ok(None) };
-        Ok(found.map(|(position, payload)| (position, &walk.bytes[payload])))
+        Ok(self.next_some(1)?.next())
     }
 
-    /// The next data record, in the bytes of `current`.
-    fn step(&mut self) -> Result<Option<(LogPosition, Range<usize>)>> {
-        loop {
+    /// The next data records of one segment, `most` of them if it has as many: for who wants to look ahead. After
+    /// an error, and at the end: none.
+    ///
+    /// # Errors
+    /// As [`next`](LogReader::next). What came before the error is not yielded then.
+    pub fn next_some(
+        &mut self,
+        most: usize,
+    ) -> Result<impl Iterator<Item = (LogPosition, &[u8])> + Clone> {
+        self.some.clear();
+        self.step(most).inspect_err(|_| {
+            self.pieces.clear();
+            self.current = None;
+            self.some.clear();
+        })?;
+        // Lent, not shared: two readers of the same bytes do not count references in turns.
+        let bytes = self.current.as_ref().map_or(&[][..], |walk| &walk.bytes);
+        Ok(self.some.iter().map(|(place, payload)| (*place, &bytes[payload.clone()])))
+    }
+
+    /// Finds the next data records, `most` or up to the end of the segment that has the first of them.
+    fn step(&mut self, most: usize) -> Result<()> {
+        while self.some.len() < most {
             let Some(walk) = &mut self.current else {
-                let Some(piece) = self.pieces.get(self.begun).cloned() else { return Ok(None) };
+                let Some(piece) = self.pieces.get(self.begun).cloned() else { return Ok(()) };
                 self.begun += 1;
                 self.current = Some(Walk::new(&self.fs, piece)?);
                 continue;
             };
             let Some((start, record)) = walk.next()? else {
+                if !self.some.is_empty() {
+                    return Ok(());
+                }
                 self.current = None;
                 continue;
             };
             let position = LogPosition::new(walk.piece.header.number, start);
             let wanted = start >= walk.piece.start && position >= self.from;
             if record.kind == RecordKind::Data && wanted {
-                return Ok(Some((position, record.payload)));
+                self.some.push((position, record.payload));
             }
         }
+        Ok(())
     }
 
     /// Where the log ends: what the next epoch's first segment names as `prev`, after

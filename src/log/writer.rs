@@ -170,6 +170,11 @@ impl LogWriter {
         Ok(self.position())
     }
 
+    /// Lets the device begin with what was appended. Only a wish.
+    pub fn begin_sync(&mut self) {
+        self.file.begin_sync();
+    }
+
     /// Makes this segment durable, and then appends a seal that says so; a seal that cannot be written
     /// is reported by the next call. Without I/O if nothing was appended since the last time.
     ///

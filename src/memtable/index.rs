@@ -32,6 +32,7 @@
 use std::ptr;
 
 use crate::base::sync::{AtomicPtr, AtomicU32, AtomicU64, Ordering};
+use crate::memtable::arena::prefetch;
 use crate::memtable::offset::{Offset, Slot};
 
 const BUCKETS: usize = 64;
@@ -149,6 +150,14 @@ impl Index {
     pub fn look_ahead(&self, hash: u32) {
         if let Some(segment) = self.segment(self.place(hash)) {
             std::hint::black_box(segment.bucket(hash, 0).tags.load(Ordering::Relaxed));
+        }
+    }
+
+    /// Asks for the line of the bucket where a hash would be, and does not wait for it.
+    #[inline]
+    pub fn prefetch(&self, hash: u32) {
+        if let Some(segment) = self.segment(self.place(hash)) {
+            prefetch(segment.bucket(hash, 0));
         }
     }
 

@@ -92,6 +92,12 @@ impl MemTableWriter {
         true
     }
 
+    /// Asks for what an [`insert`](MemTableWriter::insert) of this key looks at first, and does not wait for it.
+    #[inline]
+    pub fn prefetch(&self, key: &[u8]) {
+        self.table.index.prefetch(hash(key));
+    }
+
     /// Appends a version, behind the newest one if there is one.
     #[inline(never)]
     fn push(&mut self, key: InternalKey<'_>, value: &[u8], hash: u32, newest: Option<Offset>) {

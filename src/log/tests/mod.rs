@@ -56,12 +56,17 @@ fn open(fs: &Arc<dyn Fs>, from: Option<LogPosition>) -> Result<LogReader> {
     LogReader::open(fs, FileKind::Log, segments(&**fs), from)
 }
 
+/// All that is yielded, by one to four records at a time.
 fn drain(reader: &mut LogReader) -> Vec<Vec<u8>> {
     let mut all = Vec::new();
-    while let Some((_, payload)) = reader.next().unwrap() {
-        all.push(payload.to_vec());
+    loop {
+        let (before, most) = (all.len(), all.len() % 4 + 1);
+        all.extend(reader.next_some(most).unwrap().map(|(_, payload)| payload.to_vec()));
+        match all.len() - before {
+            0 => return all,
+            some => assert!(some <= most),
+        }
     }
-    all
 }
 
 /// Where a log ends, and its payloads.
