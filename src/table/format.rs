@@ -30,8 +30,6 @@ use crate::base::format::{FileKind, Layout, PREAMBLE_BYTES, field, put_preamble,
 use crate::base::id::FileId;
 use crate::base::limits::DECODE_BYTES_MAX;
 use crate::table::compression::{Codec, decompress, unpack};
-use crate::table::lz4;
-use crate::table::lz4::Lz4;
 use crate::table::scratch::Buffer;
 
 /// Bytes of a block's trailer.
@@ -121,24 +119,6 @@ impl<'a> StoredBlock<'a> {
     /// # Errors
     /// `Corruption` at its offset; `Unsupported` if the codec is not part of this build.
     pub fn unpack(&self, buffer: &'a mut Buffer) -> Result<&'a [u8]> {
-        if self.codec == Codec::None {
-            return Ok(self.packed);
-        }
-        if self.codec == Codec::Lz4 && self.raw_len <= lz4::RAW_BYTES_MAX {
-            self.codec.require()?;
-            let raw = buffer.first_of_lz4();
-            let done = Lz4::all(self.packed, self.raw_len, raw);
-            let wrong = || Error::corruption("block does not unpack (lz4)").at(self.offset);
-            return done.ok_or_else(wrong).map(|()| &raw[..self.raw_len]);
-        }
-        self.unpack_all(buffer)
-    }
-
-    /// The same, for a block of which all will be read: by the decoder that is faster for many short values.
-    ///
-    /// # Errors
-    /// Those of [`unpack`](StoredBlock::unpack).
-    pub fn unpack_all(&self, buffer: &'a mut Buffer) -> Result<&'a [u8]> {
         if self.codec == Codec::None {
             return Ok(self.packed);
         }

@@ -48,13 +48,6 @@ impl<'a> Lz4<'a> {
         Lz4 { packed, raw_len, at: 0, filled: 0 }
     }
 
-    /// Unpacks all of a block to the front of `raw`. `None`: the block does not unpack to what it should.
-    pub fn all(packed: &[u8], raw_len: usize, raw: &mut Raw) -> Option<()> {
-        let mut lz4 = Lz4::new(packed, raw_len);
-        lz4.unpack(raw, raw_len)?;
-        (lz4.at == packed.len()).then_some(())
-    }
-
     /// Goes on until `more` bytes more are unpacked, or all, and at most a sequence more. Returns the number
     /// of bytes at the front of `raw` that are there then; `raw` must be as the last call left it.
     /// `None`: the block does not unpack to what it should.
@@ -217,6 +210,12 @@ mod tests {
     use crate::table::compression::packed_by_lz4;
     use quickcheck::quickcheck;
 
+    fn all(packed: &[u8], raw_len: usize, raw: &mut Raw) -> Option<()> {
+        let mut lz4 = Lz4::new(packed, raw_len);
+        lz4.unpack(raw, raw_len)?;
+        (lz4.at == packed.len()).then_some(())
+    }
+
     /// What the description of the format says, and no more: as many bytes as can be made of it, up to
     /// the sequence that goes beyond `len_max`.
     fn plain(packed: &[u8], len_max: usize) -> Vec<u8> {
@@ -285,7 +284,7 @@ mod tests {
             let Some(packed) = packed_by_lz4(&raw) else { return true };
             let plain = plain(&packed, raw.len());
             let mut buffer = Box::new([0xa5; size_of::<Raw>()]);
-            let mut all = |packed: &[u8]| Lz4::all(packed, raw.len(), &mut buffer);
+            let mut all = |packed: &[u8]| all(packed, raw.len(), &mut buffer);
             let whole = all(&packed) == Some(()) && all(&[&packed, &[0][..]].concat()).is_none();
             whole | raw.is_empty() // of which there is nothing to unpack
                 && plain == raw

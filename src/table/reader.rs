@@ -261,7 +261,7 @@ impl Table {
         let stored = scratch.stored.first(handle.stored_bytes());
         self.file.read_into(handle.offset, stored)?;
         let block = check_block(stored, &self.footer.id, handle.offset, self.raw_max)?;
-        let block = self.data_block(i, Bytes::from(block.unpack_all(&mut scratch.raw)?))?;
+        let block = self.data_block(i, Bytes::from(block.unpack(&mut scratch.raw)?))?;
         let charge = block.memory_bytes();
         Ok(self.cache.insert(self.owner, handle.offset, block, charge))
     }
