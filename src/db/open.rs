@@ -120,6 +120,11 @@ fn check_log_mode(state: &State, options: &Options) -> Result<()> {
     }
 }
 
+/// A batch of the log, whatever values its options allowed.
+fn logged(payload: &[u8], base: u64) -> Result<BatchReader<'_>> {
+    Ok(BatchReader::new(payload, base)?.with_value_bytes_max(BATCH_BYTES_MAX))
+}
+
 /// Writes memtables, oldest first, to a table. Operands are kept as they are: there is no merge
 /// operator yet.
 fn flush_whole(tables: &[Arc<MemTable>], output: OutputOptions) -> Result<FamilyEdit> {
@@ -285,23 +290,21 @@ impl Opening {
             }
             // What is wrong with an operation is said when its turn has come.
             let readers =
-                records.clone().filter_map(|(_, payload)| BatchReader::new(payload, 0).ok());
+                records.clone().filter_map(|(place, payload)| logged(payload, place.offset).ok());
             let mut ahead = readers.flat_map(BatchReader::ops).filter_map(Result::ok);
             for op in ahead.by_ref().take(OPERATIONS_AHEAD) {
                 self.look_ahead(&op);
             }
             for (place, payload) in records {
+                let (base, name) = (place.offset, FileName::Log(place.segment));
                 last = self
-                    .replay_batch(payload, place.offset, next_family, last, overwrite, &mut ahead)
-                    .map_err(|e| {
-                        let name = FileName::Log(place.segment).to_string();
-                        e.in_file(&self.dir.join(name))
-                    })?;
+                    .replay_batch(payload, base, next_family, last, overwrite, &mut ahead)
+                    .map_err(|e| e.in_file(&self.dir.join(name.to_string())))?;
             }
         }
     }
 
-    /// Asks for what the replay of this operation waits for.
+    /// Asks for what the replay of this operation waits for. Of no use, and no harm, if it will not be inserted.
     #[inline]
     fn look_ahead(&self, op: &Op<'_>) {
         if let Some(family) = self.replayed.get(&op.family) {
@@ -335,7 +338,7 @@ impl Opening {
         overwrite: Option<Overwrite<'_>>,
         ahead: &mut impl Iterator<Item = Op<'a>>,
     ) -> Result<SeqNo> {
-        let mut reader = BatchReader::new(payload, base)?.with_value_bytes_max(BATCH_BYTES_MAX);
+        let mut reader = logged(payload, base)?;
         let mut seqno = reader.seqno();
         if seqno <= last {
             return Err(Error::corruption("sequence numbers do not ascend").at(base));

@@ -4,14 +4,11 @@
 use std::collections::BTreeSet;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, ErrorKind as IoKind};
-#[cfg(target_os = "linux")]
 use std::num::NonZeroU64;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::Path;
 
-#[cfg(target_os = "linux")]
-use rustix::fs::{Advice, fadvise};
-use rustix::fs::{FallocateFlags, FlockOperation, fallocate};
+use rustix::fs::{Advice, FallocateFlags, FlockOperation, fadvise, fallocate};
 use rustix::io::Errno;
 
 use crate::base::bytes::Bytes;
@@ -161,7 +158,6 @@ const CALLS_AFTER_SYNC: u8 = 2;
 /// takes a huge page for written as a whole, so they are not for files that are synced often.
 const HUGE_BYTES: u64 = 2 << 20;
 
-#[cfg(target_os = "linux")]
 const PAGE_BYTES: u64 = 4 << 10;
 
 impl DiskWriter {
@@ -232,13 +228,18 @@ impl WritableFile for DiskWriter {
         Ok(())
     }
 
-    #[cfg(target_os = "linux")]
+    /// `sync_file_range` would be the call for it, which `rustix` does not have. The system begins to write
+    /// dirty pages that it is told to let go of; clean ones it does let go of. An error is kept for this
+    /// descriptor, which has been open since the file is there.
     fn begin_sync(&mut self) {
-        // Whole pages: what is appended to one that is being written waits for that. The system writes
-        // dirty pages that it is told to let go of, and lets go of none of them before.
+        if self.failed || self.huge {
+            return; // a huge page is written as a whole, and again when more is written to it
+        }
+        // Whole pages only: the last one is about to change.
         let end = self.end / PAGE_BYTES * PAGE_BYTES;
-        if let Some(len) = end.checked_sub(self.begun).and_then(NonZeroU64::new) {
-            let _ = fadvise(&self.file, self.begun, Some(len), Advice::DontNeed);
+        let begun = self.begun.max(self.synced / PAGE_BYTES * PAGE_BYTES);
+        if let Some(len) = end.checked_sub(begun).and_then(NonZeroU64::new) {
+            let _ = fadvise(&self.file, begun, Some(len), Advice::DontNeed);
             self.begun = end;
         }
     }

@@ -534,6 +534,8 @@ impl WritableFile for MemWriter {
         Ok(())
     }
 
+    fn begin_sync(&mut self) {} // any part of what was appended may be durable at any time
+
     fn sync(&mut self) -> Result<()> {
         self.disk.count("sync", &self.path)?;
         self.disk.sync(&self.node);

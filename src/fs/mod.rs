@@ -73,8 +73,9 @@ pub trait WritableFile: Send {
     /// `NoSpace` if there is not as much; appends may go on. After another error they may not.
     fn reserve(&mut self, len: u64) -> Result<()>;
     /// Lets the device begin with what was appended, so that the next [`sync`](WritableFile::sync) has less to
-    /// wait for. Only a wish, which promises nothing; what goes wrong is said by that sync.
-    fn begin_sync(&mut self) {}
+    /// wait for. Only a wish, which promises nothing. What goes wrong is said by the next sync of this file by
+    /// the same owner, and perhaps by no other: it must not be left to [`Fs::sync_file`].
+    fn begin_sync(&mut self);
     /// Makes everything appended durable. A failed sync is final: the file must not be used again.
     fn sync(&mut self) -> Result<()>;
     /// What a failed sync leaves behind, where that can be simulated. The fault injector calls this

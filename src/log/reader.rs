@@ -24,8 +24,8 @@ pub struct LogReader {
     /// How many pieces have been begun.
     begun: usize,
     current: Option<Walk>,
-    /// What `next_some` yields, in the bytes of `current`.
-    some: Vec<(LogPosition, Range<usize>)>,
+    /// What the last call of `next_some` has found, in the bytes of `current`.
+    found: Vec<(LogPosition, Range<usize>)>,
     /// Nothing that begins before is yielded.
     from: LogPosition,
     /// Files of the log, for `make_durable`.
@@ -73,7 +73,7 @@ impl LogReader {
             pieces: found.pieces,
             begun: 0,
             current: None,
-            some: Vec::new(),
+            found: Vec::new(),
             from: LogPosition::default(),
             end: found.end,
             closed: found.closed,
@@ -92,29 +92,33 @@ impl LogReader {
         Ok(self.next_some(1)?.next())
     }
 
-    /// The next data records of one segment, `most` of them if it has as many: for who wants to look ahead. After
-    /// an error, and at the end: none.
+    /// The next data records, `most` of them or as many as are left in a segment: for who wants to look ahead.
+    /// After an error, and at the end: none. No copy, and no allocation but for the first call.
     ///
     /// # Errors
-    /// As [`next`](LogReader::next). What came before the error is not yielded then.
+    /// As [`next`](LogReader::next). What this call found before the error is not yielded then.
+    ///
+    /// # Panics
+    /// If `most` is 0.
     pub fn next_some(
         &mut self,
         most: usize,
     ) -> Result<impl Iterator<Item = (LogPosition, &[u8])> + Clone> {
-        self.some.clear();
+        assert!(most > 0, "no records at all are the end");
+        self.found.clear();
         self.step(most).inspect_err(|_| {
             self.pieces.clear();
             self.current = None;
-            self.some.clear();
+            self.found.clear();
         })?;
         // Lent, not shared: two readers of the same bytes do not count references in turns.
         let bytes = self.current.as_ref().map_or(&[][..], |walk| &walk.bytes);
-        Ok(self.some.iter().map(|(place, payload)| (*place, &bytes[payload.clone()])))
+        Ok(self.found.iter().map(|(place, payload)| (*place, &bytes[payload.clone()])))
     }
 
     /// Finds the next data records, `most` or up to the end of the segment that has the first of them.
     fn step(&mut self, most: usize) -> Result<()> {
-        while self.some.len() < most {
+        while self.found.len() < most {
             let Some(walk) = &mut self.current else {
                 let Some(piece) = self.pieces.get(self.begun).cloned() else { return Ok(()) };
                 self.begun += 1;
@@ -122,7 +126,7 @@ impl LogReader {
                 continue;
             };
             let Some((start, record)) = walk.next()? else {
-                if !self.some.is_empty() {
+                if !self.found.is_empty() {
                     return Ok(());
                 }
                 self.current = None;
@@ -131,7 +135,7 @@ impl LogReader {
             let position = LogPosition::new(walk.piece.header.number, start);
             let wanted = start >= walk.piece.start && position >= self.from;
             if record.kind == RecordKind::Data && wanted {
-                self.some.push((position, record.payload));
+                self.found.push((position, record.payload));
             }
         }
         Ok(())

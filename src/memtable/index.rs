@@ -153,7 +153,7 @@ impl Index {
         }
     }
 
-    /// Asks for the line of the bucket where a hash would be, and does not wait for it.
+    /// The same, without waiting for the line, for who does something else meanwhile.
     #[inline]
     pub fn prefetch(&self, hash: u32) {
         if let Some(segment) = self.segment(self.place(hash)) {

@@ -92,7 +92,8 @@ impl MemTableWriter {
         true
     }
 
-    /// Asks for what an [`insert`](MemTableWriter::insert) of this key looks at first, and does not wait for it.
+    /// Asks for what an [`insert`](MemTableWriter::insert) of this key looks at first, and does not wait for it:
+    /// a hash of the key, and a look at the directory.
     #[inline]
     pub fn prefetch(&self, key: &[u8]) {
         self.table.index.prefetch(hash(key));

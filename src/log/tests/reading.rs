@@ -114,6 +114,7 @@ fn what_changes_between_two_readings_is_refused() {
     let place = log.position().offset;
     log.append(&[3; 40]).unwrap();
     let mut reader = open(&shared(&fs), None).unwrap();
+    let mut by_many = reader.clone();
     fs.corrupt(log.path(), place + RECORD_HEADER_BYTES as u64, 1);
     for payload in [vec![1; 600], vec![2; 40]] {
         assert_eq!(*reader.next().unwrap().unwrap().1, payload);
@@ -122,6 +123,10 @@ fn what_changes_between_two_readings_is_refused() {
     assert_eq!((e.kind(), e.offset()), (ErrorKind::Corruption, Some(place)), "{e}");
     assert_eq!(e.path(), Some(log.path()));
     assert!(reader.next().unwrap().is_none(), "nothing follows an error");
+    assert_eq!(by_many.next_some(4).unwrap().count(), 1, "all of one segment");
+    let again = by_many.next_some(4).err().and_then(|e| e.offset());
+    assert_eq!(again, Some(place), "nor comes what was before it in one call");
+    assert_eq!(by_many.next_some(4).unwrap().count(), 0);
 }
 
 #[test]

@@ -86,6 +86,9 @@ impl WritableFile for LyingFile {
     fn reserve(&mut self, len: u64) -> Result<()> {
         self.file.reserve(len)
     }
+    fn begin_sync(&mut self) {
+        self.file.begin_sync();
+    }
     fn sync(&mut self) -> Result<()> {
         if self.sync { Ok(()) } else { self.file.sync() }
     }
