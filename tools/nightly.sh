@@ -4,7 +4,7 @@
 #   sim       power cuts, faults, damage, hostile bytes, filters        (90 minutes)
 #   model     random programs beside plain maps                         (40)
 #   state     random programs over keyed state beside plain collections (40)
-#   canaries  every bug that can be planted, each looked for a minute   (29)
+#   canaries  every bug that can be planted, each looked for a minute   (32)
 #   golden    every damage to the golden files, then forged inputs      (30)
 #   process   processes that are killed, and a soak                     (60)
 #   fuzz      every fuzz target, with libFuzzer where cargo-fuzz and a nightly toolchain are there,
@@ -68,7 +68,7 @@ state() {
 canaries() {
     # Most are found at once; half a minute is what the rarest need.
     local seconds=60
-    [ -z "$minutes" ] || seconds=$((minutes * 60 / 29 + 30))
+    [ -z "$minutes" ] || seconds=$((minutes * 60 / 32 + 30))
     run alluvium-sim --features canary -- canaries --all --seconds "$seconds" --seed "$seed"
 }
 

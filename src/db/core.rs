@@ -1,16 +1,5 @@
-//! What all parts of a database share, with the lock that protects each field.
-//!
-//! | # | lock | protects | held for | by |
-//! |---|------|----------|----------|----|
-//! | 1 | `commit.state` | log, memtable writers, next sequence number | append, sync, apply, rotate | the leader |
-//! | 2 | `manifest` | the manifest's writer: the order of edits | one record and its sync | background |
-//! | 3 | `versions` | current versions, running jobs, pending checkpoints | pointer work | background, checkpoint |
-//! | 4 | `families` | the families by number and name | a look-up | all |
-//! | 5 | a family's cell | its `SuperVersion` | a pointer clone or swap | all |
-//! | 6 | snapshot list | itself | taking a pin; installing a filtered compaction | all |
-//! | 7 | leaves: read pins, holders, commit queue, closed segments, cache shards, budget | themselves | no call out | all |
-//!
-//! A thread that holds a lower one never takes a higher one, and nothing does I/O under 3 to 7.
+//! What all parts of a database share. DESIGN.md, *Locks and orderings*, says which lock protects what, and which
+//! comes before which.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;

@@ -6,6 +6,7 @@ use std::hash::BuildHasher;
 
 use crate::base::coding::{Decoder, put_field, put_number};
 use crate::base::error::{Error, Result};
+use crate::base::format::{Layout, field};
 use crate::base::limits::{LEVELS, VALUE_BYTES_MAX};
 use crate::base::rng::Rng;
 use crate::base::sync::{Arc, Mutex};
@@ -19,6 +20,26 @@ use crate::fs::disk::DiskFs;
 use crate::iter::resolve::MergeOperator;
 use crate::memtable::BYTES_MAX as MEMTABLE_BYTES_MAX;
 use crate::table::{Block, Codec, TableOptions, TimestampExtractor};
+
+/// F4.5 as a table.
+pub const LAYOUT: Layout = Layout {
+    id: "F4.5",
+    title: "Options of a family: fields, tags ascending; those that are absent have their defaults",
+    fields: &[
+        field("tag 1", "v", "memtable_bytes_max", "bytes of a memtable that is full"),
+        field("tag 2", "v", "block_bytes", "bytes of a data block before it is packed"),
+        field("tag 3", "v", "restart_interval", "keys from one that is stored whole to the next"),
+        field("tag 4", "v", "zstd_level", "level of zstd"),
+        field("tag 5", "v", "filter_bits_per_key", "bits of a filter for each key; 0: no filter"),
+        field("tag 6", "v", "key_group_bytes", "bytes of a key that are its key group: 0, 1 or 2"),
+        field("tag 7", "v", "l0_depth_trigger", "overlap depth at which level 0 is compacted"),
+        field("tag 8", "v", "level_bytes_base", "bytes of the first level below level 0"),
+        field("tag 9", "v", "level_multiplier", "times the bytes of a level that the next one has"),
+        field("tag 10", "v", "file_bytes", "bytes at which a compaction's table is cut"),
+        field("tag 11", "7", "codecs", "a codec for each level, as in F3.1"),
+        field("tag 12", "v", "l0_scan_bytes", "bytes that a scan pays for each further run"),
+    ],
+};
 
 /// Settings of a database: plain data.
 #[derive(Clone, Debug, PartialEq, Eq)]

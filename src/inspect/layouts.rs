@@ -15,7 +15,7 @@ pub fn layouts() -> Vec<&'static Layout> {
         crate::version::edit::LAYOUTS,
         crate::version::meta::LAYOUTS,
         crate::version::current::LAYOUTS,
-        &[crate::db::census::LAYOUT],
+        &[crate::db::census::LAYOUT, crate::db::options::LAYOUT],
         crate::checkpoint::format::LAYOUTS,
         crate::state::key::LAYOUTS,
         crate::state::list::LAYOUTS,

@@ -25,10 +25,10 @@ pub const LAYOUTS: &[Layout] = &[Layout {
     id: "F6.6",
     title: "Snapshot of a serializer; a tag-length-value each",
     fields: &[
-        field("0", "n", "tag 1: name", "UTF-8"),
-        field("", "n", "tag 2: version", "varint"),
-        field("", "n", "tag 3: fixed_len", "varint: bytes of every value; left out if they vary"),
-        field("", "n", "tag 4: config", "opaque; composites: F6.6 of each part, after its length"),
+        field("0", "n", "tag 1!: name", "UTF-8"),
+        field("", "n", "tag 2!: version", "varint"),
+        field("", "n", "tag 3!: fixed_len", "varint: bytes of every value; left out if they vary"),
+        field("", "n", "tag 4!: config", "opaque; composites: F6.6 of each part, after its length"),
     ],
 }];
 

@@ -35,8 +35,8 @@ pub const LAYOUTS: &[Layout] = &[
         id: "F6.4",
         title: "Metadata of a backend, in family _meta, under group(2); a tag-length-value each",
         fields: &[
-            field("0", "n", "tag 1: max_parallelism", "number of key groups of the job, varint"),
-            field("", "n", "tag 2: key", "serializer of keys, F6.6"),
+            field("0", "n", "tag 1!: max_parallelism", "number of key groups of the job, varint"),
+            field("", "n", "tag 2!: key", "serializer of keys, F6.6"),
         ],
     },
     Layout {
@@ -46,13 +46,13 @@ pub const LAYOUTS: &[Layout] = &[
             field(
                 "0",
                 "n",
-                "tag 1: kind",
+                "tag 1!: kind",
                 "1 value, 2 list, 3 map, 4 reducing, 5 aggregating, 6 timers; u8",
             ),
-            field("", "n", "tag 2: namespace", "serializer of namespaces, F6.6"),
-            field("", "n", "tag 3: user_key", "map: serializer of user keys, F6.6"),
-            field("", "n", "tag 4: value", "serializer of values or elements, F6.6"),
-            field("", "0", "tag 5: migrating", "the group's values are being written anew"),
+            field("", "n", "tag 2!: namespace", "serializer of namespaces, F6.6"),
+            field("", "n", "tag 3!: user_key", "map: serializer of user keys, F6.6"),
+            field("", "n", "tag 4!: value", "serializer of values or elements, F6.6"),
+            field("", "0", "tag 5!: migrating", "the group's values are being written anew"),
         ],
     },
 ];

@@ -23,7 +23,7 @@ pub const LAYOUTS: &[Layout] = &[Layout {
     fields: &[
         field("0", "16", "preamble", "kind C (F0)"),
         field("16", "8", "manifest", "file number of the valid manifest"),
-        field("24", "4", "crc", "masked CRC-32 of bytes 0 to 23"),
+        field("24", "4", "crc", "masked CRC-32 of bytes 0 to 24"),
     ],
 }];
 
