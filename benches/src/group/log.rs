@@ -36,7 +36,9 @@ impl Logged {
     fn put(&mut self, log: Log, count: usize) -> Measure {
         self.store.setup.log = log;
         self.store.fresh();
-        calm(log);
+        if let Log::Synced = log {
+            calm();
+        }
         let order = Random::new(13).permutation(count as u32);
         let engine = self.store.engine();
         let took = measure(count, |i| engine.put(&key(order[i]), &record(order[i], 0)));
@@ -47,7 +49,7 @@ impl Logged {
     fn put_by_many(&mut self) -> Measure {
         self.store.setup.log = Log::Synced;
         self.store.fresh();
-        calm(Log::Synced);
+        calm();
         let engine = self.store.engine();
         let each = self.synced as u32;
         let meter = Meter::begin();
@@ -75,6 +77,7 @@ impl Logged {
         self.store.remove();
         self.store.count += 1;
         let dir = self.store.dir();
+        calm(); // before there is a log, which is not to be synced
         let program = std::env::current_exe().expect("this program");
         let mut writer = Command::new(program)
             .args(["write-and-wait", &self.store.kind.to_string(), &self.crash.to_string()])
@@ -110,10 +113,8 @@ impl Logged {
 
 /// What other engines have left to be written, in their turns before, is not to be in the way of syncs that are
 /// timed: the device gets it first.
-fn calm(log: Log) {
-    if let Log::Synced = log {
-        rustix::fs::sync();
-    }
+fn calm() {
+    rustix::fs::sync();
 }
 
 /// The process that is killed: writes, says so, and waits.
