@@ -491,6 +491,10 @@ impl<'a> Iterator for Versions<'a> {
     fn next(&mut self) -> Option<Found<'a>> {
         while let Some(entry) = self.next {
             self.next = entry.older().map(|offset| self.arena.entry(offset));
+            // What is older than an operand is looked at next.
+            if let Some(older) = self.next.filter(|_| entry.kind() == Some(ValueKind::Merge)) {
+                older.prefetch::<4>();
+            }
             let version = entry.version(self.hold);
             if version.is_some() {
                 return version;
