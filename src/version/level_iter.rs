@@ -90,8 +90,10 @@ impl InternalIterator for ClippedIterator {
     }
 
     fn seek_for_prev(&mut self, user_key: &[u8]) -> Result<()> {
+        // Only a clip says more than the table: what its last key is, bounds need not know. They may have been
+        // forged, and who goes back must never come to a greater key than the one he asks for.
         self.moved(|inner, file| match &file.meta().bounds.end {
-            Some(end) if user_key >= end.as_slice() => to_last(inner, file),
+            Some(end) if file.meta().clipped && user_key >= end.as_slice() => to_last(inner, file),
             _ => inner.seek_for_prev(user_key),
         })
     }
