@@ -257,8 +257,15 @@ impl<'a> BatchReader<'a> {
         Ok(BatchReader { d, seqno, count, left: count, done: false, value_bytes_max })
     }
 
-    /// The same reader with another limit for values, where an option has raised it.
-    pub fn with_value_bytes_max(self, value_bytes_max: usize) -> BatchReader<'a> {
+    /// Reads a batch of the log likewise, whose values may be as long as any option allows.
+    ///
+    /// # Errors
+    /// As for [`new`](BatchReader::new).
+    pub fn of_log(payload: &'a [u8], base: u64) -> Result<BatchReader<'a>> {
+        Ok(BatchReader::new(payload, base)?.with_value_bytes_max(BATCH_BYTES_MAX))
+    }
+
+    fn with_value_bytes_max(self, value_bytes_max: usize) -> BatchReader<'a> {
         BatchReader { value_bytes_max, ..self }
     }
 

@@ -120,11 +120,6 @@ fn check_log_mode(state: &State, options: &Options) -> Result<()> {
     }
 }
 
-/// A batch of the log, whatever values its options allowed.
-fn logged(payload: &[u8], base: u64) -> Result<BatchReader<'_>> {
-    Ok(BatchReader::new(payload, base)?.with_value_bytes_max(BATCH_BYTES_MAX))
-}
-
 /// Writes memtables, oldest first, to a table. Operands are kept as they are: there is no merge
 /// operator yet.
 fn flush_whole(tables: &[Arc<MemTable>], output: OutputOptions) -> Result<FamilyEdit> {
@@ -289,8 +284,9 @@ impl Opening {
                 return Ok(());
             }
             // What is wrong with an operation is said when its turn has come.
-            let readers =
-                records.clone().filter_map(|(place, payload)| logged(payload, place.offset).ok());
+            let readers = records
+                .clone()
+                .filter_map(|(place, payload)| BatchReader::of_log(payload, place.offset).ok());
             let mut ahead = readers.flat_map(BatchReader::ops).filter_map(Result::ok);
             for op in ahead.by_ref().take(OPERATIONS_AHEAD) {
                 self.look_ahead(&op);
@@ -338,7 +334,7 @@ impl Opening {
         overwrite: Option<Overwrite<'_>>,
         ahead: &mut impl Iterator<Item = Op<'a>>,
     ) -> Result<SeqNo> {
-        let mut reader = logged(payload, base)?;
+        let mut reader = BatchReader::of_log(payload, base)?;
         let mut seqno = reader.seqno();
         if seqno <= last {
             return Err(Error::corruption("sequence numbers do not ascend").at(base));

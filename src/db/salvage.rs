@@ -321,7 +321,7 @@ impl Salvage {
 
     /// One batch, whole. Returns its last sequence number; `None` if that is beyond what is wanted.
     fn replay_batch(&mut self, payload: &[u8], base: u64) -> Result<Option<SeqNo>> {
-        let reader = BatchReader::new(payload, base)?.with_value_bytes_max(BATCH_BYTES_MAX);
+        let reader = BatchReader::of_log(payload, base)?;
         let first = reader.seqno();
         let last = first.saturating_add(u64::from(reader.count()).saturating_sub(1));
         if last > self.upto {

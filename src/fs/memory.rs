@@ -2,10 +2,9 @@
 //!
 //! Two states are kept: what a reader sees now, and what is durable. A file is append-only, so its
 //! durable part is a prefix (`synced`); behind it lie the appends that no sync has covered, and zeros
-//! that were reserved. Names have
-//! a durable table and an ordered list of changes that no [`Fs::sync_dir`] has covered yet. [`image`]
-//! makes a new disk from the durable state and a part of the rest; [`trace`] records what happens to a
-//! disk and lets it happen again, so that one run of a workload can lose its power everywhere.
+//! that were reserved. Names have a durable table and an ordered list of changes that no [`Fs::sync_dir`]
+//! has covered yet. [`image`] makes a new disk from the durable state and a part of the rest; [`trace`]
+//! records what happens to a disk and lets it happen again: one run can lose its power everywhere.
 
 pub mod image;
 pub mod trace;
@@ -564,8 +563,7 @@ impl ReadableFile for MemReader {
         let start = usize::try_from(offset).unwrap_or(usize::MAX);
         match start.checked_add(len) {
             Some(end) if end <= content.len => {
-                let data: Arc<Vec<u8>> = content.data.clone();
-                Ok(Bytes::shared(data).slice(start..end))
+                Ok(Bytes::shared(content.data.clone()).slice(start..end))
             }
             _ => Err(Error::corruption("the file ends early").at(offset).in_file(&self.path)),
         }

@@ -233,7 +233,7 @@ impl ClosedDb {
 }
 
 fn check_batch(payload: &[u8], at: u64) -> Result<()> {
-    let mut batch = BatchReader::new(payload, at)?.with_value_bytes_max(BATCH_BYTES_MAX);
+    let mut batch = BatchReader::of_log(payload, at)?;
     while let Some(op) = batch.next() {
         op?;
     }

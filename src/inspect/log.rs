@@ -7,7 +7,6 @@ use crate::base::error::Error;
 use crate::base::error::Result;
 use crate::base::format::FileKind;
 use crate::base::key::ValueKind;
-use crate::base::limits::BATCH_BYTES_MAX;
 use crate::batch::BatchReader;
 use crate::batch::Op;
 use crate::inspect::manifest;
@@ -105,7 +104,7 @@ fn describe_record(report: &mut Report, bytes: &[u8], kind: FileKind, at: usize,
 }
 
 fn describe_batch(report: &mut Report, payload: &[u8], base: u64) -> Result<()> {
-    let mut reader = BatchReader::new(payload, base)?.with_value_bytes_max(BATCH_BYTES_MAX);
+    let mut reader = BatchReader::of_log(payload, base)?;
     let mut seqno = reader.seqno();
     let last = seqno.saturating_add(u64::from(reader.count()).saturating_sub(1));
     report.line(2, format_args!("{} operations, {seqno} to {last}", reader.count()));

@@ -18,7 +18,7 @@
 //!
 //! # Claims
 //!
-//! The only `unsafe` code of the memtable. Every block names the claims that it rests on.
+//! Every block of `unsafe` names the claims that it rests on.
 //!
 //! 1. *One writer.* Bytes of a chunk are written through [`ArenaWriter::push`] and
 //!    [`ArenaWriter::overwrite`] only. There is one `ArenaWriter` per arena, it is not `Clone`, and
@@ -47,8 +47,7 @@
 //!    both happen under one lock: so no such reference is alive while a value is written, and what a
 //!    pin allows to see was written before. Of a table that is frozen the writer is gone.
 //!
-//! A copy that is torn is not unsafe, but wrong: it is used only if the trailer is the same before and
-//! after.
+//! A torn copy is not unsafe, but wrong: it is used only if the trailer is the same before and after.
 #![allow(unsafe_code)]
 
 use std::alloc::{Layout, alloc, dealloc, handle_alloc_error};
@@ -204,12 +203,11 @@ impl Drop for Arena {
 /// Asks for the line at an address, for it will be looked at soon.
 #[inline(always)]
 pub fn prefetch<T>(at: *const T) {
+    // SAFETY: a hint; it reads nothing and cannot fault. Every x86-64 has it (4).
     #[cfg(all(target_arch = "x86_64", not(miri)))]
-    {
-        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-        // SAFETY: a hint; it reads nothing and cannot fault. Every x86-64 has it (4).
-        unsafe { _mm_prefetch::<_MM_HINT_T0>(at.cast()) };
-    }
+    unsafe {
+        std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T0 }>(at.cast())
+    };
     #[cfg(not(all(target_arch = "x86_64", not(miri))))]
     let _ = at;
 }
@@ -430,8 +428,7 @@ impl ArenaWriter {
             }
             _ => None,
         };
-        let words = words.unwrap_or(0);
-        let (key_len, value_len) = (key.user_key.len(), value.len());
+        let (words, key_len, value_len) = (words.unwrap_or(0), key.user_key.len(), value.len());
         assert!(key_len < 1 << KEY_LEN_BITS && value_len < 1 << 30, "too long for a memtable");
         let bytes = value_at(key_len) + value_len.div_ceil(UNIT).max(words) * UNIT;
         let (number, within) = self.room(bytes);

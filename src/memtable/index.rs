@@ -144,16 +144,7 @@ impl Index {
         slot.store(hash, new);
     }
 
-    /// Looks at the bucket where a hash would be: its line is on its way then, and those of others that
-    /// are looked at before anything is done with this one.
-    #[inline]
-    pub fn look_ahead(&self, hash: u32) {
-        if let Some(segment) = self.segment(self.place(hash)) {
-            std::hint::black_box(segment.bucket(hash, 0).tags.load(Ordering::Relaxed));
-        }
-    }
-
-    /// The same, without waiting for the line, for who does something else meanwhile.
+    /// Asks for the line of the bucket where a hash would be, and does not wait for it.
     #[inline]
     pub fn prefetch(&self, hash: u32) {
         if let Some(segment) = self.segment(self.place(hash)) {

@@ -261,7 +261,7 @@ impl MemTable {
     /// Fetches what looking for these keys needs, all at once: two misses for all of them. They should
     /// be at most some dozens.
     pub fn look_ahead(&self, keys: &[&[u8]]) {
-        keys.iter().for_each(|key| self.index.look_ahead(hash(key)));
+        keys.iter().for_each(|key| self.index.prefetch(hash(key)));
         for key in keys {
             self.index.find(hash(key), |offset| {
                 self.arena.entry(offset).prefetch::<2>();
