@@ -370,36 +370,6 @@ fn a_table_that_is_missing_short_or_another_is_refused() {
     }
 }
 
-/// Its keys are changed to some behind its bounds, and its checksums are right.
-#[test]
-fn going_back_never_comes_to_a_greater_key_in_a_forged_table_either() {
-    let fs = MemFs::new();
-    fs.create_dir(std::path::Path::new(crate::version::tests::DIR)).unwrap();
-    let shared: Arc<dyn Fs> = Arc::new(fs.clone());
-    let (opener, _) = opener(&shared);
-    let number = FileNumber::new(1, 2);
-    let operand = |key: &[u8], seqno| (key.to_vec(), seqno, ValueKind::Merge, b"v".to_vec());
-    let entries = vec![operand(b"k1", 1), operand(b"m1", 2)];
-    let meta = write(&opener, number, &Shown { entries, tombstones: vec![] });
-    let path = opener.path(number);
-    let bytes = fs.read(&path);
-    let mut forged = bytes.clone();
-    let first = |key: &[u8]| bytes.windows(2).position(|two| two == key).unwrap();
-    let last = |key: &[u8]| bytes.windows(2).rposition(|two| two == key).unwrap();
-    // The data comes first, then the properties, which stay as they are, and then the index.
-    for (at, key) in [(first(b"k1"), b"x1"), (first(b"m1"), b"y1"), (last(b"m1"), b"y1")] {
-        forged[at..at + 2].copy_from_slice(key);
-    }
-    fs.write(&path, &crate::fuzz::repair_table(&forged));
-    let mut cursor = ClippedIterator::new(Arc::new(TableFile::new(Arc::new(meta), opener)), true);
-    for (target, found) in [(b"z0", b"y1"), (b"y1", b"y1"), (b"y0", b"x1"), (b"x1", b"x1")] {
-        cursor.seek_for_prev(target).unwrap();
-        assert_eq!(cursor.key().unwrap().user_key, found);
-    }
-    cursor.seek_for_prev(b"x0").unwrap();
-    assert!(cursor.key().is_none());
-}
-
 #[test]
 fn the_last_owner_of_an_obsolete_file_reports_it() {
     let fs: Arc<dyn Fs> = Arc::new(MemFs::new());
