@@ -10,7 +10,8 @@
 //! one that fits into the words it has: its entry then becomes the newer version. The writer does so
 //! only when nobody holds the older one (see [`ReadPins`](super::read_pins::ReadPins)); who looks without holding
 //! it copies the words, and looks again at the trailer: a sequence lock for each entry. A merge operand
-//! may have room for those that follow. It is not looked at without being held.
+//! may have room for those that follow. It is not looked at without being held. When it is full, and no
+//! pin sees it, what it holds moves into a larger entry, which takes its place among the versions.
 //!
 //! An [`Offset`] names an entry: chunk number above, distance in the chunk in units of 8 bytes below.
 //! Chunks grow with the arena, so that an eighth of it at most is allocated and not yet used; an entry
@@ -53,15 +54,14 @@
 use std::alloc::{Layout, alloc, dealloc, handle_alloc_error};
 use std::marker::PhantomData;
 use std::ptr::{self, NonNull};
-use std::slice;
 
-use crate::base::key::{InternalKey, SeqNo, ValueKind, equal};
+use crate::base::key::{InternalKey, SeqNo, ValueKind};
 use crate::base::sync::{Arc, AtomicPtr, AtomicU32, AtomicU64, Ordering, fence};
-use crate::memtable::Found;
+use crate::memtable::entry::{Entry, is_operand};
 use crate::memtable::header::{ENTRY_HEADER, Header, KEY_LEN_BITS, value_at};
-use crate::memtable::offset::{CHUNKS_MAX, LEFT, Offset, Position, UNIT, WITHIN_BITS};
-use crate::memtable::read_pins::{Hold, Overwrite};
-use crate::memtable::value_copy::{self, OPERAND_WORDS_MAX, ValueCopy, WORDS_MAX};
+use crate::memtable::offset::{CHUNKS_MAX, LEFT, OLDEST, Offset, Position, UNIT, WITHIN_BITS};
+use crate::memtable::read_pins::Overwrite;
+use crate::memtable::value_copy::{self, JOINED_WORDS_MAX, OPERAND_WORDS_MAX, WORDS_MAX};
 
 const CHUNK_BYTES_MIN: usize = if cfg!(test) { 512 } else { 4 << 10 };
 const CHUNK_BYTES_MAX: usize = UNIT << WITHIN_BITS;
@@ -69,7 +69,7 @@ const CHUNK_ALIGN: usize = 64;
 const CHUNK_HEADER: usize = size_of::<ChunkHeader>();
 
 /// The trailer of an entry that is being overwritten: newer than anything.
-const BUSY: u64 = u64::MAX;
+pub(super) const BUSY: u64 = u64::MAX;
 
 #[repr(C)]
 struct ChunkHeader {
@@ -200,198 +200,6 @@ impl Drop for Arena {
     }
 }
 
-/// Asks for the line at an address, for it will be looked at soon.
-#[inline(always)]
-pub fn prefetch<T>(at: *const T) {
-    // SAFETY: a hint; it reads nothing and cannot fault. Every x86-64 has it (4).
-    #[cfg(all(target_arch = "x86_64", not(miri)))]
-    unsafe {
-        std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T0 }>(at.cast())
-    };
-    #[cfg(not(all(target_arch = "x86_64", not(miri))))]
-    let _ = at;
-}
-
-/// A version of a key, in place.
-#[derive(Clone, Copy)]
-pub struct Entry<'a> {
-    at: NonNull<u8>,
-    arena: PhantomData<&'a Arena>,
-}
-
-impl<'a> Entry<'a> {
-    #[inline]
-    fn header(&self) -> &'a Header {
-        // SAFETY: a complete entry begins here (2, 5), aligned (6), alive for 'a (4); what still
-        // changes of it is atomic (3).
-        unsafe { self.at.cast::<Header>().as_ref() }
-    }
-
-    /// Asks for the first lines of the entry, for they will be looked at soon.
-    #[inline(always)]
-    pub fn prefetch<const LINES: usize>(&self) {
-        for line in 0..LINES {
-            prefetch(self.at.as_ptr().wrapping_add(line * CHUNK_ALIGN));
-        }
-    }
-
-    /// Is it of this key?
-    #[inline(always)]
-    pub fn has_key(&self, key: &[u8]) -> bool {
-        equal(self.key(), key)
-    }
-
-    /// The user key.
-    #[inline]
-    pub fn key(&self) -> &'a [u8] {
-        let len = self.header().key_len();
-        // SAFETY: the key follows the header, complete (2), inside the chunk (6), unchanged (3) and
-        // alive (4) for 'a.
-        unsafe { slice::from_raw_parts(self.at.add(ENTRY_HEADER).as_ptr(), len) }
-    }
-
-    /// The version, if `hold` covers it.
-    #[inline]
-    pub fn version<'h>(&self, hold: Hold<'h>) -> Option<Found<'h>>
-    where
-        'a: 'h,
-    {
-        let trailer = self.trailer();
-        if trailer >> 8 > hold.at() {
-            return None;
-        }
-        let header = self.header();
-        let len = header.value_len.load(Ordering::Relaxed) as usize;
-        // SAFETY: the value lies there, complete (2), inside the chunk (6), alive for 'a (4), and
-        // written by no one during 'h (3, 7): the trailer says that `hold` covers it.
-        let value = unsafe { slice::from_raw_parts(self.at.add(header.value_at()).as_ptr(), len) };
-        Some(Found::new(trailer, value))
-    }
-
-    /// The version, without a hold, if it is at or below `at`, nobody overwrites it meanwhile, and it is
-    /// no merge operand. A value that may be overwritten is copied.
-    #[inline]
-    pub fn peek<'c>(&self, at: SeqNo, copy: &'c mut ValueCopy) -> Option<Found<'c>>
-    where
-        'a: 'c,
-    {
-        let header = self.header();
-        let trailer = header.trailer.load(Ordering::Acquire);
-        if trailer >> 8 > at || trailer as u8 == ValueKind::Merge as u8 {
-            return None;
-        }
-        let len = header.value_len.load(Ordering::Relaxed) as usize;
-        // SAFETY: inside the chunk (6).
-        let from = unsafe { self.at.add(header.value_at()) };
-        if header.words() == 0 {
-            // SAFETY: as in `version`; without words it is never written (3).
-            let value = unsafe { slice::from_raw_parts(from.as_ptr(), len) };
-            return Some(Found::new(trailer, value));
-        }
-        let count = len.div_ceil(UNIT);
-        // SAFETY: `count` words are inside the chunk and aligned (6), alive (4), and written by
-        // atomics only (3).
-        let words = unsafe { slice::from_raw_parts(from.cast::<AtomicU64>().as_ptr(), count) };
-        let value = copy.fill(words, len);
-        // Had one of these words been stored by an overwrite, then so had BUSY before it.
-        fence(Ordering::Acquire);
-        if header.trailer.load(Ordering::Relaxed) != trailer {
-            return None;
-        }
-        Some(Found::new(trailer, value))
-    }
-
-    /// The version, for the one writer. `None` if it is a merge operand, or has a value that is not
-    /// short enough to be copied.
-    #[inline(always)]
-    pub fn peek_short<'c>(&self, copy: &'c mut ValueCopy) -> Option<Found<'c>> {
-        let header = self.header();
-        let trailer = header.trailer.load(Ordering::Relaxed);
-        let len = self.value_len();
-        let count = len.div_ceil(UNIT);
-        if count > header.words() || trailer as u8 == ValueKind::Merge as u8 {
-            return None;
-        }
-        // SAFETY: as in `peek` (3, 4, 6).
-        let words = unsafe {
-            let from = self.at.add(header.value_at()).cast::<AtomicU64>();
-            slice::from_raw_parts(from.as_ptr(), count)
-        };
-        Some(Found::new(trailer, copy.fill(words, len)))
-    }
-
-    /// Sequence number and kind in one word; beyond all others while it is being overwritten.
-    #[inline]
-    pub fn trailer(&self) -> u64 {
-        self.header().trailer.load(Ordering::Acquire)
-    }
-
-    /// When it was written.
-    #[inline]
-    pub fn seqno(&self) -> SeqNo {
-        self.trailer() >> 8
-    }
-
-    /// The version before this one.
-    #[inline]
-    pub fn older(&self) -> Option<Offset> {
-        Offset::from_raw(self.header().older)
-    }
-
-    /// What it does; `None` while it is being overwritten.
-    #[inline]
-    pub fn kind(&self) -> Option<ValueKind> {
-        ValueKind::from_byte(self.trailer() as u8)
-    }
-
-    /// Is it a delete?
-    #[inline]
-    pub fn is_delete(&self) -> bool {
-        self.kind() == Some(ValueKind::Delete)
-    }
-
-    /// Bytes of its value.
-    #[inline]
-    fn value_len(&self) -> usize {
-        self.header().value_len.load(Ordering::Relaxed) as usize
-    }
-
-    /// Of the first version of a key: the newest, `None` if there is no other. Of others: the first.
-    #[inline]
-    pub fn link(&self) -> Option<Offset> {
-        Offset::from_raw(self.header().link.load(Ordering::Acquire) & !LEFT)
-    }
-
-    /// Of the first version of a key, which is at `own`: the newest; `None` if the key has left the order.
-    #[inline]
-    pub fn newest(&self, own: Offset) -> Option<Offset> {
-        let link = self.header().link.load(Ordering::Acquire);
-        if link & LEFT != 0 { None } else { Some(Offset::from_raw(link).unwrap_or(own)) }
-    }
-
-    /// Points the first version of a key to the newest one, which is not the one after a delete.
-    #[inline]
-    pub fn set_newest(&self, newest: Offset) {
-        debug_assert!(self.older().is_none() && !self.has_left());
-        self.header().link.store(Offset::raw(Some(newest)), Ordering::Release);
-    }
-
-    /// Points the first version of a key to the newest one, the one after a delete; `false` if the
-    /// key has left the order because of that.
-    #[must_use]
-    pub fn set_newest_after_delete(&self, newest: Offset) -> bool {
-        debug_assert!(self.older().is_none());
-        let set = |old: u32| (old & LEFT == 0).then_some(Offset::raw(Some(newest)));
-        self.header().link.fetch_update(Ordering::Release, Ordering::Relaxed, set).is_ok()
-    }
-
-    /// Has the key whose first version this is left the order?
-    #[inline]
-    pub fn has_left(&self) -> bool {
-        self.header().link.load(Ordering::Relaxed) & LEFT != 0
-    }
-}
-
 /// The one who appends.
 pub struct ArenaWriter {
     arena: Arc<Arena>,
@@ -424,18 +232,58 @@ impl ArenaWriter {
             // A put is what a put overwrites.
             ValueKind::Put => Some(value.len().div_ceil(UNIT)).filter(|&words| words <= WORDS_MAX),
             ValueKind::Merge if self.join_from < SeqNo::MAX => {
-                self.operand_words(value.len(), older)
+                let before = older.map(|offset| self.arena.entry(offset));
+                operand_words(value.len(), before)
             }
             _ => None,
         };
-        let (words, key_len, value_len) = (words.unwrap_or(0), key.user_key.len(), value.len());
+        self.write(key, None, value, words.unwrap_or(0), Offset::raw(older), first)
+    }
+
+    /// Appends an entry of the operand `newest`, the newest version of a key, and of one behind it: in the
+    /// order of the versions it takes the place of the former. `None`, and nothing was done, if they must
+    /// stay apart, or are too long together.
+    pub fn push_joined(
+        &mut self,
+        key: InternalKey<'_>,
+        value: &[u8],
+        newest: Entry<'_>,
+        first: Offset,
+        overwrite: Overwrite<'_>,
+    ) -> Option<Offset> {
+        let len = newest.value_len();
+        let words = grown(newest, len + value.len());
+        let operands = is_operand(key.trailer()) && is_operand(newest.trailer());
+        // Operands that were not to be joined when they came have no words.
+        let fits = len <= newest.words().len() * UNIT && words <= JOINED_WORDS_MAX;
+        if !operands || !fits || !self.may_join(newest, overwrite) {
+            return None;
+        }
+        let older = newest.header().older;
+        let older = if newest.is_first() { OLDEST } else { older };
+        Some(self.write(key, Some(newest), value, words, older, Some(first)))
+    }
+
+    /// Writes an entry whose value is that of `before`, and `value` behind it.
+    #[inline(always)]
+    fn write(
+        &mut self,
+        key: InternalKey<'_>,
+        before: Option<Entry<'_>>,
+        value: &[u8],
+        words: usize,
+        older: u32,
+        first: Option<Offset>,
+    ) -> Offset {
+        let before_len = before.map_or(0, |before| before.value_len());
+        let (key_len, value_len) = (key.user_key.len(), before_len + value.len());
         assert!(key_len < 1 << KEY_LEN_BITS && value_len < 1 << 30, "too long for a memtable");
         let bytes = value_at(key_len) + value_len.div_ceil(UNIT).max(words) * UNIT;
         let (number, within) = self.room(bytes);
         let chunk = self.arena.chunk(number).expect("room made the chunk");
         let header = Header {
             trailer: AtomicU64::new(key.trailer()),
-            older: Offset::raw(older),
+            older,
             link: AtomicU32::new(Offset::raw(first)),
             shape: (words as u32) << KEY_LEN_BITS | key_len as u32,
             value_len: AtomicU32::new(value_len as u32),
@@ -443,8 +291,9 @@ impl ArenaWriter {
         debug_assert_eq!(header.bytes(), bytes);
         let used = within + bytes;
         // SAFETY: `room` found `bytes` free bytes at `within`, aligned (6), not yet published, so no
-        // one else looks at them (1, 3), and header, key and value fit (`bytes`). The last word of the
-        // value, and all that it may grow to, is made whole before. `used` publishes them (2).
+        // one else looks at them (1, 3), and header, key and value fit (`bytes`), of which `before` has
+        // another entry's words. The last word of the value, and all that it may grow to, is made whole
+        // first. `used` publishes them (2).
         unsafe {
             let at = chunk.add(within);
             at.cast::<Header>().write(header);
@@ -455,26 +304,18 @@ impl ArenaWriter {
             } else if last < bytes {
                 ptr::write_bytes(at.add(last).as_ptr(), 0, bytes - last);
             }
-            let to = at.add(value_at(key_len)).as_ptr();
-            ptr::copy_nonoverlapping(value.as_ptr(), to, value_len);
+            let to = at.add(value_at(key_len));
+            if let Some(before) = before {
+                for (i, word) in before.words()[..before_len.div_ceil(UNIT)].iter().enumerate() {
+                    to.cast::<u64>().add(i).write(word.load(Ordering::Relaxed));
+                }
+            }
+            ptr::copy_nonoverlapping(value.as_ptr(), to.add(before_len).as_ptr(), value.len());
             let header = chunk.cast::<ChunkHeader>().as_ref();
             header.used.store(used as u64, Ordering::Release);
         }
         self.used += bytes;
         Offset::new(number, within)
-    }
-
-    /// How many words a merge operand gets: four times those of the one before it, if that is full. So a
-    /// list is in few pieces, four for a hundred elements of nine bytes.
-    fn operand_words(&self, len: usize, before: Option<Offset>) -> Option<usize> {
-        let full = |entry: &Entry<'_>| {
-            let room = entry.header().words() * UNIT;
-            entry.kind() == Some(ValueKind::Merge) && entry.value_len() + len > room
-        };
-        let before = before.map(|offset| self.arena.entry(offset)).filter(full);
-        let words = before.map_or(0, |entry| 4 * entry.header().words());
-        let words = words.min(OPERAND_WORDS_MAX).max(len.div_ceil(UNIT));
-        (words <= OPERAND_WORDS_MAX).then_some(words)
     }
 
     /// Makes `entry`, a version in this arena, the one of `trailer` and `value`, if it has the room
@@ -490,11 +331,11 @@ impl ArenaWriter {
         let header = entry.header();
         let (words, len) = (header.words(), entry.value_len());
         let old = header.trailer.load(Ordering::Relaxed);
-        let [from, to] = [old, trailer].map(|trailer| trailer as u8 == ValueKind::Merge as u8);
+        let [from, to] = [old, trailer].map(is_operand);
         // What has no words is never written. What has no value needs none.
         let fits = match (from, to) {
             (false, false) => value.len() <= words * UNIT && (words > 0 || len == 0),
-            (true, true) => old >> 8 >= self.join_from && len + value.len() <= words * UNIT,
+            (true, true) => len + value.len() <= words * UNIT && self.may_join(entry, overwrite),
             _ => false,
         };
         if !fits || !overwrite.allows(old >> 8) {
@@ -503,7 +344,7 @@ impl ArenaWriter {
         header.trailer.store(BUSY, Ordering::Relaxed);
         // Who sees one of the words below, and fences, sees BUSY or what comes after it.
         fence(Ordering::Release);
-        let words = self.words(&entry);
+        let words = entry.words();
         let len = if to {
             value_copy::store_behind(words, len, value);
             len + value.len()
@@ -516,16 +357,10 @@ impl ArenaWriter {
         true
     }
 
-    /// The words of a value that no pin sees, to be written.
-    #[inline]
-    fn words<'a>(&'a self, entry: &Entry<'a>) -> &'a [AtomicU64] {
-        let header = entry.header();
-        // SAFETY: all words that the entry has, inside the chunk and aligned (6), alive (4), ours to
-        // write (1), under no other reference (7), and read by others as atomics only (3).
-        unsafe {
-            let from = entry.at.add(header.value_at()).cast::<AtomicU64>();
-            slice::from_raw_parts(from.as_ptr(), header.words())
-        }
+    /// May operands be joined to this one?
+    #[inline(always)]
+    fn may_join(&self, entry: Entry<'_>, overwrite: Overwrite<'_>) -> bool {
+        entry.seqno() >= self.join_from && overwrite.allows(entry.seqno())
     }
 
     /// Bytes of all chunks.
@@ -590,6 +425,21 @@ impl ArenaWriter {
         self.allocated += bytes;
         number
     }
+}
+
+/// How many words a merge operand gets: four times those of the one before it, if that is full. So long
+/// lists are in few pieces, and short ones in one.
+fn operand_words(len: usize, before: Option<Entry<'_>>) -> Option<usize> {
+    let full = |entry: &Entry<'_>| {
+        is_operand(entry.trailer()) && entry.value_len() + len > entry.header().words() * UNIT
+    };
+    let words = before.filter(full).map_or(len.div_ceil(UNIT), |before| grown(before, len));
+    (words <= OPERAND_WORDS_MAX).then_some(words)
+}
+
+/// Four times as many words as an entry has, but enough for `len` bytes.
+fn grown(entry: Entry<'_>, len: usize) -> usize {
+    (4 * entry.header().words()).min(OPERAND_WORDS_MAX).max(len.div_ceil(UNIT))
 }
 
 fn chunk_layout(bytes: usize) -> Layout {

@@ -8,7 +8,7 @@ use crate::base::key::{InternalKey, SEQNO_MAX, SeqNo, ValueKind};
 use crate::base::sync::{Arc, Ordering};
 use crate::iter::InternalIterator;
 use crate::memtable::MemTable;
-use crate::memtable::arena::{Entry, prefetch};
+use crate::memtable::entry::{Entry, prefetch};
 use crate::memtable::offset::Offset;
 use crate::memtable::order::{GAP_MIN, Head, Order, Run, compare};
 use crate::memtable::read_pins::{Hold, ReadPin};

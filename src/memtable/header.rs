@@ -13,7 +13,7 @@ pub(super) const KEY_LEN_BITS: u32 = 24;
 pub(super) struct Header {
     /// Sequence number and kind; the arena's `BUSY` while the value is being overwritten.
     pub trailer: AtomicU64,
-    /// The version before, 0 if there is none.
+    /// The version before; 0 if this is the first one, [`OLDEST`](super::offset::OLDEST) if it has taken its place.
     pub older: u32,
     /// In the first version of a key: the newest one, 0 as long as it is alone, and perhaps [`LEFT`](super::offset::LEFT).
     /// In others: the first.

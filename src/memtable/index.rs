@@ -32,7 +32,7 @@
 use std::ptr;
 
 use crate::base::sync::{AtomicPtr, AtomicU32, AtomicU64, Ordering};
-use crate::memtable::arena::prefetch;
+use crate::memtable::entry::prefetch;
 use crate::memtable::offset::{Offset, Slot};
 
 const BUCKETS: usize = 64;

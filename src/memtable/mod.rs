@@ -17,6 +17,7 @@
 
 mod arena;
 mod cursor;
+mod entry;
 mod header;
 mod index;
 mod offset;
@@ -34,8 +35,9 @@ use crate::base::sync::{Arc, AtomicBool, AtomicU64, AtomicUsize, Mutex, Ordering
 use crate::cache::budget::Reservation;
 use crate::iter::range_del::{RangeTombstone, RangeTombstones};
 use crate::iter::resolve::{Resolver, Step};
-use crate::memtable::arena::{Arena, Entry};
+use crate::memtable::arena::Arena;
 use crate::memtable::cursor::At;
+use crate::memtable::entry::Entry;
 use crate::memtable::index::Index;
 use crate::memtable::offset::Offset;
 use crate::memtable::order::{Forget, Order};

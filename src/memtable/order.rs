@@ -18,7 +18,8 @@ use std::ops::Range;
 
 use crate::base::key::SeqNo;
 use crate::base::sync::{Arc, AtomicU32, Ordering as Memory};
-use crate::memtable::arena::{Arena, prefetch};
+use crate::memtable::arena::Arena;
+use crate::memtable::entry::prefetch;
 use crate::memtable::offset::{Offset, Position};
 
 /// The last run takes single keys until it has this many.
@@ -338,7 +339,7 @@ impl Order {
         let mut walked = self.walked;
         // Each entry is looked at once, while the walk has it at hand.
         arena.walk(&mut walked, |offset, entry| {
-            if entry.older().is_some() {
+            if !entry.is_first() {
                 return;
             }
             if forget.is_some_and(|forget| arena.leave(offset, forget.upto)) {

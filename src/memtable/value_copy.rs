@@ -22,6 +22,9 @@ pub const WORDS_MAX: usize = 32;
 /// Most words to which merge operands are joined.
 pub const OPERAND_WORDS_MAX: usize = 255;
 
+/// Most words of an operand into which those before it are copied.
+pub const JOINED_WORDS_MAX: usize = 128;
+
 const WORD: usize = size_of::<u64>();
 
 /// Where a reader copies a short value to: on its stack.

@@ -4,7 +4,8 @@ use crate::base::canary::Canary;
 use crate::base::key::{InternalKey, SeqNo, ValueKind};
 use crate::base::sync::{Arc, Ordering};
 use crate::iter::range_del::RangeTombstone;
-use crate::memtable::arena::{Arena, ArenaWriter, Entry};
+use crate::memtable::arena::{Arena, ArenaWriter};
+use crate::memtable::entry::Entry;
 use crate::memtable::index::IndexWriter;
 use crate::memtable::offset::Offset;
 use crate::memtable::read_pins::Overwrite;
@@ -88,7 +89,7 @@ impl MemTableWriter {
         {
             return false;
         }
-        self.push(key, value, hash, found.map(|(newest, _)| newest));
+        self.push(key, value, hash, found.map(|(newest, _)| newest), overwrite);
         true
     }
 
@@ -99,9 +100,16 @@ impl MemTableWriter {
         self.table.index.prefetch(hash(key));
     }
 
-    /// Appends a version, behind the newest one if there is one.
+    /// Appends a version, behind the newest one if there is one, or in its place.
     #[inline(never)]
-    fn push(&mut self, key: InternalKey<'_>, value: &[u8], hash: u32, newest: Option<Offset>) {
+    fn push(
+        &mut self,
+        key: InternalKey<'_>,
+        value: &[u8],
+        hash: u32,
+        newest: Option<Offset>,
+        overwrite: Option<Overwrite<'_>>,
+    ) {
         let table = &*self.table;
         match newest {
             Some(newest) => {
@@ -112,7 +120,12 @@ impl MemTableWriter {
                     let offset = self.arena.push(key, value, None, None);
                     table.index.point(hash, newest, offset);
                 } else {
-                    let mut offset = self.arena.push(key, value, Some(newest), Some(first));
+                    let arena = &mut self.arena;
+                    let joined = overwrite.and_then(|overwrite| {
+                        arena.push_joined(key, value, entry, first, overwrite)
+                    });
+                    let mut offset =
+                        joined.unwrap_or_else(|| arena.push(key, value, Some(newest), Some(first)));
                     let first = table.arena.entry(first);
                     if !deleted {
                         first.set_newest(offset);
@@ -326,8 +339,8 @@ fn count_delete(table: &MemTable) {
 
 #[inline]
 fn first_version(entry: Entry<'_>, offset: Offset) -> Offset {
-    match entry.older() {
-        None => offset,
-        Some(_) => entry.link().expect("an overwrite knows the first version"),
+    match entry.is_first() {
+        true => offset,
+        false => entry.link().expect("an overwrite knows the first version"),
     }
 }

@@ -25,6 +25,7 @@ const UNSAFE: &[&str] = &[
     "base/biased_mutex.rs",
     "fs/mmap.rs",
     "memtable/arena.rs",
+    "memtable/entry.rs",
     "memtable/index.rs",
     "memtable/value_copy.rs",
 ];

@@ -2,7 +2,9 @@
 
 use super::*;
 use crate::base::key::SEQNO_MAX;
-use crate::memtable::read_pins::ReadPins;
+use crate::memtable::Found;
+use crate::memtable::read_pins::{Hold, ReadPins};
+use crate::memtable::value_copy::ValueCopy;
 
 fn put<'a>(key: &'a [u8], seqno: SeqNo) -> InternalKey<'a> {
     InternalKey::new(key, seqno, ValueKind::Put)

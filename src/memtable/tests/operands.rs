@@ -175,3 +175,72 @@ fn operands_are_not_joined_over_a_range_tombstone() {
     let list = [append.clone(), over.clone(), append.clone(), append.clone(), over, append];
     assert_eq!(joined_operands_are_the_same(list.to_vec()), 5);
 }
+
+/// Appends `many` elements of nine bytes to a list, nobody looking.
+fn append(writer: &mut MemTableWriter, pins: &ReadPins, key: &[u8], seqno: &mut SeqNo, many: u64) {
+    for _ in 0..many {
+        *seqno += 1;
+        let held = pins.try_hold();
+        let overwrite = held.as_ref().map(|held| held.overwrite());
+        let version = InternalKey::new(key, *seqno, ValueKind::Merge);
+        writer.insert(version, &[*seqno as u8; 9], overwrite);
+    }
+}
+
+/// However many entries it was in, up to a KiB; behind a pin there is another one, and a long list has
+/// several.
+#[test]
+fn a_list_is_one_version() {
+    let budget = MemoryBudget::new(1 << 30);
+    let (mut writer, table, pins) = new(&budget);
+    writer.join_operands(true);
+    let visible = AtomicU64::new(0);
+    let mut seqno = 0;
+    for many in [1, 2, 8, 29, 100, 113] {
+        for key in [b"a", b"b"] {
+            append(&mut writer, &pins, &[key[0], many as u8], &mut seqno, many);
+        }
+        visible.store(seqno, Ordering::Release);
+        let pin = pins.pin(&visible);
+        let versions: Vec<_> = table.versions(&[b'b', many as u8], &pin).collect();
+        let value: Vec<u8> = (seqno - many + 1..=seqno).flat_map(|at| [at as u8; 9]).collect();
+        assert_eq!(versions, [Found { seqno, kind: ValueKind::Merge, value: &value }]);
+        // The order leads there, too.
+        let mut cursor = table.cursor(pin.clone(), false);
+        cursor.seek(InternalKey::seek(&[b'b', many as u8], SEQNO_MAX)).unwrap();
+        let (key, lent) = cursor.entry().unwrap();
+        assert_eq!((key.user_key, key.seqno, lent), (&[b'b', many as u8][..], seqno, &*value));
+        cursor.next().unwrap();
+        assert!(
+            cursor
+                .entry()
+                .is_none_or(|(key, _)| key.user_key[0] > b'b' || key.user_key[1] > many as u8)
+        );
+        // What a pin sees stays where it is, and what comes later is joined behind it.
+        append(&mut writer, &pins, &[b'b', many as u8], &mut seqno, 3);
+        visible.store(seqno, Ordering::Release);
+        let later = pins.pin(&visible);
+        assert_eq!(table.versions(&[b'b', many as u8], &later).count(), 2);
+        assert_eq!(table.versions(&[b'b', many as u8], &pin).collect::<Vec<_>>(), versions);
+    }
+    append(&mut writer, &pins, b"c", &mut seqno, 1000);
+    visible.store(seqno, Ordering::Release);
+    let pin = pins.pin(&visible);
+    assert!((4..=6).contains(&table.versions(b"c", &pin).count()));
+    assert_eq!(concatenated(table.versions(b"c", &pin), 0).unwrap().len(), 9000);
+}
+
+/// They have no room, and are not moved to where there is some.
+#[test]
+fn what_came_before_operands_were_joined_stays_apart() {
+    let budget = MemoryBudget::new(1 << 30);
+    let (mut writer, table, pins) = new(&budget);
+    let mut seqno = 0;
+    append(&mut writer, &pins, b"k", &mut seqno, 3);
+    writer.join_operands(true);
+    append(&mut writer, &pins, b"k", &mut seqno, 20);
+    let visible = AtomicU64::new(seqno);
+    let pin = pins.pin(&visible);
+    assert_eq!(table.versions(b"k", &pin).count(), 4);
+    assert_eq!(concatenated(table.versions(b"k", &pin), 0).unwrap().len(), 23 * 9);
+}
