@@ -21,9 +21,9 @@
 //!
 //! Every block of `unsafe` names the claims that it rests on.
 //!
-//! 1. *One writer.* Bytes of a chunk are written through [`ArenaWriter::push`] and
-//!    [`ArenaWriter::overwrite`] only. There is one `ArenaWriter` per arena, it is not `Clone`, and
-//!    both take it by `&mut`.
+//! 1. *One writer.* Bytes of a chunk are written through [`ArenaWriter::push`], [`ArenaWriter::push_joined`],
+//!    which is a `push` below, and [`ArenaWriter::overwrite`] only. There is one `ArenaWriter` per arena, it
+//!    is not `Clone`, and all three take it by `&mut`.
 //! 2. *Published when complete.* An entry and its chunk's address are written before its offset
 //!    leaves `push`. The offset reaches another thread through a Release store and an Acquire load (a
 //!    slot of the index, the link of an entry, a chunk's `used`) or through a lock, or by way of an

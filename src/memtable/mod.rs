@@ -414,7 +414,7 @@ impl MemTable {
         self.entries() == 0
     }
 
-    /// Versions of point keys and range tombstones.
+    /// Versions of point keys, those whose place a larger one has taken too, and range tombstones.
     pub fn entries(&self) -> usize {
         self.counts.entries.load(Ordering::Acquire)
     }
