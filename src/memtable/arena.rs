@@ -21,11 +21,12 @@
 //!
 //! Every block of `unsafe` names the claims that it rests on.
 //!
-//! 1. *One writer.* Bytes of a chunk are written through [`ArenaWriter::push`], [`ArenaWriter::push_joined`],
-//!    which is a `push` below, and [`ArenaWriter::overwrite`] only. There is one `ArenaWriter` per arena, it
-//!    is not `Clone`, and all three take it by `&mut`.
+//! 1. *One writer.* Bytes of a chunk are written by `ArenaWriter::write`, of which
+//!    [`push`](ArenaWriter::push) and [`push_joined`](ArenaWriter::push_joined) make use, and by
+//!    [`ArenaWriter::overwrite`] only; links also as atomics, by readers too. There is one `ArenaWriter` per
+//!    arena, it is not `Clone`, and all of these take it by `&mut`.
 //! 2. *Published when complete.* An entry and its chunk's address are written before its offset
-//!    leaves `push`. The offset reaches another thread through a Release store and an Acquire load (a
+//!    leaves `write`. The offset reaches another thread through a Release store and an Acquire load (a
 //!    slot of the index, the link of an entry, a chunk's `used`) or through a lock, or by way of an
 //!    entry that did. So whoever has an offset sees the whole entry.
 //! 3. *Never changed, but for these.* After that, key, pads, `older` and `shape` are never written;
@@ -34,16 +35,17 @@
 //!    are never read: no reference covers them.
 //! 4. *Never moved, never freed early.* A chunk stays where it is until its `Arena` is dropped, and
 //!    what is lent from it borrows the `Arena`.
-//! 5. *Offsets are not invented.* An `Offset` comes out of `push`, or out of a place where one was put
-//!    in. This module alone makes one of a number, and [`Slot`](super::offset::Slot) of one that it was
-//!    given. It, and an entry that it led to, is used only with the arena that it came from: a memtable
+//! 5. *Offsets are not invented.* An `Offset` comes out of `write`, or out of a place where one was put
+//!    in. This module and [`Entry`] alone make one of a number: of a field where one was put, without its
+//!    mark; and [`Slot`](super::offset::Slot) of one that it was given. It, and an entry that it led to, is used only with the arena that it came from: a memtable
 //!    has one arena, and an offset leaves the memtable in a [`Place`](super::Place), which says of which
 //!    memtable it is.
-//! 6. *In bounds, aligned.* Chunks are aligned to 64 bytes, entries and values to 8. `push` checks
+//! 6. *In bounds, aligned.* Chunks are aligned to 64 bytes, entries and values to 8. `write` checks
 //!    that an entry ends inside its chunk, with its value grown to the words of its shape; a value
 //!    length beyond these is never stored.
-//! 7. *Held values stand still.* A reference to a value is made in [`Entry::version`] only, of a
-//!    version that its [`Hold`] covers, and lives no longer. `overwrite` takes an [`Overwrite`], and
+//! 7. *Held values stand still.* A reference to a value that may be written is made in
+//!    [`Entry::version`] only, of a version that its [`Hold`](super::read_pins::Hold) covers, and lives no
+//!    longer. `overwrite` takes an [`Overwrite`], and
 //!    refuses a version that a pin sees. No pin is taken or let go while an `Overwrite` is held, and
 //!    both happen under one lock: so no such reference is alive while a value is written, and what a
 //!    pin allows to see was written before. Of a table that is frozen the writer is gone.
@@ -52,7 +54,6 @@
 #![allow(unsafe_code)]
 
 use std::alloc::{Layout, alloc, dealloc, handle_alloc_error};
-use std::marker::PhantomData;
 use std::ptr::{self, NonNull};
 
 use crate::base::key::{InternalKey, SeqNo, ValueKind};
@@ -69,7 +70,7 @@ const CHUNK_ALIGN: usize = 64;
 const CHUNK_HEADER: usize = size_of::<ChunkHeader>();
 
 /// The trailer of an entry that is being overwritten: newer than anything.
-pub(super) const BUSY: u64 = u64::MAX;
+const BUSY: u64 = u64::MAX;
 
 #[repr(C)]
 struct ChunkHeader {
@@ -131,8 +132,9 @@ impl Arena {
             (offset.within() as u64)
                 < self.chunk_header(offset.chunk()).unwrap().used.load(Ordering::Acquire)
         );
-        // SAFETY: 5, 6: the offset was made by `push` for an entry inside this chunk.
-        Entry { at: unsafe { chunk.add(offset.within()) }, arena: PhantomData }
+        // SAFETY: the offset was made by `write` for an entry inside this chunk (5, 6), which is complete (2)
+        // and stays as long as the arena (4).
+        unsafe { Entry::at(chunk.add(offset.within())) }
     }
 
     /// Takes the key whose first version is `first` out of the order for good, if it has no version any
@@ -210,7 +212,7 @@ pub struct ArenaWriter {
     chunks: usize,
     allocated: usize,
     used: usize,
-    /// Merge operands are joined, where they are, to those that have this number or a later one;
+    /// Merge operands are joined to those that have this number or a later one;
     /// `SeqNo::MAX`: to none.
     pub join_from: SeqNo,
 }
@@ -242,7 +244,8 @@ impl ArenaWriter {
 
     /// Appends an entry of the operand `newest`, the newest version of a key, and of one behind it: in the
     /// order of the versions it takes the place of the former. `None`, and nothing was done, if they must
-    /// stay apart, or are too long together.
+    /// stay apart, or would not have twice the room that the former has. They have up to
+    /// [`JOINED_WORDS_MAX`], so that up to half of that is in one entry whatever the operands' lengths.
     pub fn push_joined(
         &mut self,
         key: InternalKey<'_>,
@@ -251,11 +254,13 @@ impl ArenaWriter {
         first: Offset,
         overwrite: Overwrite<'_>,
     ) -> Option<Offset> {
-        let len = newest.value_len();
-        let words = grown(newest, len + value.len());
+        debug_assert!(newest.has_key(key.user_key) && newest.seqno() < key.seqno);
+        debug_assert!(newest.is_first() || newest.link() == Some(first));
+        let (len, room) = (newest.value_len(), newest.words().len());
+        let words = grown(room, len + value.len(), JOINED_WORDS_MAX);
         let operands = is_operand(key.trailer()) && is_operand(newest.trailer());
-        // Operands that were not to be joined when they came have no words.
-        let fits = len <= newest.words().len() * UNIT && words <= JOINED_WORDS_MAX;
+        // Operands that were not to be joined when they came have no words, and stay if they are not empty.
+        let fits = len <= room * UNIT && (2 * room..=JOINED_WORDS_MAX).contains(&words);
         if !operands || !fits || !self.may_join(newest, overwrite) {
             return None;
         }
@@ -278,6 +283,7 @@ impl ArenaWriter {
         let before_len = before.map_or(0, |before| before.value_len());
         let (key_len, value_len) = (key.user_key.len(), before_len + value.len());
         assert!(key_len < 1 << KEY_LEN_BITS && value_len < 1 << 30, "too long for a memtable");
+        let copied = before.map(|before| &before.words()[..before_len.div_ceil(UNIT)]);
         let bytes = value_at(key_len) + value_len.div_ceil(UNIT).max(words) * UNIT;
         let (number, within) = self.room(bytes);
         let chunk = self.arena.chunk(number).expect("room made the chunk");
@@ -305,10 +311,8 @@ impl ArenaWriter {
                 ptr::write_bytes(at.add(last).as_ptr(), 0, bytes - last);
             }
             let to = at.add(value_at(key_len));
-            if let Some(before) = before {
-                for (i, word) in before.words()[..before_len.div_ceil(UNIT)].iter().enumerate() {
-                    to.cast::<u64>().add(i).write(word.load(Ordering::Relaxed));
-                }
+            for (i, word) in copied.into_iter().flatten().enumerate() {
+                to.cast::<u64>().add(i).write(word.load(Ordering::Relaxed));
             }
             ptr::copy_nonoverlapping(value.as_ptr(), to.add(before_len).as_ptr(), value.len());
             let header = chunk.cast::<ChunkHeader>().as_ref();
@@ -344,7 +348,7 @@ impl ArenaWriter {
         header.trailer.store(BUSY, Ordering::Relaxed);
         // Who sees one of the words below, and fences, sees BUSY or what comes after it.
         fence(Ordering::Release);
-        let words = entry.words();
+        let words = entry.words(); // ours to store to (1), under no other reference (7)
         let len = if to {
             value_copy::store_behind(words, len, value);
             len + value.len()
@@ -427,19 +431,21 @@ impl ArenaWriter {
     }
 }
 
-/// How many words a merge operand gets: four times those of the one before it, if that is full. So long
-/// lists are in few pieces, and short ones in one.
+/// How many words a merge operand gets that is not joined: four times those of the one before it, if that
+/// is full. So long lists are in few pieces.
 fn operand_words(len: usize, before: Option<Entry<'_>>) -> Option<usize> {
     let full = |entry: &Entry<'_>| {
         is_operand(entry.trailer()) && entry.value_len() + len > entry.header().words() * UNIT
     };
-    let words = before.filter(full).map_or(len.div_ceil(UNIT), |before| grown(before, len));
+    let words = before
+        .filter(full)
+        .map_or(len.div_ceil(UNIT), |before| grown(before.words().len(), len, OPERAND_WORDS_MAX));
     (words <= OPERAND_WORDS_MAX).then_some(words)
 }
 
-/// Four times as many words as an entry has, but enough for `len` bytes.
-fn grown(entry: Entry<'_>, len: usize) -> usize {
-    (4 * entry.header().words()).min(OPERAND_WORDS_MAX).max(len.div_ceil(UNIT))
+/// Four times as many words, but at most `max`, and enough for `len` bytes in any case.
+fn grown(words: usize, len: usize, max: usize) -> usize {
+    (4 * words).min(max).max(len.div_ceil(UNIT))
 }
 
 fn chunk_layout(bytes: usize) -> Layout {

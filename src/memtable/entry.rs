@@ -33,11 +33,18 @@ pub fn prefetch<T>(at: *const T) {
 /// A version of a key, in place.
 #[derive(Clone, Copy)]
 pub struct Entry<'a> {
-    pub(super) at: NonNull<u8>,
-    pub(super) arena: PhantomData<&'a Arena>,
+    at: NonNull<u8>,
+    arena: PhantomData<&'a Arena>,
 }
 
 impl<'a> Entry<'a> {
+    /// # Safety
+    /// A complete entry of an arena begins there, and stays for `'a`.
+    #[inline(always)]
+    pub(super) unsafe fn at(at: NonNull<u8>) -> Entry<'a> {
+        Entry { at, arena: PhantomData }
+    }
+
     #[inline]
     pub(super) fn header(&self) -> &'a Header {
         // SAFETY: a complete entry begins here (2, 5), aligned (6), alive for 'a (4); what still
@@ -174,11 +181,13 @@ impl<'a> Entry<'a> {
         self.kind() == Some(ValueKind::Delete)
     }
 
-    /// The words that its value may take.
+    /// The words that its value may take, to be loaded; [`ArenaWriter::overwrite`](super::arena::ArenaWriter::overwrite)
+    /// alone may store to them.
     #[inline]
     pub(super) fn words(&self) -> &'a [AtomicU64] {
         let header = self.header();
-        // SAFETY: inside the chunk and aligned (6), alive (4), and written as atomics only (3).
+        // SAFETY: inside the chunk and aligned (6), alive (4), and written by `overwrite` alone, as atomics,
+        // when there is no other reference (3, 7).
         unsafe {
             let from = self.at.add(header.value_at()).cast::<AtomicU64>();
             slice::from_raw_parts(from.as_ptr(), header.words())

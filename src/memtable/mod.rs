@@ -414,7 +414,8 @@ impl MemTable {
         self.entries() == 0
     }
 
-    /// Versions of point keys, those whose place a larger one has taken too, and range tombstones.
+    /// Entries that were appended for point keys, those whose place another has taken too, and range
+    /// tombstones.
     pub fn entries(&self) -> usize {
         self.counts.entries.load(Ordering::Acquire)
     }

@@ -16,7 +16,7 @@ pub(super) const LEFT: u32 = 1 << 31;
 /// Marks the oldest version of a key that is not its first one: it has taken the place of that. Above all
 /// offsets, too.
 pub(super) const OLDEST: u32 = 1 << 31;
-const _: () = assert!(CHUNKS_MAX as u64 * (1 << WITHIN_BITS) <= LEFT as u64);
+const _: () = assert!(CHUNKS_MAX as u64 * (1 << WITHIN_BITS) <= LEFT as u64 && LEFT == OLDEST);
 
 /// Names an entry of one arena. Never zero.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

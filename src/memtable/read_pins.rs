@@ -2,7 +2,8 @@
 //!
 //! A version may be overwritten in place when nobody can see it any more the moment the new one is
 //! published. Who wants to go on seeing what is visible now registers a [`ReadPin`]; the writer
-//! overwrites only under the lock of the register, and only versions newer than every pin in it. So
+//! overwrites only under the lock of the register, and only versions newer than every pin in it; by the
+//! same rule one takes another's place among the versions. So
 //! a pin is taken either before an overwrite, which then leaves alone all that the pin sees, or after
 //! its publication.
 

@@ -22,6 +22,7 @@ pub const KERNELS: &[Kernel] = &[
         needs: &[Weakened::Release, Weakened::Acquire, Weakened::Fence],
     },
     Kernel { name: "memtable: what is pinned stays", run: pinned, preemptions: 3, needs: &[] },
+    Kernel { name: "memtable: joined operands are whole", run: joined, preemptions: 3, needs: &[] },
 ];
 
 pub const MISTAKES: &[Mistake] = &[
@@ -180,6 +181,37 @@ fn overwritten_beside_a_pin(write: fn(&mut MemTableWriter, &ReadPins, &AtomicU64
         }
     });
     write(&mut writer, &pins, &visible);
+    reader.join().unwrap();
+}
+
+/// An operand gives up its place to a larger one, which a third is joined to, while somebody takes a pin
+/// and looks, twice.
+fn joined() {
+    let Table { mut writer, table, pins, visible } = table();
+    writer.join_operands(true);
+    let mut append = |seqno| {
+        let held = pins.try_hold();
+        let overwrite = held.as_ref().map(|held| held.overwrite());
+        let key = InternalKey::new(b"k", seqno, ValueKind::Merge);
+        writer.insert(key, &[seqno as u8; 8], overwrite);
+        visible.store(seqno, Ordering::Release);
+        drop(held);
+    };
+    append(1);
+    let (seen, now, shared) = (Arc::clone(&table), Arc::clone(&visible), Arc::clone(&pins));
+    let reader = spawn(move || {
+        let pin = shared.pin(&now);
+        for _ in 0..2 {
+            let mut found: Vec<&[u8]> =
+                seen.versions(b"k", &pin).map(|found| found.value).collect();
+            found.reverse();
+            let wanted: Vec<u8> = (1..=pin.seqno()).flat_map(|seqno| [seqno as u8; 8]).collect();
+            assert_eq!(found.concat(), wanted, "what was pinned is another list");
+            yield_now();
+        }
+    });
+    append(2);
+    append(3);
     reader.join().unwrap();
 }
 
