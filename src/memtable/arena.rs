@@ -37,16 +37,15 @@
 //!    what is lent from it borrows the `Arena`.
 //! 5. *Offsets are not invented.* An `Offset` comes out of `write`, or out of a place where one was put
 //!    in. This module and [`Entry`] alone make one of a number: of a field where one was put, without its
-//!    mark; and [`Slot`](super::offset::Slot) of one that it was given. It, and an entry that it led to, is used only with the arena that it came from: a memtable
-//!    has one arena, and an offset leaves the memtable in a [`Place`](super::Place), which says of which
-//!    memtable it is.
+//!    mark; and [`Slot`](super::offset::Slot) of one that it was given. It, and an entry that it led to, is
+//!    used only with the arena that it came from: a memtable has one arena, and an offset leaves the
+//!    memtable in a [`Place`](super::Place), which says of which memtable it is.
 //! 6. *In bounds, aligned.* Chunks are aligned to 64 bytes, entries and values to 8. `write` checks
 //!    that an entry ends inside its chunk, with its value grown to the words of its shape; a value
 //!    length beyond these is never stored.
 //! 7. *Held values stand still.* A reference to a value that may be written is made in
 //!    [`Entry::version`] only, of a version that its [`Hold`](super::read_pins::Hold) covers, and lives no
-//!    longer. `overwrite` takes an [`Overwrite`], and
-//!    refuses a version that a pin sees. No pin is taken or let go while an `Overwrite` is held, and
+//!    longer. `overwrite` takes an [`Overwrite`], and refuses a version that a pin sees. No pin is taken or let go while an `Overwrite` is held, and
 //!    both happen under one lock: so no such reference is alive while a value is written, and what a
 //!    pin allows to see was written before. Of a table that is frozen the writer is gone.
 //!
@@ -245,7 +244,11 @@ impl ArenaWriter {
     /// Appends an entry of the operand `newest`, the newest version of a key, and of one behind it: in the
     /// order of the versions it takes the place of the former. `None`, and nothing was done, if they must
     /// stay apart, or would not have twice the room that the former has. They have up to
-    /// [`JOINED_WORDS_MAX`], so that up to half of that is in one entry whatever the operands' lengths.
+    /// [`JOINED_WORDS_MAX`], so that up to half of that is in one entry whatever the operands' lengths. Copies
+    /// what the former holds, up to half a KiB.
+    ///
+    /// # Panics
+    /// As for [`push`](ArenaWriter::push).
     pub fn push_joined(
         &mut self,
         key: InternalKey<'_>,
@@ -256,12 +259,14 @@ impl ArenaWriter {
     ) -> Option<Offset> {
         debug_assert!(newest.has_key(key.user_key) && newest.seqno() < key.seqno);
         debug_assert!(newest.is_first() || newest.link() == Some(first));
+        if !is_operand(key.trailer()) || !is_operand(newest.trailer()) {
+            return None;
+        }
         let (len, room) = (newest.value_len(), newest.words().len());
         let words = grown(room, len + value.len(), JOINED_WORDS_MAX);
-        let operands = is_operand(key.trailer()) && is_operand(newest.trailer());
         // Operands that were not to be joined when they came have no words, and stay if they are not empty.
         let fits = len <= room * UNIT && (2 * room..=JOINED_WORDS_MAX).contains(&words);
-        if !operands || !fits || !self.may_join(newest, overwrite) {
+        if !fits || newest.seqno() < self.join_from || !overwrite.allows(newest.seqno()) {
             return None;
         }
         let older = newest.header().older;
@@ -339,7 +344,7 @@ impl ArenaWriter {
         // What has no words is never written. What has no value needs none.
         let fits = match (from, to) {
             (false, false) => value.len() <= words * UNIT && (words > 0 || len == 0),
-            (true, true) => len + value.len() <= words * UNIT && self.may_join(entry, overwrite),
+            (true, true) => old >> 8 >= self.join_from && len + value.len() <= words * UNIT,
             _ => false,
         };
         if !fits || !overwrite.allows(old >> 8) {
@@ -359,12 +364,6 @@ impl ArenaWriter {
         header.value_len.store(len as u32, Ordering::Relaxed);
         header.trailer.store(trailer, Ordering::Release);
         true
-    }
-
-    /// May operands be joined to this one?
-    #[inline(always)]
-    fn may_join(&self, entry: Entry<'_>, overwrite: Overwrite<'_>) -> bool {
-        entry.seqno() >= self.join_from && overwrite.allows(entry.seqno())
     }
 
     /// Bytes of all chunks.
